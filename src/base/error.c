@@ -1,0 +1,78 @@
+/* error.c - filling struct ot_error where a fault is detected. */
+#include "base/error.h"
+
+#include <stdarg.h>
+#include <string.h>
+
+static void copy_printable(char *dst, size_t dst_bytes, const char *src) {
+    size_t i = 0;
+    for (; src[i] != '\0' && i + 1 < dst_bytes; i++) {
+        unsigned char c = (unsigned char)src[i];
+        dst[i] = (c < 0x20 || c == 0x7f) ? '?' : (char)c;
+    }
+    dst[i] = '\0';
+}
+
+static void fill(struct ot_error *err, int code, int sys_errno, const char *at, const char *fmt,
+                 va_list args) {
+    if (err == NULL) {
+        return;
+    }
+    char text[sizeof err->message];
+    vsnprintf(text, sizeof text, fmt, args);
+    size_t used = strlen(text);
+    if (sys_errno != 0 && used + 3 < sizeof text) {
+        snprintf(text + used, sizeof text - used, ": %s", strerror(sys_errno));
+    }
+    err->code = code;
+    err->sys_errno = sys_errno;
+    copy_printable(err->at, sizeof err->at, at != NULL ? at : "");
+    copy_printable(err->message, sizeof err->message, text);
+}
+
+int error_set(struct ot_error *err, int code, const char *at, const char *fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    fill(err, code, 0, at, fmt, args);
+    va_end(args);
+    return code;
+}
+
+int error_sys(struct ot_error *err, int code, int sys_errno, const char *at, const char *fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    fill(err, code, sys_errno, at, fmt, args);
+    va_end(args);
+    return code;
+}
+
+int error_memory(struct ot_error *err, uint64_t bytes) {
+    return error_set(err, OT_ERR_MEMORY, "memory", "an allocation of %llu bytes failed",
+                     (unsigned long long)bytes);
+}
+
+const char *ot_error_text(const struct ot_error *err, char *buf, size_t buf_bytes) {
+    if (err->at[0] != '\0') {
+        snprintf(buf, buf_bytes, "%s: %s", err->at, err->message);
+    } else {
+        snprintf(buf, buf_bytes, "%s", err->message);
+    }
+    return buf;
+}
+
+const char *ot_status_name(int code) {
+    switch (code) {
+    case OT_OK: return "ok";
+    case OT_ERR_ARGUMENT: return "argument";
+    case OT_ERR_FORMAT: return "format";
+    case OT_ERR_UNSUPPORTED: return "unsupported";
+    case OT_ERR_IO: return "io";
+    case OT_ERR_MEMORY: return "memory";
+    case OT_ERR_BUDGET: return "budget";
+    case OT_ERR_FULL: return "full";
+    case OT_ERR_NOT_FINITE: return "not finite";
+    case OT_ERR_INTERRUPTED: return "interrupted";
+    case OT_ERR_CHANGED: return "changed";
+    default: return "unknown";
+    }
+}

@@ -1,0 +1,60 @@
+/* ledger.h - the record of every byte that crossed a boundary.
+ *
+ * Knows extents by number (an extent here is one tensor of the model, one of a few named buffers
+ * such as "kv.k" or "activations"), boundaries, classes and causes. Does not know what a tensor
+ * means. Counters are per (extent, boundary, cause): posting is a few additions, no allocation.
+ *
+ * known: counted (we moved it, byte by byte), reported (the operating system said so), modelled
+ * (from the operand extents a kernel was given: each extent once per pass over it). A counter has
+ * one `known`, given by its boundary and cause: disk>ram, ram>disk and ram>ram are counted;
+ * ram>cache and cache>ram are modelled.
+ *
+ * Threads: one thread posts at a time (the engine's, or the residency's under its lock). */
+#ifndef LEDGER_LEDGER_H
+#define LEDGER_LEDGER_H
+
+#include <stdint.h>
+
+#include "onetrip.h"
+
+struct ledger;
+
+struct ledger_counter {
+    uint64_t moved_bytes;  /* that crossed */
+    uint64_t needed_bytes; /* the least that had to, DESIGN's section on needed bytes */
+    uint64_t rounding_bytes; /* of moved: fetched for alignment, not used */
+    uint64_t times;        /* posts */
+};
+
+struct ledger_extent {
+    const char *name; /* owned by the ledger */
+    uint64_t bytes;   /* its size; 0: not fixed */
+    enum ot_class cls;
+    int32_t layer;    /* -1: none */
+};
+
+int ledger_open(uint32_t max_extents, struct ledger **out, struct ot_error *err);
+void ledger_close(struct ledger *l);
+/* Adds an extent; its id is the number of extents before it. Errors: MEMORY, FULL. */
+int ledger_add_extent(struct ledger *l, const char *name, uint64_t name_bytes, uint64_t bytes,
+                      enum ot_class cls, int32_t layer, uint32_t *id, struct ot_error *err);
+uint32_t ledger_n_extents(const struct ledger *l);
+const struct ledger_extent *ledger_get_extent(const struct ledger *l, uint32_t id);
+
+void ledger_post(struct ledger *l, uint32_t extent, enum ot_boundary boundary, enum ot_cause cause,
+                 uint64_t moved_bytes, uint64_t needed_bytes);
+/* moved includes rounding_bytes that nobody asked for (sectors, pages). */
+void ledger_post_rounded(struct ledger *l, uint32_t extent, enum ot_boundary boundary,
+                         enum ot_cause cause, uint64_t moved_bytes, uint64_t needed_bytes,
+                         uint64_t rounding_bytes);
+const struct ledger_counter *ledger_get(const struct ledger *l, uint32_t extent,
+                                        enum ot_boundary boundary, enum ot_cause cause);
+enum ot_known ledger_known(enum ot_boundary boundary, enum ot_cause cause);
+/* Sum over extents of a class (OT_CLASS_COUNT: all) and causes (OT_CAUSE_COUNT: all). */
+struct ledger_counter ledger_sum(const struct ledger *l, enum ot_boundary boundary,
+                                 enum ot_class cls, enum ot_cause cause);
+void ledger_reset(struct ledger *l); /* counters to 0, extents stay */
+
+const char *ledger_known_name(enum ot_known known);
+
+#endif

@@ -1,0 +1,123 @@
+/* residency.h - where every weight byte lives, and the only way it gets there.
+ *
+ * The model declares its extents (one per tensor, in schedule order) with a contract each; residency
+ * decides, from the budget, which row ranges are wired and which are streamed, reads them, posts
+ * every byte to the ledger, and hands out views: pointers to rows in the file's own layout.
+ *
+ * Modes (struct residency_info.mode):
+ *   cache   the files are mapped; a view is a pointer into the mapping
+ *   wired   own memory, filled once by direct reads (ahead of the first sweep)
+ *   stream  a fixed, evenly spread part is wired; the rest passes through slots every sweep, in
+ *           schedule order, read ahead by direct reads straight into the slot
+ *
+ * Contracts:
+ *   SWEEP   every row, once per sweep, in schedule order
+ *   ROWS    single rows on demand (token embedding); never read as a whole
+ *   EXPERT  a tensor of n_parts equal parts (experts); a sweep uses those that are asked for
+ *
+ * Invariants, checked by residency_check():
+ *   wired_bytes + slot_bytes <= budget for weights
+ *   a slot that a view points into is never refilled before residency_release
+ *
+ * Threads: the engine thread calls; reads complete on others. */
+#ifndef RESIDENCY_RESIDENCY_H
+#define RESIDENCY_RESIDENCY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "ledger/ledger.h"
+#include "onetrip.h"
+#include "sys/file.h"
+
+enum residency_contract { RESIDENCY_SWEEP, RESIDENCY_ROWS, RESIDENCY_EXPERT };
+
+struct residency_extent {
+    uint32_t file;      /* index into files */
+    uint64_t offset;    /* of row 0 in that file */
+    uint64_t row_bytes;
+    uint32_t n_rows;    /* of one part; rows of all parts follow each other */
+    uint32_t n_parts;   /* 1, or the number of experts */
+    enum residency_contract contract;
+    bool also_rows;     /* a SWEEP extent that residency_row is called on too (tied embeddings) */
+    uint32_t ledger_id;
+};
+
+struct residency_params {
+    const struct sys_file *files; /* [n_files] borrowed, open */
+    uint32_t n_files;
+    const struct residency_extent *extents; /* [n_extents] in schedule order; copied */
+    uint32_t n_extents;
+    uint64_t weights_budget_bytes; /* for wired bytes and slots together; UINT64_MAX: none */
+    enum ot_residency residency;   /* AUTO: chosen here, from budget and sizes */
+    enum ot_io io;
+    uint32_t n_threads;            /* of I/O, where threads read; 0: chosen */
+    struct ledger *ledger;         /* borrowed */
+    const char *trace_path;
+    void (*progress)(void *user, uint64_t done, uint64_t total);
+    void *progress_user;
+};
+
+struct residency;
+
+/* The least weights_budget_bytes that residency_open accepts for these extents. */
+uint64_t residency_least_bytes(const struct residency_extent *extents, uint32_t n_extents);
+
+int residency_open(const struct residency_params *params, struct residency **out,
+                   struct ot_error *err);
+void residency_close(struct residency *r);
+
+/* Brackets one pass over the schedule. Prefetch starts at begin (and, for the next sweep, already
+ * at the end of the one before, where slots are free). */
+int residency_sweep_begin(struct residency *r, struct ot_error *err);
+/* failed: the sweep was broken off; slots are freed, the next sweep starts clean. */
+void residency_sweep_end(struct residency *r, bool failed);
+
+struct residency_view {
+    const uint8_t *data; /* first row; KERNEL_OVERREAD readable bytes follow the last */
+    uint32_t row, n_rows; /* rows of the extent's part */
+    uint32_t extent, part;
+    uint32_t slot; /* private */
+};
+
+/* Gives rows from `row` on of an extent (of its part): as many as lie contiguous and are wired, or
+ * the block of them that was read. Blocks until the bytes are there; the time waited is counted.
+ * The rows of an extent are asked for in order, extents in schedule order (a part may be skipped).
+ * Errors: IO, CHANGED; the view is not filled, the sweep must end. */
+int residency_acquire(struct residency *r, uint32_t extent, uint32_t part, uint32_t row,
+                      struct residency_view *view, struct ot_error *err);
+/* The same if that takes no waiting: returns 0 and fills the view, or 1: not there yet or no slot is
+ * free while the caller holds views; release what you hold and call residency_acquire. */
+int residency_try(struct residency *r, uint32_t extent, uint32_t part, uint32_t row,
+                  struct residency_view *view, struct ot_error *err);
+void residency_release(struct residency *r, const struct residency_view *view);
+/* Tells which parts of an EXPERT extent this sweep will ask for, so that reads can start. */
+void residency_want_parts(struct residency *r, uint32_t extent, const uint32_t *parts,
+                          uint32_t n_parts);
+
+/* One row of a ROWS (or also_rows) extent, copied or in place: *row stays valid until the next call.
+ * Rows asked for again within a run may be read again from disk (posted as reload). */
+int residency_row(struct residency *r, uint32_t extent, uint32_t row, const uint8_t **data,
+                  struct ot_error *err);
+
+struct residency_info {
+    const char *mode; /* "cache", "wired", "stream" */
+    const char *why;  /* one phrase */
+    const char *io;   /* "mmap", "io_uring direct", "threads direct", "threads buffered", ... */
+    uint64_t wired_bytes, locked_bytes, slot_bytes, streamed_bytes_per_sweep;
+    uint64_t resident_bytes; /* of the wired ones, as mincore says now */
+    uint64_t min_bytes;      /* Belady's bound for the sweeps run so far, all disk bytes */
+    uint64_t wait_ns;        /* compute waited for bytes */
+    uint64_t n_sweeps;
+    uint64_t n_reads, n_reads_direct; /* requested as direct, and really direct */
+};
+void residency_get_info(const struct residency *r, struct residency_info *info);
+
+/* Reads what one sweep streams (or, in cache mode, what a cold start reads), without computing. */
+int residency_measure_disk(struct residency *r, double *bytes_per_s, uint64_t *bytes,
+                           struct ot_error *err);
+
+/* True where the invariants hold; for tests. */
+bool residency_check(const struct residency *r);
+
+#endif

@@ -1,0 +1,45 @@
+/* facts.h - what this machine, this process and its limits are.
+ *
+ * Threads: any. */
+#ifndef SYS_FACTS_H
+#define SYS_FACTS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "onetrip.h"
+
+struct sys_cpu {
+    char name[64];           /* "AMD EPYC", from /proc/cpuinfo */
+    uint32_t n_logical;      /* online */
+    uint32_t n_usable;       /* by affinity mask and CPU quota (rounded up), >= 1 */
+    uint32_t n_physical;     /* distinct cores among the usable ones: the default thread count */
+    uint32_t l2_bytes, l3_bytes; /* of one core / one cache; 0 unknown */
+    bool avx2, fma, f16c, avx512, avx512_vnni, avx512_vbmi, avx512_bf16, avx_vnni;
+    bool neon, dotprod, i8mm;
+};
+const struct sys_cpu *sys_cpu_facts(void); /* read once */
+
+struct sys_limits {
+    uint64_t memory_bytes;    /* of the machine */
+    uint64_t available_bytes; /* MemAvailable */
+    uint64_t cgroup_bytes;    /* smallest limit on the way up the hierarchy, v1 or v2; UINT64_MAX: none */
+    uint64_t cgroup_used_bytes;
+    uint64_t memlock_bytes;   /* RLIMIT_MEMLOCK; UINT64_MAX: none */
+    char cgroup_path[256];    /* where the limit was read; "" if none */
+};
+void sys_limits_read(struct sys_limits *limits);
+
+struct sys_process {
+    uint64_t rss_bytes, peak_rss_bytes; /* VmRSS, VmHWM */
+    uint64_t read_bytes, rchar, write_bytes; /* /proc/self/io */
+    uint64_t major_faults, minor_faults;
+    uint64_t swap_bytes, locked_bytes;
+    bool io_known; /* /proc/self/io could be read */
+};
+void sys_process_read(struct sys_process *process);
+
+/* Name of the process's file system page size unit. */
+uint32_t sys_page_bytes(void);
+
+#endif

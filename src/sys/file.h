@@ -1,0 +1,70 @@
+/* file.h - files of model bytes: opened once, read directly or mapped; and small files written.
+ *
+ * The only callers of open, read, pread, mmap on files. Every read goes through one hook that tests
+ * can make fail or come back short.
+ *
+ * Threads: reads from any thread; open and close by one. */
+#ifndef SYS_FILE_H
+#define SYS_FILE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "onetrip.h"
+
+struct sys_file {
+    char *path;          /* owned */
+    int fd;              /* buffered */
+    int direct_fd;       /* O_DIRECT; -1 where it is refused, direct_errno says why */
+    int direct_errno;
+    uint32_t direct_align; /* offsets, lengths and addresses of direct reads: a multiple of this */
+    uint64_t bytes;      /* when opened */
+    uint64_t device, inode, mtime_ns; /* identity when opened */
+};
+
+/* Opens a regular file for reading; a directory, FIFO or device is refused at once, without
+ * blocking. Errors: IO (cannot be opened), FORMAT (not a regular file), MEMORY. */
+int sys_file_open(struct sys_file *file, const char *path, struct ot_error *err);
+void sys_file_close(struct sys_file *file);
+/* 0 while the file is still as long as, and the same as, when it was opened; else CHANGED. */
+int sys_file_check(const struct sys_file *file, struct ot_error *err);
+
+/* Reads exactly bytes at offset with buffered pread; a short read is CHANGED, a failure IO. */
+int sys_file_read(const struct sys_file *file, uint64_t offset, void *buf, uint64_t bytes,
+                  struct ot_error *err);
+/* Bytes of [offset, offset + bytes) now in the page cache (mincore/cachestat); for choosing. */
+uint64_t sys_file_cached_bytes(const struct sys_file *file);
+/* Asks the kernel to drop the range from / bring the range into the page cache. */
+void sys_file_drop(const struct sys_file *file, uint64_t offset, uint64_t bytes);
+void sys_file_will_need(const struct sys_file *file, uint64_t offset, uint64_t bytes);
+
+/* A read-only mapping of a whole file, followed by at least SYS_MAP_TAIL readable bytes.
+ *
+ * A page of a mapping that can no longer be read (the file shrank, the disk failed) would kill the
+ * process with SIGBUS. Instead the page is replaced by zeros and *damaged becomes true: callers ask
+ * sys_map_damaged after every step and before they use what they computed. */
+struct sys_map {
+    const uint8_t *data;
+    uint64_t bytes;
+    int slot; /* in the table of guarded mappings */
+};
+enum { SYS_MAP_TAIL = 4096 };
+
+int sys_map_open(struct sys_map *map, const struct sys_file *file, struct ot_error *err);
+void sys_map_close(struct sys_map *map);
+bool sys_map_damaged(const struct sys_map *map);
+
+/* Writes a whole file: to a temporary name beside it, then renamed, so that a failure leaves the
+ * old one. Errors: IO. */
+int sys_file_write(const char *path, const void *data, uint64_t bytes, struct ot_error *err);
+/* Reads a whole (small) regular file or "-" for standard input, at most max_bytes, NUL-terminated;
+ * *data is freed with mem_free. Errors: IO, FORMAT (larger than max_bytes, a directory), MEMORY. */
+int sys_file_slurp(const char *path, uint64_t max_bytes, char **data, uint64_t *bytes,
+                   struct ot_error *err);
+
+/* For tests: from the n-th read on (1: the next), `count` reads fail with error (an errno) or, with
+ * error 0, come back short. n 0: none. Applies to buffered, direct and asynchronous reads. */
+void sys_fail_reads(uint64_t n, uint64_t count, int error);
+uint64_t sys_read_count(void);
+
+#endif

@@ -1,0 +1,26 @@
+/* memory.h - large buffers, straight from the operating system, and what it says about them.
+ *
+ * Threads: any; a region is freed by one. */
+#ifndef SYS_MEMORY_H
+#define SYS_MEMORY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "onetrip.h"
+
+/* Zeroed, page-aligned memory, followed by at least 64 readable bytes; huge pages are asked for
+ * where huge is set (whole 2 MiB units then count as resident when touched). Not resident until
+ * touched. NULL with err filled: MEMORY. Counted by sys_memory_live_bytes. */
+void *sys_memory_take(uint64_t bytes, bool huge, struct ot_error *err);
+void sys_memory_free(void *memory, uint64_t bytes);
+/* Gives the pages back, keeps the addresses. */
+void sys_memory_drop(void *memory, uint64_t bytes);
+uint64_t sys_memory_live_bytes(void);
+
+/* Locks memory as far as RLIMIT_MEMLOCK allows. Returns the bytes really locked (0 on refusal). */
+uint64_t sys_memory_lock(void *memory, uint64_t bytes);
+/* Bytes of the range that are resident now (mincore). */
+uint64_t sys_memory_resident(const void *memory, uint64_t bytes);
+
+#endif
