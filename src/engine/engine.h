@@ -1,0 +1,19 @@
+/* engine.h - what the report may read of a context. The engine itself is context.c (open, sequences),
+ * decode.c (a batch through the schedule) and sample.c. */
+#ifndef ENGINE_ENGINE_H
+#define ENGINE_ENGINE_H
+
+#include "ledger/ledger.h"
+#include "onetrip.h"
+#include "residency/residency.h"
+#include "sys/facts.h"
+
+const struct ot_model *engine_model(const struct ot_context *ctx);
+const struct ledger *engine_ledger(const struct ot_context *ctx);
+struct residency *engine_residency(const struct ot_context *ctx);
+/* The process's counters as they were when the model was opened: closures compare with now. */
+const struct sys_process *engine_process_at_start(const struct ot_context *ctx);
+/* As asked for, zeros where nothing was. */
+const struct ot_context_params *engine_requested(const struct ot_context *ctx);
+
+#endif

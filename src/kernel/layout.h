@@ -1,0 +1,32 @@
+/* layout.h - how prepared (quantised) activations lie in memory.
+ *
+ * LAYOUT_Q8, the canonical one, for a row of n_cols values padded with zeros to n_pad, the next
+ * multiple of 256:
+ *
+ *   OFFSET                 SIZE         WHAT
+ *   0                      n_pad        int8 q[n_pad]
+ *   n_pad                  n_pad / 4    f32 d[n_pad / 16]    scale of each 16 values
+ *   n_pad + n_pad / 4      n_pad / 4    f32 s[n_pad / 16]    d * sum of the 16 q
+ *
+ * Numbers 1..7 are for gemm, 8..15 for gemv; an instruction set defines those that it needs in its
+ * layout_ISA.c, always from the same q and d. */
+#ifndef KERNEL_LAYOUT_H
+#define KERNEL_LAYOUT_H
+
+#include <stdint.h>
+
+enum { LAYOUT_Q8 = 1, LAYOUT_GEMM_FIRST = 1, LAYOUT_GEMV_FIRST = 8 };
+
+static inline uint32_t layout_pad(uint32_t n_cols) { return (n_cols + 255u) / 256u * 256u; }
+static inline uint64_t layout_q8_bytes(uint32_t n_cols) {
+    return (uint64_t)layout_pad(n_cols) + layout_pad(n_cols) / 2;
+}
+static inline const int8_t *layout_q8_q(const void *row) { return (const int8_t *)row; }
+static inline const float *layout_q8_d(const void *row, uint32_t n_cols) {
+    return (const float *)(const void *)((const char *)row + layout_pad(n_cols));
+}
+static inline const float *layout_q8_s(const void *row, uint32_t n_cols) {
+    return layout_q8_d(row, n_cols) + layout_pad(n_cols) / 16;
+}
+
+#endif
