@@ -1,0 +1,150 @@
+/* gemm_scalar.c - many tokens by a weight matrix, plain and complete: the oracle of the others.
+ *
+ * Quantised weights: an integer dot product for each 16 codes, then their two scales. Sums are kept
+ * in double, so that a difference to another instruction set is that one's rounding. */
+#include "base/dtype.h"
+#include "kernel/fill.h"
+#include "kernel/gemm_codes.h"
+#include "kernel/layout.h"
+
+struct gemm {
+    const uint8_t *w;
+    uint64_t row_bytes;
+    uint32_t n_rows, n_cols;
+    const uint8_t *acts;
+    uint64_t act_bytes;
+    const uint32_t *act_index;
+    uint32_t n_tokens;
+    float *y;
+    uint64_t y_stride;
+};
+
+static const void *act_row(const struct gemm *g, uint32_t t) {
+    return g->acts + (g->act_index != 0 ? g->act_index[t] : t) * g->act_bytes;
+}
+
+/* One block's part of a row's value for one token; i: the block's first column. */
+static double block_dot(const struct gemm_codes *c, uint32_t n, const void *act, uint32_t i,
+                        uint32_t n_cols) {
+    const int8_t *q = layout_q8_q(act) + i;
+    const float *d = layout_q8_d(act, n_cols) + i / 16, *s = layout_q8_s(act, n_cols) + i / 16;
+    double sum = 0;
+    for (uint32_t b = 0; b < n / 16; b++) {
+        int32_t dot = 0;
+        for (uint32_t j = 16 * b; j < 16 * b + 16; j++)
+            dot += c->q[j] * q[j];
+        sum += (double)c->d[b] * (double)d[b] * dot + (double)c->m[b] * (double)s[b];
+    }
+    return sum;
+}
+
+static void gemm_quantised(const struct gemm *g, uint32_t dtype, double *sums) {
+    gemm_codes_fn *codes = gemm_codes_find(dtype);
+    const uint32_t n = dtype_get(dtype)->block_values, bytes = dtype_get(dtype)->block_bytes;
+    struct gemm_codes c;
+    for (uint32_t r = 0; r < g->n_rows; r++) {
+        const uint8_t *w = g->w + r * g->row_bytes;
+        /* As many tokens at a time as sums has room for: a block is decoded once for them. */
+        for (uint32_t t0 = 0; t0 < g->n_tokens; t0 += KERNEL_TILE_ROWS) {
+            const uint32_t n_t =
+                g->n_tokens - t0 < KERNEL_TILE_ROWS ? g->n_tokens - t0 : KERNEL_TILE_ROWS;
+            memset(sums, 0, n_t * sizeof *sums);
+            for (uint32_t b = 0; b < g->n_cols / n; b++) {
+                codes(w + (uint64_t)b * bytes, &c);
+                for (uint32_t t = 0; t < n_t; t++)
+                    sums[t] += block_dot(&c, n, act_row(g, t0 + t), b * n, g->n_cols);
+            }
+            for (uint32_t t = 0; t < n_t; t++)
+                g->y[(t0 + t) * g->y_stride + r] = (float)sums[t];
+        }
+    }
+}
+
+static float weight_f32(const uint8_t *w) {
+    float f;
+    memcpy(&f, w, 4);
+    return f;
+}
+
+static float weight_bf16(const uint8_t *w) {
+    return gemm_f32_of_bits((uint32_t)(w[0] | w[1] << 8) << 16);
+}
+
+static void gemm_float(const struct gemm *g, float (*weight)(const uint8_t *), uint32_t bytes) {
+    for (uint32_t r = 0; r < g->n_rows; r++) {
+        const uint8_t *w = g->w + r * g->row_bytes;
+        for (uint32_t t = 0; t < g->n_tokens; t++) {
+            const float *x = act_row(g, t);
+            double sum = 0;
+            for (uint32_t i = 0; i < g->n_cols; i++)
+                sum += (double)weight(w + (uint64_t)i * bytes) * (double)x[i];
+            g->y[t * g->y_stride + r] = (float)sum;
+        }
+    }
+}
+
+/* The table's signature has no room for the type: one entry for each. */
+#define GEMM_ARGS                                                                                  \
+    const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols, const void *acts,      \
+        uint64_t act_bytes, const uint32_t *act_index, uint32_t n_tokens, float *y,                \
+        uint64_t y_stride, void *scratch
+#define GEMM_PACK                                                                                  \
+    &(const struct gemm) {                                                                         \
+        w, row_bytes, n_rows, n_cols, acts, act_bytes, act_index, n_tokens, y, y_stride            \
+    }
+#define QUANTISED(name, dtype)                                                                     \
+    static void name(GEMM_ARGS) {                                                                  \
+        gemm_quantised(GEMM_PACK, dtype, scratch);                                                 \
+    }
+#define FLOATING(name, weight, bytes)                                                              \
+    static void name(GEMM_ARGS) {                                                                  \
+        (void)scratch;                                                                             \
+        gemm_float(GEMM_PACK, weight, bytes);                                                      \
+    }
+
+QUANTISED(gemm_q4_0, OT_Q4_0)
+QUANTISED(gemm_q4_1, OT_Q4_1)
+QUANTISED(gemm_q5_0, OT_Q5_0)
+QUANTISED(gemm_q5_1, OT_Q5_1)
+QUANTISED(gemm_q8_0, OT_Q8_0)
+QUANTISED(gemm_q2_k, OT_Q2_K)
+QUANTISED(gemm_q3_k, OT_Q3_K)
+QUANTISED(gemm_q4_k, OT_Q4_K)
+QUANTISED(gemm_q5_k, OT_Q5_K)
+QUANTISED(gemm_q6_k, OT_Q6_K)
+QUANTISED(gemm_iq4_nl, OT_IQ4_NL)
+QUANTISED(gemm_iq4_xs, OT_IQ4_XS)
+QUANTISED(gemm_mxfp4, OT_MXFP4)
+FLOATING(gemm_f32, weight_f32, 4)
+FLOATING(gemm_f16, gemm_load_f16, 2)
+FLOATING(gemm_bf16, weight_bf16, 2)
+
+static uint64_t scratch_bytes(uint32_t n_cols) {
+    (void)n_cols;
+    return KERNEL_TILE_ROWS * sizeof(double);
+}
+
+static void set(struct kernels *k, uint32_t dtype, kernel_gemm_fn *fn, uint8_t layout) {
+    k->type[dtype].gemm = fn;
+    k->type[dtype].layout_gemm = layout;
+}
+
+void gemm_fill_scalar(struct kernels *k) {
+    k->gemm_scratch_bytes = scratch_bytes;
+    set(k, OT_F32, gemm_f32, KERNEL_LAYOUT_F32);
+    set(k, OT_F16, gemm_f16, KERNEL_LAYOUT_F32);
+    set(k, OT_BF16, gemm_bf16, KERNEL_LAYOUT_F32);
+    set(k, OT_Q4_0, gemm_q4_0, LAYOUT_Q8);
+    set(k, OT_Q4_1, gemm_q4_1, LAYOUT_Q8);
+    set(k, OT_Q5_0, gemm_q5_0, LAYOUT_Q8);
+    set(k, OT_Q5_1, gemm_q5_1, LAYOUT_Q8);
+    set(k, OT_Q8_0, gemm_q8_0, LAYOUT_Q8);
+    set(k, OT_Q2_K, gemm_q2_k, LAYOUT_Q8);
+    set(k, OT_Q3_K, gemm_q3_k, LAYOUT_Q8);
+    set(k, OT_Q4_K, gemm_q4_k, LAYOUT_Q8);
+    set(k, OT_Q5_K, gemm_q5_k, LAYOUT_Q8);
+    set(k, OT_Q6_K, gemm_q6_k, LAYOUT_Q8);
+    set(k, OT_IQ4_NL, gemm_iq4_nl, LAYOUT_Q8);
+    set(k, OT_IQ4_XS, gemm_iq4_xs, LAYOUT_Q8);
+    set(k, OT_MXFP4, gemm_mxfp4, LAYOUT_Q8);
+}
