@@ -8,6 +8,8 @@
  *   n_pad                  n_pad / 4    f32 d[n_pad / 16]    scale of each 16 values
  *   n_pad + n_pad / 4      n_pad / 4    f32 s[n_pad / 16]    d * sum of the 16 q
  *
+ * A group of 16 with an infinite value or a NaN has q = 0 and d = s = NaN.
+ *
  * Numbers 1..7 are for gemm, 8..15 for gemv; an instruction set defines those that it needs in its
  * layout_ISA.c, always from the same q and d. */
 #ifndef KERNEL_LAYOUT_H
@@ -15,13 +17,21 @@
 
 #include <stdint.h>
 
+/* What the scalar table's functions of kernel.h do; the other tables hand layouts 0 and 1 on. */
+uint64_t layout_bytes_scalar(uint8_t layout, uint32_t n_cols);
+void layout_prepare_scalar(uint8_t layout, const float *x, uint32_t n_cols, void *out);
+
 enum { LAYOUT_Q8 = 1, LAYOUT_GEMM_FIRST = 1, LAYOUT_GEMV_FIRST = 8 };
 
-static inline uint32_t layout_pad(uint32_t n_cols) { return (n_cols + 255u) / 256u * 256u; }
+static inline uint32_t layout_pad(uint32_t n_cols) {
+    return (n_cols + 255u) / 256u * 256u;
+}
 static inline uint64_t layout_q8_bytes(uint32_t n_cols) {
     return (uint64_t)layout_pad(n_cols) + layout_pad(n_cols) / 2;
 }
-static inline const int8_t *layout_q8_q(const void *row) { return (const int8_t *)row; }
+static inline const int8_t *layout_q8_q(const void *row) {
+    return (const int8_t *)row;
+}
 static inline const float *layout_q8_d(const void *row, uint32_t n_cols) {
     return (const float *)(const void *)((const char *)row + layout_pad(n_cols));
 }

@@ -1,0 +1,111 @@
+/* kernel.c - which table of kernels this process computes with: the one place that asks about the
+ * CPU. */
+#include "kernel/kernel.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernel/fill.h"
+
+#if defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
+void kernels_fill_scalar(struct kernels *k) {
+    k->isa = "scalar";
+    vector_fill_scalar(k);
+    layout_fill_scalar(k);
+    dequant_fill_scalar(k);
+    gemv_fill_scalar(k);
+    gemm_fill_scalar(k);
+    attention_fill_scalar(k);
+}
+
+#if defined(__x86_64__)
+
+void kernels_fill_avx2(struct kernels *k) {
+    k->isa = "avx2";
+}
+
+void kernels_fill_avx512(struct kernels *k) {
+    k->isa = "avx512-vnni";
+}
+
+static bool cpu_has_avx2(void) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("f16c");
+}
+
+static bool cpu_has_avx512(void) {
+    return cpu_has_avx2() && __builtin_cpu_supports("avx512f") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") &&
+           __builtin_cpu_supports("avx512vbmi");
+}
+
+#endif
+
+/* From the plainest to the best; each starts as a copy of the one before it. */
+struct variant {
+    const char *name;
+    void (*fill)(struct kernels *k);
+    bool (*usable)(void);
+};
+
+static bool always(void) {
+    return true;
+}
+
+static const struct variant variants[] = {
+    {"scalar", kernels_fill_scalar, always},
+#if defined(__x86_64__)
+    {"avx2", kernels_fill_avx2, cpu_has_avx2},
+    {"avx512", kernels_fill_avx512, cpu_has_avx512},
+#endif
+};
+
+enum { N_VARIANTS = sizeof variants / sizeof variants[0] };
+
+static struct kernels tables[N_VARIANTS];
+static uint32_t n_tables; /* the first n_tables are usable */
+static const struct kernels *chosen;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void build_tables(void) {
+    for (uint32_t i = 0; i < N_VARIANTS && variants[i].usable(); i++) {
+        if (i > 0) {
+            tables[i] = tables[i - 1];
+        }
+        variants[i].fill(&tables[i]);
+        n_tables = i + 1;
+    }
+    const char *wanted = getenv("ONETRIP_ISA");
+    uint32_t best = n_tables - 1;
+    for (uint32_t i = 0; wanted != NULL && i < n_tables; i++) {
+        if (strcmp(wanted, variants[i].name) == 0) {
+            best = i;
+        }
+    }
+    chosen = &tables[best];
+}
+
+const struct kernels *kernels_get(void) {
+    pthread_once(&once, build_tables);
+    return chosen;
+}
+
+const struct kernels *kernels_find(const char *isa) {
+    pthread_once(&once, build_tables);
+    for (uint32_t i = 0; i < n_tables; i++) {
+        if (strcmp(isa, variants[i].name) == 0) {
+            return &tables[i];
+        }
+    }
+    return NULL;
+}
+
+const char *ot_kernels(void) {
+    return kernels_get()->isa;
+}
