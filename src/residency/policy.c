@@ -149,8 +149,8 @@ uint64_t policy_access(struct policy *p, uint32_t item, uint64_t next_use) {
         return missing;
     }
     uint64_t free_bytes = p->capacity_bytes - p->held_bytes;
-    while (free_bytes < missing) {
-        uint32_t victim = p->ops->victim(p, item);
+    for (bool must = false; free_bytes < missing; must = !p->parts) {
+        uint32_t victim = p->ops->victim(p, item, must);
         if (victim == POLICY_NONE) {
             break;
         }

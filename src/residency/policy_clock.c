@@ -20,8 +20,9 @@ static void insert(struct policy *p, uint32_t item) {
     policy_list_push_head(&p->list, item);
 }
 
-static uint32_t victim(struct policy *p, uint32_t item) {
+static uint32_t victim(struct policy *p, uint32_t item, bool must) {
     (void)item;
+    (void)must;
     for (uint64_t steps = 2u * (uint64_t)p->list.n; steps > 0; steps--) {
         uint32_t v = p->list.tail;
         if (p->pins[v] == 0) {

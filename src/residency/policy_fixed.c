@@ -11,8 +11,9 @@
  * Cost: O(1). */
 #include "residency/policy_impl.h"
 
-static uint32_t nobody(struct policy *p, uint32_t item) {
+static uint32_t nobody(struct policy *p, uint32_t item, bool must) {
     (void)p;
+    (void)must;
     (void)item;
     return POLICY_NONE;
 }

@@ -53,8 +53,9 @@ struct policy_ops {
     void (*hit)(struct policy *p, uint32_t item);
     /* The item has become held. */
     void (*insert)(struct policy *p, uint32_t item);
-    /* Who must go for item; POLICY_NONE: nobody, let item pass by. Never a pinned one. */
-    uint32_t (*victim)(struct policy *p, uint32_t item);
+    /* Who goes for item; POLICY_NONE: nobody, let item pass by. Never a pinned one. must: something
+     * went for this item already, so that it may not pass by any more. */
+    uint32_t (*victim)(struct policy *p, uint32_t item, bool must);
     /* The item is no longer held. */
     void (*remove)(struct policy *p, uint32_t item);
     void (*pin)(struct policy *p, uint32_t item);

@@ -34,12 +34,12 @@ static void insert(struct policy *p, uint32_t item) {
     policy_heap_push(&p->heap, item);
 }
 
-static uint32_t victim(struct policy *p, uint32_t item) {
+static uint32_t victim(struct policy *p, uint32_t item, bool must) {
     if (p->heap.n == 0) {
         return POLICY_NONE;
     }
     uint32_t lowest = p->heap.items[0];
-    return p->heap.key[item] > p->heap.key[lowest] + margin ? lowest : POLICY_NONE;
+    return must || p->heap.key[item] > p->heap.key[lowest] + margin ? lowest : POLICY_NONE;
 }
 
 static void remove_item(struct policy *p, uint32_t item) {

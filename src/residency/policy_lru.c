@@ -19,8 +19,9 @@ static void insert(struct policy *p, uint32_t item) {
     policy_list_push_head(&p->list, item);
 }
 
-static uint32_t victim(struct policy *p, uint32_t item) {
+static uint32_t victim(struct policy *p, uint32_t item, bool must) {
     (void)item;
+    (void)must;
     uint32_t v = p->list.tail;
     while (v != POLICY_NONE && p->pins[v] > 0) {
         v = p->list.prev[v];

@@ -20,8 +20,9 @@ static void insert(struct policy *p, uint32_t item) {
     policy_list_push_head(&p->list, item);
 }
 
-static uint32_t victim(struct policy *p, uint32_t item) {
+static uint32_t victim(struct policy *p, uint32_t item, bool must) {
     (void)item;
+    (void)must;
     uint32_t v = p->hand;
     for (uint64_t steps = 2u * (uint64_t)p->list.n + 1; steps > 0; steps--) {
         if (v == POLICY_NONE) {
