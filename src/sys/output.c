@@ -1,0 +1,51 @@
+/* output.c - a file that is written piece by piece while a run goes on. */
+#include "sys/output.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/checked.h"
+#include "base/error.h"
+
+int sys_output_open(struct sys_output *output, const char *path, struct ot_error *err) {
+    char *copy = mem_strdup(path);
+    if (copy == NULL) {
+        return error_memory(err, 1);
+    }
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0666);
+    if (fd < 0) {
+        int rc = error_sys(err, OT_ERR_IO, errno, path, "cannot be written");
+        mem_free(copy);
+        return rc;
+    }
+    *output = (struct sys_output){.path = copy, .fd = fd};
+    return 0;
+}
+
+int sys_output_write(struct sys_output *output, const void *data, uint64_t bytes,
+                     struct ot_error *err) {
+    const char *from = data;
+    while (bytes > 0) {
+        ssize_t n = write(output->fd, from, (size_t)min_u64(bytes, 1u << 30));
+        if (n < 0 && errno != EINTR) {
+            return error_sys(err, OT_ERR_IO, errno, output->path, "cannot be written");
+        }
+        if (n > 0) {
+            from += n;
+            bytes -= (uint64_t)n;
+        }
+    }
+    return 0;
+}
+
+int sys_output_close(struct sys_output *output, struct ot_error *err) {
+    int rc = 0;
+    if (close(output->fd) != 0 && errno != EINTR) {
+        rc = error_sys(err, OT_ERR_IO, errno, output->path, "cannot be written");
+    }
+    mem_free(output->path);
+    *output = (struct sys_output){.path = NULL, .fd = -1};
+    return rc;
+}
