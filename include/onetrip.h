@@ -345,6 +345,10 @@ OT_API int ot_ledger_write(struct ot_context *ctx, const char *path, struct ot_e
  * "layer". top: rows at most, 0 for all. */
 OT_API int ot_ledger_print(const char *path, const char *by, uint32_t top, FILE *out,
                            struct ot_error *err);
+/* Bytes moved and needed across a boundary since the context was opened, of a class
+ * (OT_CLASS_COUNT: of all). */
+OT_API void ot_ledger_total(const struct ot_context *ctx, enum ot_boundary boundary,
+                            enum ot_class cls, uint64_t *moved_bytes, uint64_t *needed_bytes);
 OT_API const char *ot_boundary_name(enum ot_boundary boundary);
 OT_API const char *ot_class_name(enum ot_class cls);
 OT_API const char *ot_cause_name(enum ot_cause cause);

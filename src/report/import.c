@@ -1,0 +1,361 @@
+/* import.c - reads a written ledger back (JSON lines or SQLite, told apart by the first bytes) and
+ * prints it as tables.
+ *
+ * The file is untrusted: its size, the number of groups and every name and number are limited and
+ * checked, SQLite runs on a copy in memory with its own limits and sees one SELECT. */
+#include <inttypes.h>
+#include <sqlite3.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/checked.h"
+#include "base/error.h"
+#include "base/text.h"
+#include "report/record.h"
+#include "report/report.h"
+#include "sys/file.h"
+
+enum {
+    MAX_FILE_MIB = 512,
+    MAX_GROUPS = 1 << 20,
+    MAX_LINE_BYTES = 1 << 20,
+    MAX_STEPS = 200000, /* thousands of SQLite's instructions */
+};
+
+enum key { BY_BOUNDARY, BY_CLASS, BY_TENSOR, BY_CAUSE, BY_LAYER, BY_COUNT };
+static const char *const key_names[BY_COUNT] = {"boundary", "class", "tensor", "cause", "layer"};
+
+struct group {
+    char *name; /* owned: boundary, and what it is grouped by */
+    uint64_t boundary;
+    uint64_t moved, needed, rounding, times;
+};
+
+struct table {
+    enum key by;
+    struct group *groups; /* owned [n_groups of capacity] */
+    uint32_t n_groups, capacity;
+    uint32_t *index; /* owned [index_size], group + 1 by hash; a power of two */
+    uint32_t index_size;
+};
+
+static void table_deinit(struct table *t) {
+    for (uint32_t i = 0; i < t->n_groups; i++) {
+        mem_free(t->groups[i].name);
+    }
+    mem_free(t->groups);
+    mem_free(t->index);
+}
+
+static uint32_t hash(uint64_t boundary, const char *name) {
+    uint32_t h = 2166136261u ^ (uint32_t)boundary;
+    for (; *name != '\0'; name++) {
+        h = (h ^ (unsigned char)*name) * 16777619u;
+    }
+    return h;
+}
+
+static bool table_grow(struct table *t) {
+    uint32_t capacity = t->capacity == 0 ? 64 : 2 * t->capacity;
+    struct group *groups = mem_realloc(t->groups, (uint64_t)capacity * sizeof *groups);
+    if (groups == NULL) {
+        return false;
+    }
+    t->groups = groups;
+    t->capacity = capacity;
+    uint32_t *index = mem_calloc(2 * (uint64_t)capacity, sizeof *index);
+    if (index == NULL) {
+        return false;
+    }
+    mem_free(t->index);
+    t->index = index;
+    t->index_size = 2 * capacity;
+    for (uint32_t i = 0; i < t->n_groups; i++) {
+        uint32_t at = hash(groups[i].boundary, groups[i].name) & (t->index_size - 1);
+        while (index[at] != 0) {
+            at = (at + 1) & (t->index_size - 1);
+        }
+        index[at] = i + 1;
+    }
+    return true;
+}
+
+static struct group *table_find(struct table *t, uint64_t boundary, const char *name) {
+    if (t->n_groups == t->capacity && (t->n_groups >= MAX_GROUPS || !table_grow(t))) {
+        return NULL;
+    }
+    uint32_t at = hash(boundary, name) & (t->index_size - 1);
+    for (; t->index[at] != 0; at = (at + 1) & (t->index_size - 1)) {
+        struct group *g = &t->groups[t->index[at] - 1];
+        if (g->boundary == boundary && strcmp(g->name, name) == 0) {
+            return g;
+        }
+    }
+    struct group *g = &t->groups[t->n_groups];
+    *g = (struct group){.name = mem_strdup(name), .boundary = boundary};
+    if (g->name == NULL) {
+        return NULL;
+    }
+    t->index[at] = ++t->n_groups;
+    return g;
+}
+
+/* Adds a record whose fields were read but not checked. at: "file:line". */
+static int table_add(struct table *t, const struct record *r, const char *at,
+                     struct ot_error *err) {
+    int boundary = report_boundary_id(r->boundary);
+    if (boundary < 0 || report_class_id(r->cls) < 0 || report_cause_id(r->cause) < 0) {
+        return error_set(err, OT_ERR_FORMAT, at,
+                         "unknown boundary, class or cause: \"%.40s\", \"%.40s\", \"%.40s\"",
+                         r->boundary, r->cls, r->cause);
+    }
+    char layer[24];
+    const char *name = r->boundary;
+    switch (t->by) {
+    case BY_CLASS: name = r->cls; break;
+    case BY_TENSOR: name = r->tensor; break;
+    case BY_CAUSE: name = r->cause; break;
+    case BY_LAYER:
+        snprintf(layer, sizeof layer, r->layer < 0 ? "none" : "%" PRId32, r->layer);
+        name = layer;
+        break;
+    case BY_BOUNDARY:
+    case BY_COUNT: break;
+    }
+    struct group *g = table_find(t, (uint64_t)boundary, name);
+    if (g == NULL) {
+        return error_set(err, OT_ERR_MEMORY, at, "no memory for more than %u groups", t->n_groups);
+    }
+    if (!checked_add(g->moved, r->moved_bytes, &g->moved) ||
+        !checked_add(g->needed, r->needed_bytes, &g->needed) ||
+        !checked_add(g->rounding, r->rounding_bytes, &g->rounding) ||
+        !checked_add(g->times, r->times, &g->times)) {
+        return error_set(err, OT_ERR_FORMAT, at, "the sums of bytes overflow 64 bits");
+    }
+    return 0;
+}
+
+/* ---- JSON lines ---- */
+
+static bool get_text(const json_t *object, const char *key, const char **out) {
+    const json_t *value = json_object_get(object, key);
+    if (!json_is_string(value)) {
+        return false;
+    }
+    *out = json_string_value(value);
+    return true;
+}
+
+static bool get_bytes(const json_t *object, const char *key, uint64_t *out) {
+    const json_t *value = json_object_get(object, key);
+    if (!json_is_integer(value) || json_integer_value(value) < 0) {
+        return false;
+    }
+    *out = (uint64_t)json_integer_value(value);
+    return true;
+}
+
+static int add_line(struct table *t, const char *line, uint64_t bytes, const char *at,
+                    struct ot_error *err) {
+    json_error_t fault;
+    json_t *object = bytes <= MAX_LINE_BYTES ? json_loadb(line, (size_t)bytes, 0, &fault) : NULL;
+    struct record r = {0};
+    int rc;
+    const json_t *layer = json_object_get(object, "layer");
+    if (json_is_object(object) && get_text(object, "tensor", &r.tensor) &&
+        get_text(object, "boundary", &r.boundary) && get_text(object, "class", &r.cls) &&
+        get_text(object, "cause", &r.cause) && get_bytes(object, "moved_bytes", &r.moved_bytes) &&
+        get_bytes(object, "needed_bytes", &r.needed_bytes) &&
+        get_bytes(object, "rounding_bytes", &r.rounding_bytes) &&
+        get_bytes(object, "times", &r.times) && json_is_integer(layer) &&
+        json_integer_value(layer) >= -1 && json_integer_value(layer) <= INT32_MAX) {
+        r.layer = (int32_t)json_integer_value(layer);
+        rc = table_add(t, &r, at, err);
+    } else {
+        rc = error_set(err, OT_ERR_FORMAT, at,
+                       "not a ledger record: expected a JSON object with tensor, layer, boundary, "
+                       "class, cause, moved_bytes, needed_bytes, rounding_bytes, times");
+    }
+    json_decref(object);
+    return rc;
+}
+
+static int read_lines(struct table *t, const char *path, const char *data, uint64_t bytes,
+                      struct ot_error *err) {
+    uint64_t number = 0;
+    for (uint64_t i = 0; i < bytes;) {
+        const char *end = memchr(data + i, '\n', (size_t)(bytes - i));
+        uint64_t length = end != NULL ? (uint64_t)(end - (data + i)) : bytes - i;
+        number++;
+        if (length != 0) {
+            char at[320];
+            snprintf(at, sizeof at, "%.280s:%" PRIu64, path, number);
+            int rc = add_line(t, data + i, length, at, err);
+            if (rc != 0) {
+                return rc;
+            }
+        }
+        i += length + 1;
+    }
+    return 0;
+}
+
+/* ---- SQLite ---- */
+
+static int too_long(void *steps) { return ++*(uint64_t *)steps > MAX_STEPS; }
+
+static uint64_t column_bytes(sqlite3_stmt *row, int column, bool *bad) {
+    sqlite3_int64 value = sqlite3_column_int64(row, column);
+    *bad |= sqlite3_column_type(row, column) != SQLITE_INTEGER || value < 0;
+    return (uint64_t)value;
+}
+
+static int add_row(struct table *t, sqlite3_stmt *row, const char *at, struct ot_error *err) {
+    const char *texts[4];
+    bool bad = false;
+    for (int i = 0; i < 4; i++) {
+        texts[i] = (const char *)sqlite3_column_text(row, i);
+        bad |= texts[i] == NULL;
+    }
+    sqlite3_int64 layer = sqlite3_column_int64(row, 4);
+    bad |= layer < -1 || layer > INT32_MAX;
+    struct record r = {.tensor = texts[0], .boundary = texts[1], .cls = texts[2],
+                       .cause = texts[3], .layer = (int32_t)layer};
+    r.moved_bytes = column_bytes(row, 5, &bad);
+    r.needed_bytes = column_bytes(row, 6, &bad);
+    r.rounding_bytes = column_bytes(row, 7, &bad);
+    r.times = column_bytes(row, 8, &bad);
+    if (bad) {
+        return error_set(err, OT_ERR_FORMAT, at, "a row of movements holds a value out of range");
+    }
+    return table_add(t, &r, at, err);
+}
+
+static int read_rows(struct table *t, sqlite3 *db, const char *path, struct ot_error *err) {
+    uint64_t steps = 0;
+    sqlite3_progress_handler(db, 1000, too_long, &steps);
+    sqlite3_stmt *row = NULL;
+    int rc = sqlite3_prepare_v2(db,
+                                "SELECT tensor, boundary, class, cause, layer, moved_bytes,"
+                                " needed_bytes, rounding_bytes, times FROM main.movements",
+                                -1, &row, NULL);
+    int result = 0;
+    while (rc == SQLITE_OK || rc == SQLITE_ROW) {
+        rc = sqlite3_step(row);
+        if (rc != SQLITE_ROW) {
+            break;
+        }
+        result = add_row(t, row, path, err);
+        if (result != 0) {
+            break;
+        }
+    }
+    if (result == 0 && rc != SQLITE_DONE) {
+        result = error_set(err, OT_ERR_FORMAT, path, "not a ledger database: %s",
+                           sqlite3_errmsg(db));
+    }
+    sqlite3_finalize(row);
+    return result;
+}
+
+/* data is lent to SQLite, read-only, until the database is closed. */
+static int read_database(struct table *t, const char *path, char *data, uint64_t bytes,
+                         struct ot_error *err) {
+    sqlite3 *db = NULL;
+    int rc;
+    if (sqlite3_open(":memory:", &db) != SQLITE_OK ||
+        sqlite3_deserialize(db, "main", (unsigned char *)data, (sqlite3_int64)bytes,
+                            (sqlite3_int64)bytes, SQLITE_DESERIALIZE_READONLY) != SQLITE_OK) {
+        rc = error_set(err, OT_ERR_FORMAT, path, "not a ledger database");
+    } else {
+        sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
+        sqlite3_db_config(db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
+        sqlite3_db_config(db, SQLITE_DBCONFIG_ENABLE_VIEW, 0, NULL);
+        sqlite3_db_config(db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
+        sqlite3_limit(db, SQLITE_LIMIT_LENGTH, MAX_LINE_BYTES);
+        rc = read_rows(t, db, path, err);
+    }
+    sqlite3_close(db);
+    return rc;
+}
+
+/* ---- printing ---- */
+
+static int by_moved(const void *a, const void *b) {
+    const struct group *x = a, *y = b;
+    if (x->boundary != y->boundary) {
+        return x->boundary < y->boundary ? -1 : 1;
+    }
+    if (x->moved != y->moved) {
+        return x->moved > y->moved ? -1 : 1;
+    }
+    return strcmp(x->name, y->name);
+}
+
+static void print_name(FILE *out, const char *name) {
+    int width = 0;
+    for (; *name != '\0' && width < 48; name++, width++) {
+        unsigned char c = (unsigned char)*name;
+        fputc(c < 0x20 || c == 0x7f ? '?' : c, out);
+    }
+    fprintf(out, "%*s", width < 28 ? 28 - width : 0, "");
+}
+
+static void print_table(const struct table *t, uint32_t top, FILE *out) {
+    fprintf(out, "%-10s %-28s %10s %10s %10s %8s %10s\n", "boundary", key_names[t->by], "moved",
+            "needed", "rounding", "amplif.", "times");
+    uint32_t shown = 0;
+    for (uint32_t i = 0; i < t->n_groups; i++) {
+        const struct group *g = &t->groups[i];
+        shown = i > 0 && t->groups[i - 1].boundary == g->boundary ? shown + 1 : 1;
+        if (top != 0 && shown > top) {
+            continue;
+        }
+        char moved[24], needed[24], rounding[24], amp[24] = "extra";
+        if (g->needed != 0) {
+            snprintf(amp, sizeof amp, "%.2fx", (double)g->moved / (double)g->needed);
+        } else if (g->moved == 0) {
+            snprintf(amp, sizeof amp, "none");
+        }
+        fprintf(out, "%-10s ", ot_boundary_name((enum ot_boundary)g->boundary));
+        print_name(out, t->by == BY_BOUNDARY ? "all" : g->name);
+        fprintf(out, " %10s %10s %10s %8s %10" PRIu64 "\n", text_bytes(moved, (double)g->moved),
+                text_bytes(needed, (double)g->needed), text_bytes(rounding, (double)g->rounding),
+                amp, g->times);
+    }
+}
+
+int ot_ledger_print(const char *path, const char *by, uint32_t top, FILE *out,
+                    struct ot_error *err) {
+    struct table t = {.by = BY_COUNT};
+    for (int i = 0; i < BY_COUNT; i++) {
+        t.by = strcmp(by, key_names[i]) == 0 ? (enum key)i : t.by;
+    }
+    if (t.by == BY_COUNT) {
+        return error_set(err, OT_ERR_ARGUMENT, "by",
+                         "unknown grouping \"%.40s\": expected boundary, class, tensor, cause or "
+                         "layer", by);
+    }
+    char *data = NULL;
+    uint64_t bytes = 0;
+    int rc = sys_file_slurp(path, (uint64_t)MAX_FILE_MIB << 20, &data, &bytes, err);
+    if (rc != 0) {
+        return rc;
+    }
+    if (bytes >= 16 && memcmp(data, "SQLite format 3", 16) == 0) {
+        rc = read_database(&t, path, data, bytes, err);
+    } else {
+        rc = read_lines(&t, path, data, bytes, err);
+    }
+    if (rc == 0 && t.n_groups == 0) {
+        rc = error_set(err, OT_ERR_FORMAT, path, "holds no ledger records");
+    }
+    if (rc == 0) {
+        qsort(t.groups, t.n_groups, sizeof *t.groups, by_moved);
+        print_table(&t, top, out);
+    }
+    table_deinit(&t);
+    mem_free(data);
+    return rc;
+}

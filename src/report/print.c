@@ -1,0 +1,211 @@
+/* print.c - the report as text: movements by boundary and class, settings, closure, warnings. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/text.h"
+#include "engine/engine.h"
+#include "report/report.h"
+
+/* Several causes of one boundary and class, folded into a row. */
+struct row {
+    uint64_t moved, needed, rounding, extents;
+    char causes[64];
+    enum ot_known known;
+    bool any;
+};
+
+static void fold(const struct report *r, enum ot_boundary boundary, enum ot_class cls,
+                 struct row *row) {
+    memset(row, 0, sizeof *row);
+    for (uint32_t i = 0; i < r->n_movements; i++) {
+        const struct report_movement *m = &r->movements[i];
+        if (m->boundary != boundary || m->cls != cls) {
+            continue;
+        }
+        row->moved += m->moved_bytes;
+        row->needed += m->needed_bytes;
+        row->rounding += m->rounding_bytes;
+        row->extents = m->extent_bytes > row->extents ? m->extent_bytes : row->extents;
+        size_t used = strlen(row->causes);
+        snprintf(row->causes + used, sizeof row->causes - used, "%s%s", row->any ? "+" : "",
+                 ot_cause_name(m->cause));
+        row->known = m->known;
+        row->any = true;
+    }
+}
+
+/* "1.02x", or "+N extra" where nothing was needed. */
+static const char *amplification(char buf[40], uint64_t moved, uint64_t needed) {
+    char bytes[24];
+    if (needed != 0) {
+        snprintf(buf, 40, "%.2fx", (double)moved / (double)needed);
+    } else if (moved != 0) {
+        snprintf(buf, 40, "+%s extra", text_bytes(bytes, (double)moved));
+    } else {
+        snprintf(buf, 40, "none");
+    }
+    return buf;
+}
+
+static void print_row(FILE *out, const char *boundary, const char *cls, const struct row *row) {
+    char moved[24], needed[24], rounding[24], amp[40], trips[24] = "-";
+    if (row->extents != 0) {
+        snprintf(trips, sizeof trips, "%.2f", (double)row->moved / (double)row->extents);
+    }
+    fprintf(out, "  %-10s %-10s %10s %10s %10s %16s %10s  %-8s %s\n", boundary, cls,
+            text_bytes(moved, (double)row->moved), text_bytes(needed, (double)row->needed),
+            text_bytes(rounding, (double)row->rounding),
+            amplification(amp, row->moved, row->needed), trips, ledger_known_name(row->known),
+            row->causes);
+}
+
+static void print_movements(const struct report *r, FILE *out) {
+    fprintf(out, "  %-10s %-10s %10s %10s %10s %16s %10s  %-8s %s\n", "boundary", "class", "moved",
+            "needed", "rounding", "amplification", "trips/byte", "known", "cause");
+    for (int b = 0; b < OT_BOUNDARY_COUNT; b++) {
+        for (int c = 0; c < OT_CLASS_COUNT; c++) {
+            struct row row;
+            fold(r, (enum ot_boundary)b, (enum ot_class)c, &row);
+            /* Weights that did not move where they could have are worth a row of zeros. */
+            bool telling = c == OT_CLASS_WEIGHT && (b == OT_DISK_RAM || b == OT_RAM_RAM);
+            if (!row.any && !telling) {
+                continue;
+            }
+            if (!row.any) {
+                snprintf(row.causes, sizeof row.causes, "-");
+                row.known = OT_COUNTED;
+            }
+            print_row(out, ot_boundary_name((enum ot_boundary)b),
+                      ot_class_name((enum ot_class)c), &row);
+        }
+    }
+}
+
+static void print_per_token(const struct report *r, FILE *out) {
+    uint64_t sweeps = r->context.n_sweeps_prompt + r->context.n_sweeps_decode;
+    uint64_t tokens = r->run->n_prompt + r->context.n_sweeps_decode;
+    if (sweeps == 0 || tokens == 0) {
+        return;
+    }
+    for (int b = 0; b < OT_BOUNDARY_COUNT; b++) {
+        uint64_t moved = 0;
+        for (uint32_t i = 0; i < r->n_movements; i++) {
+            moved += r->movements[i].boundary == (enum ot_boundary)b
+                         ? r->movements[i].moved_bytes : 0;
+        }
+        if (moved == 0 && b != OT_DISK_RAM) {
+            continue;
+        }
+        char per_token[24], per_sweep[24];
+        fprintf(out, "  %-10s %10s a token, %s a sweep\n", ot_boundary_name((enum ot_boundary)b),
+                text_bytes(per_token, (double)moved / (double)tokens),
+                text_bytes(per_sweep, (double)moved / (double)sweeps));
+    }
+}
+
+static const char *asked(const struct report *r, const char *key) {
+    for (size_t i = 0; i < r->run->n_requested; i++) {
+        if (strcmp(r->run->requested[2 * i], key) == 0) {
+            return r->run->requested[2 * i + 1];
+        }
+    }
+    return "-";
+}
+
+static void print_settings(const struct report *r, FILE *out) {
+    const struct ot_context_info *c = &r->context;
+    const struct residency_info *info = &r->residency;
+    char a[24], b[24], d[24], e[24], f[24];
+    fprintf(out, "  %-10s %-12s %s\n", "setting", "requested", "effective");
+    fprintf(out, "  %-10s %-12s %s (%s); peak %s\n", "ram", asked(r, "ram"),
+            text_bytes(a, (double)c->budget_bytes), c->budget_source,
+            text_bytes(b, (double)r->now.peak_rss_bytes));
+    fprintf(out, "  %-10s %-12s %s: %s\n", "residency", asked(r, "residency"), c->residency,
+            c->residency_why);
+    fprintf(out, "  %-10s %-12s %s", "io", asked(r, "io"), c->io);
+    if (info->n_reads != 0) {
+        fprintf(out, ", %" PRIu64 " of %" PRIu64 " reads direct", info->n_reads_direct,
+                info->n_reads);
+    }
+    fprintf(out, "\n  %-10s %-12s %" PRIu32 ", kernels %s\n", "threads", asked(r, "threads"),
+            c->n_threads, ot_kernels());
+    fprintf(out, "  %-10s %-12s %" PRIu32 " positions, %" PRIu32 " tokens a sweep at most\n", "ctx",
+            asked(r, "ctx"), c->n_ctx, c->n_batch);
+    fprintf(out, "  %-10s %-12s wired %s (resident %s, locked %s), slots %s, %s streamed a sweep\n",
+            "weights", "-", text_bytes(a, (double)info->wired_bytes),
+            text_bytes(b, (double)info->resident_bytes), text_bytes(d, (double)info->locked_bytes),
+            text_bytes(e, (double)info->slot_bytes),
+            text_bytes(f, (double)info->streamed_bytes_per_sweep));
+    fprintf(out, "  %-10s %-12s KV %s, activations %s, tables %s\n", "buffers", "-",
+            text_bytes(a, (double)c->kv_bytes), text_bytes(b, (double)c->activation_bytes),
+            text_bytes(d, (double)c->table_bytes));
+}
+
+static void print_closure(const struct report *r, FILE *out) {
+    char a[24], b[24];
+    for (uint32_t i = 0; i < r->n_closures; i++) {
+        const struct report_closure *c = &r->closures[i];
+        fprintf(out, "  %-10s ledger %s, system %s (%s): residual %.2f %%\n",
+                ot_boundary_name(c->boundary), text_bytes(a, (double)c->ledger_bytes),
+                text_bytes(b, (double)c->system_bytes), c->source, 100.0 * c->residual);
+    }
+    if (r->n_closures == 0) {
+        fprintf(out, "  disk>ram   not closed: /proc/self/io cannot be read here\n");
+    }
+    if (r->found_bytes != 0) {
+        fprintf(out, "  %s of the weights used were already in memory (page cache)\n",
+                text_bytes(a, (double)r->found_bytes));
+    }
+    if (r->disk_weight_bytes != 0 && r->residency.min_bytes != 0) {
+        double excess = (double)r->disk_weight_bytes - (double)r->residency.min_bytes;
+        fprintf(out, "  MIN (the least possible from disk) %s; excess %s%s (%.2f %%)\n",
+                text_bytes(a, (double)r->residency.min_bytes), excess < 0 ? "-" : "",
+                text_bytes(b, excess < 0 ? -excess : excess),
+                100.0 * excess / (double)r->residency.min_bytes);
+    }
+    fprintf(out, "  waiting for the disk: %.3f s, %.1f %% of the sweeps' time\n",
+            r->context.wait_disk_s, 100.0 * r->stall_share);
+}
+
+static void print_heading(const struct report *r, FILE *out) {
+    const struct ot_run *run = r->run;
+    uint64_t decode = r->context.n_sweeps_decode;
+    char bytes[24];
+    fprintf(out, "ledger: %s %s, %s; %zu prompt tokens in %" PRIu64 " sweep%s, %zu generated",
+            r->model.architecture, r->model.quantisation,
+            text_bytes(bytes, (double)r->model.weight_bytes), run->n_prompt,
+            r->context.n_sweeps_prompt, r->context.n_sweeps_prompt == 1 ? "" : "s",
+            run->n_generated);
+    fprintf(out, " in %" PRIu64 "\n", decode);
+    fprintf(out, "  load %.3f s, first token %.3f s", run->load_s, run->first_token_s);
+    if (run->prompt_s > 0.0) {
+        fprintf(out, ", prompt %.1f tokens/s", (double)run->n_prompt / run->prompt_s);
+    }
+    if (run->decode_s > 0.0 && decode != 0) {
+        fprintf(out, ", decode %.1f tokens/s", (double)decode / run->decode_s);
+    }
+    fprintf(out, "\n");
+}
+
+void report_print(const struct report *r, FILE *out) {
+    print_heading(r, out);
+    print_movements(r, out);
+    print_per_token(r, out);
+    print_settings(r, out);
+    print_closure(r, out);
+    for (uint32_t i = 0; i < r->n_warnings; i++) {
+        fprintf(out, "  WARNING: %s\n", r->warnings[i]);
+    }
+}
+
+int ot_report_print(struct ot_context *ctx, const struct ot_run *run, FILE *out,
+                    struct ot_error *err) {
+    struct report report;
+    int rc = report_gather(ctx, run, &report, err);
+    if (rc != 0) {
+        return rc;
+    }
+    report_print(&report, out);
+    report_deinit(&report);
+    return 0;
+}

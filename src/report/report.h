@@ -1,0 +1,77 @@
+/* report.h - what a report holds, gathered once from a context and printed in several ways.
+ *
+ * gather.c fills struct report; print.c writes it as text, json.c as JSON. export.c writes the
+ * ledger record by record, import.c reads such a file back. Reads records only: nothing here moves
+ * bytes or changes a context.
+ *
+ * Threads: the thread that owns the context. */
+#ifndef REPORT_REPORT_H
+#define REPORT_REPORT_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "ledger/ledger.h"
+#include "onetrip.h"
+#include "residency/residency.h"
+#include "sys/facts.h"
+
+struct report_movement {
+    enum ot_boundary boundary;
+    enum ot_class cls;
+    enum ot_cause cause;
+    enum ot_known known;
+    uint64_t moved_bytes, needed_bytes, rounding_bytes;
+    uint64_t extent_bytes; /* sizes of the extents that moved so, each once; 0: not fixed */
+};
+
+struct report_closure {
+    enum ot_boundary boundary;
+    uint64_t ledger_bytes, system_bytes;
+    const char *source; /* where system_bytes comes from */
+    double residual;    /* |ledger - system| as a share of the largest of both and one sweep */
+};
+
+enum { REPORT_CLOSURES = 2, REPORT_WARNINGS = 8 };
+
+struct report {
+    const struct ot_run *run; /* borrowed */
+    struct ot_model_info model;
+    struct ot_context_info context;
+    struct residency_info residency;
+    struct sys_limits limits;
+    struct sys_process start, now;
+    struct report_movement *movements; /* owned [n_movements], by boundary, class, cause */
+    uint32_t n_movements;
+    struct report_closure closures[REPORT_CLOSURES];
+    uint32_t n_closures;
+    uint64_t found_bytes;      /* weight bytes that compute used and no disk read brought */
+    uint64_t disk_weight_bytes; /* disk>ram of weights */
+    double stall_share;        /* time compute waited for the disk / time of all sweeps */
+    char warnings[REPORT_WARNINGS][256];
+    uint32_t n_warnings;
+};
+
+/* run may be NULL. On failure *report needs no report_deinit. Errors: MEMORY. */
+int report_gather(struct ot_context *ctx, const struct ot_run *run, struct report *report,
+                  struct ot_error *err);
+void report_deinit(struct report *report);
+
+/* The judgements, apart from the gathering so that tests can feed them: fills closures, found_bytes,
+ * stall_share and warnings from the other fields. */
+void report_judge(struct report *report);
+
+void report_print(const struct report *report, FILE *out);
+/* NULL where there is no memory. The caller owns the reference. */
+json_t *report_json(const struct report *report);
+
+/* A JSON string of any bytes: what is not UTF-8 is replaced by '?'. NULL: no memory. */
+json_t *report_json_text(const char *text);
+
+/* The causes, boundaries and classes by name; -1 where the name is none of them. */
+int report_boundary_id(const char *name);
+int report_class_id(const char *name);
+int report_cause_id(const char *name);
+
+#endif
