@@ -68,8 +68,11 @@ int residency_open(const struct residency_params *params, struct residency **out
 void residency_close(struct residency *r);
 
 /* Brackets one pass over the schedule. Prefetch starts at begin (and, for the next sweep, already
- * at the end of the one before, where slots are free). */
-int residency_sweep_begin(struct residency *r, struct ot_error *err);
+ * at the end of the one before, where slots are free).
+ * last_extent: the sweep ends after this extent (a prompt chunk that wants no logits leaves the
+ * output head out): n_extents - 1 for all. Blocks read ahead beyond it stay for the next sweep where
+ * that is possible, else they are posted as prefetch_wasted. */
+int residency_sweep_begin(struct residency *r, uint32_t last_extent, struct ot_error *err);
 /* failed: the sweep was broken off; slots are freed, the next sweep starts clean. */
 void residency_sweep_end(struct residency *r, bool failed);
 
@@ -95,10 +98,13 @@ void residency_release(struct residency *r, const struct residency_view *view);
 void residency_want_parts(struct residency *r, uint32_t extent, const uint32_t *parts,
                           uint32_t n_parts);
 
-/* One row of a ROWS (or also_rows) extent, copied or in place: *row stays valid until the next call.
- * Rows asked for again within a run may be read again from disk (posted as reload). */
-int residency_row(struct residency *r, uint32_t extent, uint32_t row, const uint8_t **data,
-                  struct ot_error *err);
+/* Single rows of a ROWS (or also_rows) extent: calls each(user, i, bytes of rows[i]) once for every i
+ * < n, in any order, on the calling thread; data is valid during the call. A row that is asked for
+ * more than once in one call is read once; rows that are not resident are read with many reads in
+ * flight (a prompt asks for thousands). May be called before sweep_begin or within a sweep. */
+typedef void residency_row_fn(void *user, uint32_t i, const uint8_t *data);
+int residency_rows(struct residency *r, uint32_t extent, const uint32_t *rows, uint32_t n,
+                   residency_row_fn *each, void *user, struct ot_error *err);
 
 struct residency_info {
     const char *mode; /* "cache", "wired", "stream" */
