@@ -24,7 +24,9 @@ struct sys_limits {
     uint64_t memory_bytes;    /* of the machine */
     uint64_t available_bytes; /* MemAvailable */
     uint64_t cgroup_bytes;    /* smallest limit on the way up the hierarchy, v1 or v2; UINT64_MAX: none */
-    uint64_t cgroup_used_bytes;
+    uint64_t cgroup_used_bytes; /* of that group, with its page cache */
+    uint64_t cgroup_file_bytes; /* of cgroup_used_bytes: page cache, given back when asked for */
+    uint64_t cgroup_peak_bytes; /* most it ever used; 0 unknown */
     uint64_t memlock_bytes;   /* RLIMIT_MEMLOCK; UINT64_MAX: none */
     char cgroup_path[256];    /* where the limit was read; "" if none */
 };

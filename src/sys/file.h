@@ -32,8 +32,14 @@ int sys_file_check(const struct sys_file *file, struct ot_error *err);
 /* Reads exactly bytes at offset with buffered pread; a short read is CHANGED, a failure IO. */
 int sys_file_read(const struct sys_file *file, uint64_t offset, void *buf, uint64_t bytes,
                   struct ot_error *err);
-/* Bytes of [offset, offset + bytes) now in the page cache (mincore/cachestat); for choosing. */
+/* One read as the operating system does it: may be partial or meet the end. Direct ones need a
+ * direct_fd, and everything aligned to direct_align. Returns bytes or -errno. */
+int64_t sys_file_pread(const struct sys_file *file, bool direct, uint64_t offset, void *buf,
+                       uint64_t bytes);
+/* Bytes now in the page cache, in whole pages (cachestat or mincore): of the file (at most its
+ * length), and of the pages that [offset, offset + bytes) touches. */
 uint64_t sys_file_cached_bytes(const struct sys_file *file);
+uint64_t sys_file_cached_range(const struct sys_file *file, uint64_t offset, uint64_t bytes);
 /* Asks the kernel to drop the range from / bring the range into the page cache. */
 void sys_file_drop(const struct sys_file *file, uint64_t offset, uint64_t bytes);
 void sys_file_will_need(const struct sys_file *file, uint64_t offset, uint64_t bytes);
@@ -53,6 +59,11 @@ enum { SYS_MAP_TAIL = 4096 };
 int sys_map_open(struct sys_map *map, const struct sys_file *file, struct ot_error *err);
 void sys_map_close(struct sys_map *map);
 bool sys_map_damaged(const struct sys_map *map);
+/* Faults of this mapping bring in the page asked for and none beside it. */
+void sys_map_random(const struct sys_map *map);
+/* Reads the range into the page cache where it is not there yet, and enters its pages into the page
+ * table; blocks. False where the kernel cannot (before Linux 5.14), or where a page cannot be read. */
+bool sys_map_populate(const struct sys_map *map, uint64_t offset, uint64_t bytes);
 
 /* Writes a whole file: to a temporary name beside it, then renamed, so that a failure leaves the
  * old one. Errors: IO. */
@@ -62,8 +73,9 @@ int sys_file_write(const char *path, const void *data, uint64_t bytes, struct ot
 int sys_file_slurp(const char *path, uint64_t max_bytes, char **data, uint64_t *bytes,
                    struct ot_error *err);
 
-/* For tests: from the n-th read on (1: the next), `count` reads fail with error (an errno) or, with
- * error 0, come back short. n 0: none. Applies to buffered, direct and asynchronous reads. */
+/* For tests: from the n-th read on (1: the next), `count` reads fail with error (an errno), meet the
+ * end of the file (error 0), or deliver half of their bytes (error -1: an ordinary partial read, which
+ * must be carried on). n 0: none. Applies to buffered, direct and asynchronous reads. */
 void sys_fail_reads(uint64_t n, uint64_t count, int error);
 uint64_t sys_read_count(void);
 

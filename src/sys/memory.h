@@ -17,6 +17,8 @@ void sys_memory_free(void *memory, uint64_t bytes);
 /* Gives the pages back, keeps the addresses. */
 void sys_memory_drop(void *memory, uint64_t bytes);
 uint64_t sys_memory_live_bytes(void);
+/* For tests: the n-th sys_memory_take from now on fails (1: the next), once. 0: none. */
+void sys_memory_fail_at(uint64_t n);
 
 /* Locks memory as far as RLIMIT_MEMLOCK allows. Returns the bytes really locked (0 on refusal). */
 uint64_t sys_memory_lock(void *memory, uint64_t bytes);

@@ -1,0 +1,17 @@
+/* hook.h - where every read of the process passes, so that tests can plant faults. Private to sys/.
+ *
+ * Threads: any. */
+#ifndef SYS_HOOK_H
+#define SYS_HOOK_H
+
+enum sys_hook_fault {
+    SYS_HOOK_NONE,    /* do the read */
+    SYS_HOOK_ERROR,   /* it fails with *error */
+    SYS_HOOK_ENDS,    /* it meets the end of the file at once */
+    SYS_HOOK_PARTIAL, /* it delivers half of what was asked for */
+};
+
+/* Counts one read and says what is to become of it. */
+enum sys_hook_fault sys_hook_read(int *error);
+
+#endif

@@ -1,0 +1,127 @@
+/* memory.c - large buffers from mmap, counted.
+ *
+ * Threads: any; a region is freed by one. */
+#include "sys/memory.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "sys/facts.h"
+
+enum { TAIL_BYTES = 64 };
+#define HUGE_BYTES ((uint64_t)2 << 20)
+
+static _Atomic uint64_t live_bytes, n_takes, fail_at;
+
+void sys_memory_fail_at(uint64_t n) {
+    atomic_store(&n_takes, 0);
+    atomic_store(&fail_at, n);
+}
+
+static uint64_t room_of(uint64_t bytes) {
+    return round_up(bytes + TAIL_BYTES, sys_page_bytes());
+}
+
+void *sys_memory_take(uint64_t bytes, bool huge, struct ot_error *err) {
+    if (bytes > SIZE_MAX / 4 || atomic_fetch_add(&n_takes, 1) + 1 == atomic_load(&fail_at)) {
+        error_memory(err, bytes);
+        return NULL;
+    }
+    uint64_t room = room_of(bytes);
+    bool aligned = huge && room >= HUGE_BYTES;
+    uint64_t reserved = aligned ? room + HUGE_BYTES : room;
+    uint8_t *start = mmap(NULL, (size_t)reserved, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (start == MAP_FAILED) {
+        error_sys(err, OT_ERR_MEMORY, errno, "memory", "%llu bytes were refused",
+                  (unsigned long long)bytes);
+        return NULL;
+    }
+    uint8_t *memory = start;
+    if (aligned) {
+        memory = (uint8_t *)round_up((uintptr_t)start, HUGE_BYTES);
+        if (memory > start) {
+            munmap(start, (size_t)(memory - start));
+        }
+        uint8_t *end = start + reserved;
+        if (end > memory + room) {
+            munmap(memory + room, (size_t)(end - (memory + room)));
+        }
+        madvise(memory, (size_t)room, MADV_HUGEPAGE);
+    }
+    atomic_fetch_add(&live_bytes, room);
+    return memory;
+}
+
+void sys_memory_free(void *memory, uint64_t bytes) {
+    if (memory != NULL) {
+        munmap(memory, (size_t)room_of(bytes));
+        atomic_fetch_sub(&live_bytes, room_of(bytes));
+    }
+}
+
+/* The whole pages inside a range. */
+static uint64_t inner_pages(void *memory, uint64_t bytes, uint8_t **start) {
+    uint64_t page = sys_page_bytes();
+    uintptr_t first = (uintptr_t)round_up((uintptr_t)memory, page);
+    uintptr_t end = ((uintptr_t)memory + bytes) / page * page;
+    *start = (uint8_t *)first;
+    return end > first ? end - first : 0;
+}
+
+void sys_memory_drop(void *memory, uint64_t bytes) {
+    uint8_t *start;
+    uint64_t inner = inner_pages(memory, bytes, &start);
+    if (inner > 0) {
+        madvise(start, (size_t)inner, MADV_DONTNEED);
+    }
+}
+
+uint64_t sys_memory_live_bytes(void) {
+    return atomic_load(&live_bytes);
+}
+
+uint64_t sys_memory_lock(void *memory, uint64_t bytes) {
+    uint8_t *start;
+    uint64_t left = inner_pages(memory, bytes, &start);
+    if (left == 0) {
+        return 0;
+    }
+    if (mlock(start, (size_t)left) == 0) {
+        return left;
+    }
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_MEMLOCK, &limit) != 0) {
+        return 0;
+    }
+    /* What is locked already counts against the limit too: halve until it is taken. */
+    uint64_t page = sys_page_bytes();
+    for (left = min_u64(left, limit.rlim_cur) / page * page; left > 0;
+         left = left / 2 / page * page) {
+        if (mlock(start, (size_t)left) == 0) {
+            return left;
+        }
+    }
+    return 0;
+}
+
+uint64_t sys_memory_resident(const void *memory, uint64_t bytes) {
+    uint64_t page = sys_page_bytes(), resident = 0;
+    uintptr_t at = (uintptr_t)memory / page * page, end = (uintptr_t)memory + bytes;
+    unsigned char present[4096];
+    while (at < end) {
+        uint64_t step = min_u64(round_up(end - at, page), sizeof present * page);
+        if (mincore((void *)at, (size_t)step, present) != 0) {
+            break;
+        }
+        for (uint64_t i = 0; i < step / page; i++) {
+            resident += (present[i] & 1) * page;
+        }
+        at += step;
+    }
+    return min_u64(resident, bytes);
+}
