@@ -4,9 +4,10 @@
  * and the weighted values are carried from block to block, so that scores live for one block only.
  */
 #include <math.h>
+#include <string.h>
 
 #include "kernel/fill.h"
-#include "kernel/gemm_codes.h"
+#include "kernel/half.h"
 
 struct softmax {
     double best, sum;
@@ -16,7 +17,7 @@ static double score(const struct kernel_attention *a, const float *q, uint64_t k
     const uint16_t *k = a->k + key * a->head_dim;
     double dot = 0;
     for (uint32_t i = 0; i < a->head_dim; i++)
-        dot += (double)q[i] * (double)gemm_f32_of_f16(k[i]);
+        dot += (double)q[i] * (double)half_to_f32(k[i]);
     dot *= (double)a->scale;
     if (a->softcap > 0)
         dot = (double)a->softcap * tanh(dot / (double)a->softcap);
@@ -41,7 +42,7 @@ static void visit_block(const struct kernel_attention *a, const float *q, uint64
         const uint16_t *v = a->v + key * a->head_dim;
         s->sum += weight;
         for (uint32_t i = 0; i < a->head_dim; i++)
-            sums[i] += weight * (double)gemm_f32_of_f16(v[i]);
+            sums[i] += weight * (double)half_to_f32(v[i]);
     }
 }
 

@@ -2,9 +2,12 @@
  *
  * Quantised weights: an integer dot product for each 16 codes, then their two scales. Sums are kept
  * in double, so that a difference to another instruction set is that one's rounding. */
+#include <string.h>
+
 #include "base/dtype.h"
+#include "kernel/codes.h"
 #include "kernel/fill.h"
-#include "kernel/gemm_codes.h"
+#include "kernel/half.h"
 #include "kernel/layout.h"
 
 struct gemm {
@@ -24,7 +27,7 @@ static const void *act_row(const struct gemm *g, uint32_t t) {
 }
 
 /* One block's part of a row's value for one token; i: the block's first column. */
-static double block_dot(const struct gemm_codes *c, uint32_t n, const void *act, uint32_t i,
+static double block_dot(const struct codes *c, uint32_t n, const void *act, uint32_t i,
                         uint32_t n_cols) {
     const int8_t *q = layout_q8_q(act) + i;
     const float *d = layout_q8_d(act, n_cols) + i / 16, *s = layout_q8_s(act, n_cols) + i / 16;
@@ -33,15 +36,16 @@ static double block_dot(const struct gemm_codes *c, uint32_t n, const void *act,
         int32_t dot = 0;
         for (uint32_t j = 16 * b; j < 16 * b + 16; j++)
             dot += c->q[j] * q[j];
-        sum += (double)c->d[b] * (double)d[b] * dot + (double)c->m[b] * (double)s[b];
+        sum += (double)c->d[b] * (double)d[b] * dot;
+        if (c->has_min)
+            sum += (double)c->m[b] * (double)s[b];
     }
     return sum;
 }
 
 static void gemm_quantised(const struct gemm *g, uint32_t dtype, double *sums) {
-    gemm_codes_fn *codes = gemm_codes_find(dtype);
     const uint32_t n = dtype_get(dtype)->block_values, bytes = dtype_get(dtype)->block_bytes;
-    struct gemm_codes c;
+    struct codes c;
     for (uint32_t r = 0; r < g->n_rows; r++) {
         const uint8_t *w = g->w + r * g->row_bytes;
         /* As many tokens at a time as sums has room for: a block is decoded once for them. */
@@ -50,7 +54,7 @@ static void gemm_quantised(const struct gemm *g, uint32_t dtype, double *sums) {
                 g->n_tokens - t0 < KERNEL_TILE_ROWS ? g->n_tokens - t0 : KERNEL_TILE_ROWS;
             memset(sums, 0, n_t * sizeof *sums);
             for (uint32_t b = 0; b < g->n_cols / n; b++) {
-                codes(w + (uint64_t)b * bytes, &c);
+                codes_unpack(dtype, w + (uint64_t)b * bytes, &c);
                 for (uint32_t t = 0; t < n_t; t++)
                     sums[t] += block_dot(&c, n, act_row(g, t0 + t), b * n, g->n_cols);
             }
@@ -66,8 +70,12 @@ static float weight_f32(const uint8_t *w) {
     return f;
 }
 
+static float weight_f16(const uint8_t *w) {
+    return half_to_f32((uint16_t)(w[0] | w[1] << 8));
+}
+
 static float weight_bf16(const uint8_t *w) {
-    return gemm_f32_of_bits((uint32_t)(w[0] | w[1] << 8) << 16);
+    return half_bf16_to_f32((uint16_t)(w[0] | w[1] << 8));
 }
 
 static void gemm_float(const struct gemm *g, float (*weight)(const uint8_t *), uint32_t bytes) {
@@ -116,7 +124,7 @@ QUANTISED(gemm_iq4_nl, OT_IQ4_NL)
 QUANTISED(gemm_iq4_xs, OT_IQ4_XS)
 QUANTISED(gemm_mxfp4, OT_MXFP4)
 FLOATING(gemm_f32, weight_f32, 4)
-FLOATING(gemm_f16, gemm_load_f16, 2)
+FLOATING(gemm_f16, weight_f16, 2)
 FLOATING(gemm_bf16, weight_bf16, 2)
 
 static uint64_t scratch_bytes(uint32_t n_cols) {
