@@ -168,6 +168,9 @@ static uint32_t add_spm(struct image *image, uint32_t n_vocab) {
         snprintf(text, sizeof text, "<0x%02X>", byte);
         add_text(&a, text, 6, 0.0f);
     }
+    add_text(&a, "<|endoftext|>", 3, 0.0f);
+    add_text(&a, "<start_of_turn>", 3, 0.0f);
+    add_text(&a, "<end_of_turn>", 3, 0.0f);
     add_text(&a, "<tool>", 4, 0.0f);
     for (size_t i = 0; i < N_MERGES; i++) {
         if (strchr(merges[i][0], '\n') != NULL || (uint8_t)merges[i][0][0] >= 0x80) {
