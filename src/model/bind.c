@@ -82,8 +82,8 @@ static int bind_tensor(struct binder *k, struct weight *w, const char *name, con
 }
 
 static int bind_vector(struct binder *k, struct weight *w, const char *name, const char *role,
-                       uint32_t n, enum presence presence) {
-    int rc = bind_tensor(k, w, name, role, 1, 1, n, presence, RESIDENCY_SWEEP);
+                       uint32_t n, enum presence presence, enum residency_contract contract) {
+    int rc = bind_tensor(k, w, name, role, 1, 1, n, presence, contract);
     if (rc == OT_OK && w->present && w->dtype != OT_F32 && w->dtype != OT_F16 &&
         w->dtype != OT_BF16) {
         return error_set(k->err, OT_ERR_UNSUPPORTED, k->source->path,
@@ -110,7 +110,7 @@ static int layer_vector(struct binder *k, enum layer_role role, const char *suff
                         enum presence presence) {
     char name[96];
     return bind_vector(k, &k->b->layers[k->layer][role], layer_name(name, k->layer, suffix), suffix,
-                       n, presence);
+                       n, presence, RESIDENCY_SWEEP);
 }
 
 static int bind_attention(struct binder *k) {
@@ -177,27 +177,27 @@ static int bind_ffn(struct binder *k) {
                         hp->family->post_norm ? NEEDED : OPTIONAL);
 }
 
+/* Read once, when a context opens: rows of their own, not part of a sweep. */
 static int bind_rope_factors(struct binder *k) {
     struct bind *b = k->b;
-    uint32_t half = k->hp->n_rot / 2;
-    int rc;
-    if (!k->hp->family->rope_factors) {
-        return OT_OK;
+    struct weight *const weights[] = {&b->rope_freqs, &b->rope_long, &b->rope_short};
+    static const char *const names[] = {"rope_freqs.weight", "rope_factors_long.weight",
+                                        "rope_factors_short.weight"};
+    for (uint32_t i = 0; i < 3 && k->hp->family->rope_factors; i++) {
+        int rc = bind_vector(k, weights[i], names[i], "rope factors", k->hp->n_rot / 2, OPTIONAL,
+                             RESIDENCY_ROWS);
+        if (rc != OT_OK) {
+            return rc;
+        }
     }
-    if ((rc = bind_vector(k, &b->rope_freqs, "rope_freqs.weight", "rope_freqs", half, OPTIONAL)) !=
-            0 ||
-        (rc = bind_vector(k, &b->rope_long, "rope_factors_long.weight", "rope_factors_long", half,
-                          OPTIONAL)) != 0) {
-        return rc;
-    }
-    return bind_vector(k, &b->rope_short, "rope_factors_short.weight", "rope_factors_short", half,
-                       OPTIONAL);
+    return OT_OK;
 }
 
 static int bind_output(struct binder *k) {
     struct bind *b = k->b;
     const struct hparams *hp = k->hp;
-    int rc = bind_vector(k, &b->output_norm, "output_norm.weight", "output_norm", hp->n_embd, NEEDED);
+    int rc = bind_vector(k, &b->output_norm, "output_norm.weight", "output_norm", hp->n_embd, NEEDED,
+                         RESIDENCY_SWEEP);
     if (rc != 0) {
         return rc;
     }
@@ -242,7 +242,7 @@ static int bind_all(struct binder *k) {
 uint64_t bind_extent_step_bytes(const struct hparams *hp, const struct residency_extent *e,
                                 bool also_swept) {
     switch (e->contract) {
-    case RESIDENCY_ROWS: return e->row_bytes;
+    case RESIDENCY_ROWS: return e->n_rows > 1 ? e->row_bytes : 0; /* one row: rope factors */
     case RESIDENCY_EXPERT: return e->row_bytes * e->n_rows * hp->n_experts_used;
     case RESIDENCY_SWEEP: break;
     }

@@ -1,0 +1,214 @@
+/* attend.c - the attention half of a layer: projections, rope, KV, attention, output. */
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/clock.h"
+#include "model/forward.h"
+
+/* Where a token's vectors lie in its row of f->work: q, k, v, then attention's output. */
+struct slots {
+    uint32_t q, k, v, out;
+};
+
+static struct slots slots_of(const struct hparams *hp) {
+    uint32_t q = hp->n_heads * hp->head_dim, kv = hp->n_kv_heads * hp->head_dim;
+    return (struct slots){0, q, q + kv, q + 2 * kv};
+}
+
+struct rotate_job {
+    uint32_t layer;
+    bool local;
+    struct vector bias_q, bias_k, bias_v, bias_qkv, norm_q, norm_k;
+};
+
+static void add(float *x, const float *bias, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++) {
+        x[i] += bias[i];
+    }
+}
+
+/* Biases, q/k norms, rope; then k and v go to the KV. */
+static void rotate_rows(struct forward *f, void *arg, uint32_t first, uint32_t count) {
+    const struct rotate_job *job = arg;
+    const struct hparams *hp = f->hp;
+    const struct slots s = slots_of(hp);
+    const uint32_t hd = hp->head_dim, half = hp->n_rot / 2;
+    for (uint32_t t = first; t < first + count; t++) {
+        float *row = f->work + (uint64_t)t * f->n_work;
+        float *q = row + s.q, *k = row + s.k, *v = row + s.v;
+        if (job->bias_qkv.data != NULL) {
+            add(row, job->bias_qkv.data, s.out);
+        }
+        if (job->bias_q.data != NULL) {
+            add(q, job->bias_q.data, s.k - s.q);
+        }
+        if (job->bias_k.data != NULL) {
+            add(k, job->bias_k.data, s.v - s.k);
+        }
+        if (job->bias_v.data != NULL) {
+            add(v, job->bias_v.data, s.out - s.v);
+        }
+        for (uint32_t h = 0; h < hp->n_heads && job->norm_q.data != NULL; h++) {
+            f->k->rms_norm(q + h * hd, job->norm_q.data, hd, hp->norm_eps, q + h * hd);
+        }
+        for (uint32_t h = 0; h < hp->n_kv_heads && job->norm_k.data != NULL; h++) {
+            f->k->rms_norm(k + h * hd, job->norm_k.data, hd, hp->norm_eps, k + h * hd);
+        }
+        const float *cosines = f->cosines[job->local] + (uint64_t)t * half;
+        const float *sines = f->sines[job->local] + (uint64_t)t * half;
+        bool neox = hp->family->rope_neox;
+        f->k->rope(q, hp->n_heads, hd, hp->n_rot, neox, cosines, sines);
+        f->k->rope(k, hp->n_kv_heads, hd, hp->n_rot, neox, cosines, sines);
+        const struct forward_token *token = &f->tokens[t];
+        uint64_t at = (uint64_t)token->position * hd;
+        for (uint32_t h = 0; h < hp->n_kv_heads; h++) {
+            f->k->f32_to_f16(k + h * hd, hd, kv_keys(f->kv, job->layer, token->seq, h) + at);
+            f->k->f32_to_f16(v + h * hd, hd, kv_values(f->kv, job->layer, token->seq, h) + at);
+        }
+    }
+}
+
+struct attend_job {
+    struct forward *f;
+    uint32_t layer, window;
+    uint32_t heads_per_call, calls_per_head; /* of the query heads that share a kv head */
+};
+
+static void attend_piece(void *arg, uint32_t piece, uint32_t worker) {
+    const struct attend_job *job = arg;
+    struct forward *f = job->f;
+    const struct hparams *hp = f->hp;
+    const struct slots s = slots_of(hp);
+    uint32_t group = hp->n_heads / hp->n_kv_heads;
+    uint32_t call = piece % job->calls_per_head;
+    uint32_t kv_head = piece / job->calls_per_head % hp->n_kv_heads;
+    const struct attend_tile *tile = &f->tiles[piece / job->calls_per_head / hp->n_kv_heads];
+    uint32_t first_head = call * job->heads_per_call;
+    uint32_t n_heads = min_u32(job->heads_per_call, group - first_head);
+
+    const float *q[KERNEL_MAX_Q];
+    float *out[KERNEL_MAX_Q];
+    uint32_t pos[KERNEL_MAX_Q];
+    uint32_t n = 0;
+    for (uint32_t t = tile->first; t < tile->first + tile->count; t++) {
+        float *row = f->work + (uint64_t)t * f->n_work;
+        for (uint32_t h = 0; h < n_heads; h++, n++) {
+            uint32_t head = kv_head * group + first_head + h;
+            q[n] = row + s.q + head * hp->head_dim;
+            out[n] = row + s.out + head * hp->head_dim;
+            pos[n] = f->tokens[t].position;
+        }
+    }
+    uint32_t seq = f->tokens[tile->first].seq;
+    struct kernel_attention args = {
+        .q = q,
+        .out = out,
+        .pos = pos,
+        .n_q = n,
+        .head_dim = hp->head_dim,
+        .k = kv_keys(f->kv, job->layer, seq, kv_head),
+        .v = kv_values(f->kv, job->layer, seq, kv_head),
+        .window = job->window,
+        .scale = hp->attn_scale,
+        .softcap = hp->attn_softcap,
+    };
+    f->k->attention(&args, f->scratch + worker * f->scratch_bytes);
+}
+
+/* Bytes of k and v: what was written, what the tiles read, and the least that had to be read. */
+static void post_kv(struct forward *f, uint32_t window) {
+    uint64_t row_bytes = (uint64_t)f->hp->n_kv_heads * f->hp->head_dim * 2 * sizeof(uint16_t);
+    uint64_t moved = 0, needed = 0;
+    for (uint32_t i = 0; i < f->n_tiles; i++) {
+        const struct attend_tile *tile = &f->tiles[i];
+        uint32_t low = f->tokens[tile->first].position;
+        uint32_t high = f->tokens[tile->first + tile->count - 1].position;
+        uint32_t from = window != 0 && low + 1 > window ? low + 1 - window : 0;
+        moved += (uint64_t)(high + 1 - from) * row_bytes;
+        bool same_seq = i + 1 < f->n_tiles &&
+                        f->tokens[f->tiles[i + 1].first].seq == f->tokens[tile->first].seq;
+        if (!same_seq) {
+            /* the last tile of a sequence: all its keys, from the first that any tile saw */
+            uint32_t j = i;
+            while (j > 0 && f->tokens[f->tiles[j - 1].first].seq == f->tokens[tile->first].seq) {
+                j--;
+            }
+            uint32_t lowest = f->tokens[f->tiles[j].first].position;
+            uint32_t first = window != 0 && lowest + 1 > window ? lowest + 1 - window : 0;
+            needed += (uint64_t)(high + 1 - first) * row_bytes;
+        }
+    }
+    ledger_post(f->ledger, f->kv->ledger_id, OT_RAM_CACHE, OT_CAUSE_COMPUTE, moved, needed);
+    uint64_t written = (uint64_t)f->n_tokens * row_bytes;
+    ledger_post(f->ledger, f->kv->ledger_id, OT_CACHE_RAM, OT_CAUSE_COMPUTE, written, written);
+}
+
+static int project_qkv(struct forward *f, const struct weight *layer, struct ot_error *err) {
+    const struct hparams *hp = f->hp;
+    const struct slots s = slots_of(hp);
+    struct prepared *p = &f->prepared;
+    matmul_input(f, p, f->act, f->norm, hp->n_embd, f->n_tokens, hp->n_embd);
+    static const enum layer_role roles[] = {ROLE_ATTN_QKV, ROLE_ATTN_Q, ROLE_ATTN_K, ROLE_ATTN_V};
+    const uint32_t at[] = {s.q, s.q, s.k, s.v};
+    for (uint32_t i = 0; i < 4; i++) {
+        const struct weight *w = &layer[roles[i]];
+        if (w->present) {
+            int rc = matmul_add(f, w, 0, p, NULL, f->n_tokens, f->decode, f->work + at[i],
+                                f->n_work, err);
+            if (rc != OT_OK) {
+                return rc;
+            }
+        }
+    }
+    return matmul_flush(f, err);
+}
+
+static int rotate_and_attend(struct forward *f, uint32_t layer, struct ot_error *err) {
+    const struct weight *w = f->model->bind.layers[layer];
+    const struct hparams *hp = f->hp;
+    struct rotate_job rotate = {.layer = layer, .local = hparams_layer_local(hp, layer)};
+    /* q's and k's vectors are wanted at the same time: biases and norms of a model are few */
+    struct vector *const vectors[] = {&rotate.bias_qkv, &rotate.bias_q, &rotate.bias_k,
+                                      &rotate.bias_v,   &rotate.norm_q, &rotate.norm_k};
+    static const enum layer_role roles[] = {ROLE_ATTN_QKV_BIAS, ROLE_ATTN_Q_BIAS, ROLE_ATTN_K_BIAS,
+                                            ROLE_ATTN_V_BIAS,   ROLE_ATTN_Q_NORM, ROLE_ATTN_K_NORM};
+    int rc = OT_OK;
+    uint32_t n = 0;
+    for (; n < 6 && rc == OT_OK; n++) {
+        rc = vector_get(f, &w[roles[n]], n, vectors[n], err);
+    }
+    uint64_t start_ns = clock_ns();
+    if (rc == OT_OK) {
+        forward_for_rows(f, f->n_tokens, rotate_rows, &rotate);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        vector_put(f, vectors[i]);
+    }
+    if (rc != OT_OK) {
+        return rc;
+    }
+    uint64_t rotated_ns = clock_ns();
+    f->phase_ns[OT_PHASE_OTHER] += rotated_ns - start_ns;
+    uint32_t group = hp->n_heads / hp->n_kv_heads;
+    struct attend_job job = {.f = f, .layer = layer, .window = rotate.local ? hp->window : 0};
+    job.heads_per_call = min_u32(group, KERNEL_MAX_Q);
+    job.calls_per_head = (group + job.heads_per_call - 1) / job.heads_per_call;
+    pool_run(f->pool, f->n_tiles * hp->n_kv_heads * job.calls_per_head, attend_piece, &job);
+    f->phase_ns[OT_PHASE_ATTENTION] += clock_ns() - rotated_ns;
+    post_kv(f, job.window);
+    return OT_OK;
+}
+
+int attend_layer(struct forward *f, uint32_t layer, struct ot_error *err) {
+    const struct weight *w = f->model->bind.layers[layer];
+    const struct slots s = slots_of(f->hp);
+    int rc;
+    if ((rc = project_qkv(f, w, err)) != OT_OK || (rc = rotate_and_attend(f, layer, err)) != OT_OK) {
+        return rc;
+    }
+    matmul_input(f, &f->prepared, f->act, f->work + s.out, f->n_work, f->n_tokens,
+                 f->hp->n_heads * f->hp->head_dim);
+    rc = matmul_add(f, &w[ROLE_ATTN_OUT], 0, &f->prepared, NULL, f->n_tokens, f->decode, f->y,
+                    f->hp->n_embd, err);
+    return rc != OT_OK ? rc : matmul_flush(f, err);
+}

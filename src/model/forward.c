@@ -1,0 +1,534 @@
+/* forward.c - the sweep: embedding, layers in schedule order, output. */
+#include "model/forward.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/checked.h"
+#include "base/clock.h"
+#include "base/dtype.h"
+#include "base/error.h"
+#include "sys/memory.h"
+
+/* ---- memory ---- */
+
+struct carve {
+    uint8_t *memory; /* NULL: only the size is wanted */
+    uint64_t used;
+};
+
+static void *take(struct carve *c, uint64_t bytes) {
+    uint64_t at = c->used;
+    c->used += round_up(bytes, KERNEL_ALIGN);
+    return c->memory != NULL ? c->memory + at : NULL;
+}
+
+static uint64_t max_layout_bytes(const struct ot_model *m, const struct kernels *k, bool gemv,
+                                 uint32_t n_cols) {
+    bool seen[KERNEL_MAX_LAYOUTS] = {false};
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < m->n_tensors; i++) {
+        const struct kernel_type *t = &k->type[m->tensors[i].dtype];
+        uint8_t layout = gemv ? t->layout_gemv : t->layout_gemm;
+        if (layout != KERNEL_LAYOUT_F32 && !seen[layout]) {
+            seen[layout] = true;
+            bytes += k->layout_bytes(layout, n_cols);
+        }
+    }
+    return bytes;
+}
+
+/* Bytes of the prepared forms of n_many rows for the kernels of many tokens, or of n_one rows for the
+ * kernels of one, whichever is more. */
+static uint64_t act_need(const struct ot_model *m, const struct kernels *k, uint32_t n_many,
+                         uint32_t n_one, uint32_t n_cols) {
+    return max_u64(n_many * max_layout_bytes(m, k, false, n_cols),
+                   n_one * max_layout_bytes(m, k, true, n_cols));
+}
+
+static void lay_out(struct forward *f, struct carve *c, const struct ot_model *m,
+                    const struct kernels *k, uint32_t n_threads, uint32_t n) {
+    const struct hparams *hp = &m->hp;
+    uint32_t q = hp->n_heads * hp->head_dim, kv = hp->n_kv_heads * hp->head_dim;
+    uint32_t d = hp->n_embd, E = hp->n_experts, used = hp->n_experts_used, ffe = hp->n_ff_expert;
+    uint32_t widest = max_u32(max_u32(d, q), hp->n_ff);
+    f->n_work = max_u32(2 * q + 2 * kv, 2 * hp->n_ff);
+    f->n_routed_rows = E > 0 ? max_u32(n, used) : 0;
+    f->x = take(c, 4ull * n * d);
+    f->norm = take(c, 4ull * n * d);
+    f->y = take(c, 4ull * n * d);
+    f->work = take(c, 4ull * n * f->n_work);
+    for (uint32_t i = 0; i < 2; i++) {
+        f->cosines[i] = take(c, 2ull * n * hp->n_rot);
+        f->sines[i] = take(c, 2ull * n * hp->n_rot);
+    }
+    f->act_bytes = act_need(m, k, n, 1, widest);
+    f->act = take(c, f->act_bytes);
+    if (E > 0) {
+        f->routed = take(c, 8ull * f->n_routed_rows * ffe);
+        f->routed_y = take(c, 4ull * f->n_routed_rows * d);
+        f->routed_act_bytes = act_need(m, k, f->n_routed_rows, used, ffe);
+        f->routed_act = take(c, f->routed_act_bytes);
+        f->router = take(c, 4ull * n * E);
+        f->route_weight = take(c, 4ull * n * used);
+        f->route_expert = take(c, 4ull * n * used);
+        f->route_tokens = take(c, 4ull * n * used);
+        f->route_slots = take(c, 4ull * n * used);
+        f->expert_first = take(c, 4ull * (E + 1));
+        f->expert_ids = take(c, 4ull * E);
+        f->row_ids = take(c, 4ull * f->n_routed_rows);
+    }
+    for (uint32_t i = 0; i < FORWARD_VECTORS; i++) {
+        f->vector_space[i] = take(c, 4ull * max_u32(widest, q + 2 * kv));
+    }
+    f->scratch_bytes = round_up(max_u64(k->gemm_scratch_bytes(max_u32(widest, ffe)),
+                                        k->attention_scratch_bytes(hp->head_dim)),
+                                KERNEL_ALIGN);
+    f->scratch = take(c, n_threads * f->scratch_bytes);
+    f->tiles = take(c, n * sizeof *f->tiles);
+    f->n_batch = n;
+}
+
+uint64_t forward_need_bytes(const struct ot_model *model, const struct kernels *kernels,
+                            uint32_t n_threads, uint32_t n_batch) {
+    struct forward f;
+    struct carve c = {0};
+    lay_out(&f, &c, model, kernels, n_threads, n_batch);
+    return c.used;
+}
+
+/* ---- vectors ---- */
+
+int vector_get(struct forward *f, const struct weight *w, uint32_t space, struct vector *out,
+               struct ot_error *err) {
+    *out = (struct vector){0};
+    if (!w->present) {
+        return OT_OK;
+    }
+    int rc = residency_acquire(f->residency, w->extent, 0, 0, &out->view, err);
+    if (rc != OT_OK) {
+        return rc;
+    }
+    const uint8_t *data = out->view.data;
+    if (w->dtype == OT_F32 && (uintptr_t)data % sizeof(float) == 0) {
+        out->data = (const float *)(const void *)data;
+    } else {
+        f->k->type[w->dtype].dequant(data, w->n_cols, f->vector_space[space]);
+        out->data = f->vector_space[space];
+    }
+    ledger_post(f->ledger, f->model->bind.extents[w->extent].ledger_id, OT_RAM_CACHE,
+                OT_CAUSE_COMPUTE, w->row_bytes, w->row_bytes);
+    return OT_OK;
+}
+
+void vector_put(struct forward *f, struct vector *v) {
+    if (v->data != NULL) {
+        residency_release(f->residency, &v->view);
+        v->data = NULL;
+    }
+}
+
+/* ---- open, close ---- */
+
+struct factors {
+    struct forward *f;
+    const struct weight *w;
+};
+
+static void keep_factors(void *user, uint32_t i, const uint8_t *data) {
+    (void)i;
+    const struct factors *factors = user;
+    struct forward *f = factors->f;
+    f->k->type[factors->w->dtype].dequant(data, factors->w->n_cols, f->vector_space[0]);
+}
+
+/* Rope factors are read once, when opened: they live on in the frequencies. */
+static int open_rope(struct forward *f, uint32_t n_ctx, struct ot_error *err) {
+    const struct bind *b = &f->model->bind;
+    const struct weight *w = &b->rope_freqs;
+    if (!w->present) {
+        w = n_ctx > f->hp->rope_orig_ctx ? &b->rope_long : &b->rope_short;
+    }
+    int rc = OT_OK;
+    const float *values = NULL;
+    if (w->present) {
+        struct factors factors = {f, w};
+        uint32_t row = 0;
+        rc = residency_rows(f->residency, w->extent, &row, 1, keep_factors, &factors, err);
+        values = f->vector_space[0];
+    }
+    for (uint32_t i = 0; rc == OT_OK && values != NULL && i < w->n_cols; i++) {
+        if (!isfinite(values[i]) || values[i] <= 0.0f) {
+            rc = error_set(err, OT_ERR_FORMAT, f->model->path,
+                           "rope factor %u is %g, expected a positive number", i, (double)values[i]);
+        }
+    }
+    for (uint32_t local = 0; rc == OT_OK && local < 2; local++) {
+        rc = rope_open(&f->rope[local], f->hp, local != 0, values, err);
+    }
+    return rc;
+}
+
+int forward_open(struct forward *f, const struct forward_params *p, struct ot_error *err) {
+    *f = (struct forward){
+        .model = p->model,
+        .hp = &p->model->hp,
+        .k = p->kernels,
+        .pool = p->pool,
+        .residency = p->residency,
+        .kv = p->kv,
+        .ledger = p->ledger,
+        .stop = p->stop,
+    };
+    uint32_t n_threads = pool_threads(p->pool);
+    f->memory_bytes = forward_need_bytes(p->model, p->kernels, n_threads, p->n_batch);
+    int rc = ledger_add_extent(p->ledger, "activations", 11, f->memory_bytes, OT_CLASS_ACTIVATION, -1,
+                               &f->activation_extent, err);
+    if (rc != OT_OK) {
+        return rc;
+    }
+    f->memory = sys_memory_take(f->memory_bytes, false, err);
+    if (f->memory == NULL) {
+        return OT_ERR_MEMORY;
+    }
+    struct carve c = {.memory = f->memory};
+    lay_out(f, &c, p->model, p->kernels, n_threads, p->n_batch);
+    if ((rc = open_rope(f, p->n_ctx, err)) != OT_OK) {
+        forward_close(f);
+    }
+    return rc;
+}
+
+void forward_close(struct forward *f) {
+    rope_close(&f->rope[0]);
+    rope_close(&f->rope[1]);
+    if (f->memory != NULL) {
+        sys_memory_free(f->memory, f->memory_bytes);
+        f->memory = NULL;
+    }
+}
+
+/* ---- rows in parallel ---- */
+
+struct rows_job {
+    struct forward *f;
+    forward_rows_fn *fn;
+    void *arg;
+    uint32_t n, per_piece;
+};
+
+static void rows_piece(void *arg, uint32_t piece, uint32_t worker) {
+    (void)worker;
+    struct rows_job *job = arg;
+    uint32_t first = piece * job->per_piece;
+    job->fn(job->f, job->arg, first, min_u32(job->per_piece, job->n - first));
+}
+
+void forward_for_rows(struct forward *f, uint32_t n, forward_rows_fn *fn, void *arg) {
+    uint32_t pieces = min_u32(n, 4 * pool_threads(f->pool));
+    if (n < 4 || pieces <= 1) {
+        if (n > 0) {
+            fn(f, arg, 0, n);
+        }
+        return;
+    }
+    struct rows_job job = {f, fn, arg, n, (n + pieces - 1) / pieces};
+    pool_run(f->pool, (n + job.per_piece - 1) / job.per_piece, rows_piece, &job);
+}
+
+struct gate_job {
+    float *rows;
+    uint64_t stride;
+    uint32_t width;
+};
+
+static void gate_rows(struct forward *f, void *arg, uint32_t first, uint32_t count) {
+    const struct gate_job *job = arg;
+    for (uint32_t t = first; t < first + count; t++) {
+        float *gate = job->rows + t * job->stride;
+        if (f->hp->family->activation == FAMILY_GELU) {
+            f->k->gelu_mul(gate, gate + job->width, job->width);
+        } else {
+            f->k->silu_mul(gate, gate + job->width, job->width);
+        }
+    }
+}
+
+void forward_gate(struct forward *f, float *rows, uint64_t stride, uint32_t n, uint32_t width) {
+    uint64_t start_ns = clock_ns();
+    struct gate_job job = {rows, stride, width};
+    forward_for_rows(f, n, gate_rows, &job);
+    f->phase_ns[OT_PHASE_OTHER] += clock_ns() - start_ns;
+}
+
+/* ---- norms and the residual stream ---- */
+
+struct norm_job {
+    const float *bias;      /* added to y first; may be NULL */
+    const float *post_gain; /* y = norm(y) before it is added; may be NULL */
+    const float *gain;      /* norm = norm(x) after; NULL: leave norm alone */
+    bool add;               /* x += y */
+};
+
+static void norm_rows(struct forward *f, void *arg, uint32_t first, uint32_t count) {
+    const struct norm_job *job = arg;
+    uint32_t d = f->hp->n_embd;
+    float eps = f->hp->norm_eps;
+    for (uint32_t t = first; t < first + count; t++) {
+        float *x = f->x + (uint64_t)t * d, *y = f->y + (uint64_t)t * d;
+        if (job->bias != NULL) {
+            f->k->add_scaled(y, job->bias, 1.0f, d);
+        }
+        if (job->post_gain != NULL) {
+            f->k->rms_norm(y, job->post_gain, d, eps, y);
+        }
+        if (job->add) {
+            f->k->add_scaled(x, y, 1.0f, d);
+        }
+        if (job->gain != NULL) {
+            f->k->rms_norm(x, job->gain, d, eps, f->norm + (uint64_t)t * d);
+        }
+    }
+}
+
+/* y goes through bias and post norm into x; norm = gain(x). Absent weights are skipped. */
+static int residual(struct forward *f, const struct weight *bias, const struct weight *post,
+                    const struct weight *gain, bool add, struct ot_error *err) {
+    static const struct weight absent;
+    const struct weight *weights[] = {bias != NULL ? bias : &absent, post != NULL ? post : &absent,
+                                      gain != NULL ? gain : &absent};
+    struct vector v[3] = {{0}};
+    int rc = OT_OK;
+    for (uint32_t i = 0; i < 3 && rc == OT_OK; i++) {
+        rc = vector_get(f, weights[i], i, &v[i], err);
+    }
+    if (rc == OT_OK) {
+        uint64_t start_ns = clock_ns();
+        struct norm_job job = {v[0].data, v[1].data, v[2].data, add};
+        forward_for_rows(f, f->n_tokens, norm_rows, &job);
+        f->phase_ns[OT_PHASE_OTHER] += clock_ns() - start_ns;
+    }
+    for (uint32_t i = 0; i < 3; i++) {
+        vector_put(f, &v[i]);
+    }
+    return rc;
+}
+
+/* ---- the dense FFN ---- */
+
+struct bias_job {
+    const float *gate, *up;
+    uint32_t width;
+};
+
+static void bias_rows(struct forward *f, void *arg, uint32_t first, uint32_t count) {
+    const struct bias_job *job = arg;
+    for (uint32_t t = first; t < first + count; t++) {
+        float *row = f->work + (uint64_t)t * f->n_work;
+        if (job->gate != NULL) {
+            f->k->add_scaled(row, job->gate, 1.0f, job->width);
+        }
+        if (job->up != NULL) {
+            f->k->add_scaled(row + job->width, job->up, 1.0f, job->width);
+        }
+    }
+}
+
+static int gate_up_bias(struct forward *f, const struct weight *layer, struct ot_error *err) {
+    if (!layer[ROLE_FFN_GATE_BIAS].present && !layer[ROLE_FFN_UP_BIAS].present) {
+        return OT_OK;
+    }
+    struct vector gate = {0}, up = {0};
+    int rc = vector_get(f, &layer[ROLE_FFN_GATE_BIAS], 0, &gate, err);
+    if (rc == OT_OK && (rc = vector_get(f, &layer[ROLE_FFN_UP_BIAS], 1, &up, err)) == OT_OK) {
+        struct bias_job job = {gate.data, up.data, f->hp->n_ff};
+        forward_for_rows(f, f->n_tokens, bias_rows, &job);
+    }
+    vector_put(f, &gate);
+    vector_put(f, &up);
+    return rc;
+}
+
+static int ffn_layer(struct forward *f, uint32_t layer_id, struct ot_error *err) {
+    const struct hparams *hp = f->hp;
+    const struct weight *layer = f->model->bind.layers[layer_id];
+    struct prepared *p = &f->prepared;
+    int rc = OT_OK;
+    matmul_input(f, p, f->act, f->norm, hp->n_embd, f->n_tokens, hp->n_embd);
+    if (layer[ROLE_FFN_GATE].present) {
+        rc = matmul_add(f, &layer[ROLE_FFN_GATE], 0, p, NULL, f->n_tokens, f->decode, f->work,
+                        f->n_work, err);
+    }
+    float *up = layer[ROLE_FFN_GATE].present ? f->work + hp->n_ff : f->work;
+    if (rc != OT_OK ||
+        (rc = matmul_add(f, &layer[ROLE_FFN_UP], 0, p, NULL, f->n_tokens, f->decode, up, f->n_work,
+                         err)) != OT_OK ||
+        (rc = matmul_flush(f, err)) != OT_OK || (rc = gate_up_bias(f, layer, err)) != OT_OK) {
+        return rc;
+    }
+    forward_gate(f, f->work, f->n_work, f->n_tokens, hp->n_ff);
+    matmul_input(f, p, f->act, f->work, f->n_work, f->n_tokens, hp->n_ff);
+    rc = matmul_add(f, &layer[ROLE_FFN_DOWN], 0, p, NULL, f->n_tokens, f->decode, f->y, hp->n_embd,
+                    err);
+    return rc != OT_OK ? rc : matmul_flush(f, err);
+}
+
+/* ---- embedding and output ---- */
+
+static void embed_row(void *user, uint32_t i, const uint8_t *data) {
+    struct forward *f = user;
+    const struct hparams *hp = f->hp;
+    float *x = f->x + (uint64_t)i * hp->n_embd;
+    f->k->type[f->model->bind.token_embd.dtype].dequant(data, hp->n_embd, x);
+    if (hp->family->scale_embedding) {
+        float scale = sqrtf((float)hp->n_embd);
+        for (uint32_t j = 0; j < hp->n_embd; j++) {
+            x[j] *= scale;
+        }
+    }
+}
+
+static int embed(struct forward *f, struct ot_error *err) {
+    const struct weight *w = &f->model->bind.token_embd;
+    uint32_t *ids = (uint32_t *)(void *)f->y; /* free until the first layer */
+    for (uint32_t i = 0; i < f->n_tokens; i++) {
+        ids[i] = f->tokens[i].token;
+    }
+    ledger_post(f->ledger, f->model->bind.extents[w->extent].ledger_id, OT_RAM_CACHE,
+                OT_CAUSE_GATHER, f->n_tokens * w->row_bytes, f->n_tokens * w->row_bytes);
+    return residency_rows(f->residency, w->extent, ids, f->n_tokens, embed_row, f, err);
+}
+
+struct angles_job {
+    uint32_t kind;
+};
+
+static void angle_rows(struct forward *f, void *arg, uint32_t first, uint32_t count) {
+    uint32_t kind = ((const struct angles_job *)arg)->kind, half = f->hp->n_rot / 2;
+    for (uint32_t t = first; t < first + count; t++) {
+        rope_angles(&f->rope[kind], f->tokens[t].position, f->cosines[kind] + (uint64_t)t * half,
+                    f->sines[kind] + (uint64_t)t * half);
+    }
+}
+
+static void make_tiles(struct forward *f) {
+    uint32_t group = f->hp->n_heads / f->hp->n_kv_heads;
+    uint32_t most = max_u32(1, KERNEL_MAX_Q / min_u32(group, KERNEL_MAX_Q));
+    f->n_tiles = 0;
+    for (uint32_t t = 0; t < f->n_tokens; t++) {
+        struct attend_tile *last = f->n_tiles > 0 ? &f->tiles[f->n_tiles - 1] : NULL;
+        if (last != NULL && last->count < most && f->tokens[t].seq == f->tokens[last->first].seq) {
+            last->count++;
+        } else {
+            f->tiles[f->n_tiles++] = (struct attend_tile){t, 1};
+        }
+    }
+}
+
+/* Moves the wanted rows of x together and gives logits. */
+static int output(struct forward *f, bool one_logit, float *logits, struct ot_error *err) {
+    const struct hparams *hp = f->hp;
+    const struct bind *b = &f->model->bind;
+    uint32_t d = hp->n_embd, n = 0;
+    for (uint32_t t = 0; t < f->n_tokens; t++) {
+        if (f->tokens[t].want_logits) {
+            memmove(f->x + (uint64_t)n++ * d, f->x + (uint64_t)t * d, d * sizeof *f->x);
+        }
+    }
+    if (n == 0) {
+        return OT_OK;
+    }
+    f->n_tokens = n;
+    int rc = residual(f, NULL, NULL, &b->output_norm, false, err);
+    if (rc != OT_OK) {
+        return rc;
+    }
+    matmul_input(f, &f->prepared, f->act, f->norm, d, n, d);
+    bool decode = one_logit && n == 1;
+    if ((rc = matmul_add(f, &b->output, 0, &f->prepared, NULL, n, decode, logits, hp->n_vocab,
+                         err)) != OT_OK ||
+        (rc = matmul_flush(f, err)) != OT_OK) {
+        return rc;
+    }
+    uint64_t start_ns = clock_ns();
+    for (uint32_t i = 0; i < n && rc == OT_OK; i++) {
+        float *row = logits + (uint64_t)i * hp->n_vocab;
+        if (!f->k->all_finite(row, hp->n_vocab)) {
+            rc = error_set(err, OT_ERR_NOT_FINITE, f->model->path,
+                           "a logit is not a finite number: the weights are damaged");
+        } else if (hp->final_softcap != 0.0f) {
+            f->k->softcap(row, hp->n_vocab, hp->final_softcap);
+        }
+    }
+    f->phase_ns[OT_PHASE_OTHER] += clock_ns() - start_ns;
+    return rc;
+}
+
+static int run_layers(struct forward *f, struct ot_error *err) {
+    const struct bind *b = &f->model->bind;
+    int rc = OT_OK;
+    for (uint32_t i = 0; i < f->hp->n_layers && rc == OT_OK; i++) {
+        const struct weight *layer = b->layers[i];
+        if ((rc = residual(f, NULL, NULL, &layer[ROLE_ATTN_NORM], false, err)) != OT_OK ||
+            (rc = attend_layer(f, i, err)) != OT_OK ||
+            (rc = residual(f, &layer[ROLE_ATTN_OUT_BIAS], &layer[ROLE_ATTN_POST_NORM],
+                           &layer[ROLE_FFN_NORM], true, err)) != OT_OK) {
+            break;
+        }
+        rc = f->hp->n_experts > 0 ? experts_layer(f, i, err) : ffn_layer(f, i, err);
+        if (rc == OT_OK) {
+            rc = residual(f, &layer[ROLE_FFN_DOWN_BIAS], &layer[ROLE_FFN_POST_NORM], NULL, true,
+                          err);
+        }
+    }
+    return rc;
+}
+
+/* Modelled: activations stay in the caches while a layer's working set fits them; else what a layer
+ * writes goes out and comes back once. */
+static void post_activations(struct forward *f) {
+    const struct sys_cpu *cpu = sys_cpu_facts();
+    uint64_t caches = (uint64_t)cpu->l2_bytes * pool_threads(f->pool) + cpu->l3_bytes;
+    uint64_t per_token = 4ull * (3ull * f->hp->n_embd + f->n_work) + f->act_bytes / f->n_batch;
+    uint64_t bytes = f->n_tokens * per_token;
+    if (bytes > caches) {
+        bytes *= f->hp->n_layers;
+        ledger_post(f->ledger, f->activation_extent, OT_CACHE_RAM, OT_CAUSE_COMPUTE, bytes, bytes);
+        ledger_post(f->ledger, f->activation_extent, OT_RAM_CACHE, OT_CAUSE_COMPUTE, bytes, bytes);
+    }
+}
+
+int forward_sweep(struct forward *f, const struct forward_token *tokens, uint32_t n, bool decode,
+                  bool one_logit, float *logits, struct ot_error *err) {
+    f->tokens = tokens;
+    f->n_tokens = n;
+    f->decode = decode;
+    bool wanted = false;
+    for (uint32_t i = 0; i < n; i++) {
+        wanted |= tokens[i].want_logits;
+    }
+    const struct bind *b = &f->model->bind;
+    uint32_t last = wanted ? b->n_extents - 1 : b->output_norm.extent - 1;
+    int rc = residency_sweep_begin(f->residency, last, err);
+    if (rc != OT_OK) {
+        return rc;
+    }
+    uint64_t start_ns = clock_ns();
+    struct angles_job global = {0}, local = {1};
+    forward_for_rows(f, n, angle_rows, &global);
+    if (f->hp->window != 0) {
+        forward_for_rows(f, n, angle_rows, &local);
+    }
+    make_tiles(f);
+    post_activations(f);
+    f->phase_ns[OT_PHASE_OTHER] += clock_ns() - start_ns;
+    if ((rc = embed(f, err)) == OT_OK && (rc = run_layers(f, err)) == OT_OK && wanted) {
+        rc = output(f, one_logit, logits, err);
+    }
+    if (rc != OT_OK) {
+        matmul_drop(f);
+    }
+    residency_sweep_end(f->residency, rc != OT_OK);
+    return rc;
+}

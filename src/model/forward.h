@@ -1,0 +1,177 @@
+/* forward.h - the forward pass: one sweep of the weights for a batch of tokens.
+ *
+ * Walks the schedule of bind.h, layer by layer, all tokens of the batch through a matrix before the
+ * next one is touched. Weights come from residency as views and are released at once; every pass over
+ * an operand is posted to the ledger here.
+ *
+ *   forward.c    the sweep: embedding, layers, output
+ *   matmul.c     views of weights times prepared activations, divided among the threads
+ *   attend.c     rope, KV, attention
+ *   experts.c    routing and the experts' FFN
+ *
+ * Activations of one token, f32 (sizes in values):
+ *   x     [n_embd]   the residual stream
+ *   norm  [n_embd]   input of the next matrices
+ *   work  [work]     q, k, v and attention's output; then gate and up
+ *   y     [n_embd]   output of a block, before it is added to x
+ *   act   prepared (quantised) input of the next matrices
+ *
+ * Threads: the engine thread calls; the pool's threads compute. */
+#ifndef MODEL_FORWARD_H
+#define MODEL_FORWARD_H
+
+#include "base/pool.h"
+#include "kernel/kernel.h"
+#include "kv/kv.h"
+#include "ledger/ledger.h"
+#include "model/model.h"
+#include "model/rope.h"
+#include "onetrip.h"
+#include "residency/residency.h"
+
+struct forward_token {
+    uint32_t token, seq, position;
+    bool want_logits;
+};
+
+enum { FORWARD_MAX_ITEMS = 64, FORWARD_MAX_LAYOUTS = 8, FORWARD_VECTORS = 6 };
+
+/* One view of a weight matrix, to be multiplied with n_tokens prepared rows. */
+struct matmul_item {
+    struct residency_view view;
+    const uint8_t *w;
+    uint64_t row_bytes;
+    uint32_t dtype, n_rows, n_cols;
+    const uint8_t *acts;
+    uint64_t act_bytes;
+    const uint32_t *act_index;
+    uint32_t n_tokens;
+    float *y; /* of the view's first row */
+    uint64_t y_stride;
+    uint32_t first_piece, rows_per_piece;
+};
+
+/* Prepared forms of one input, one per layout that its matrices want. */
+struct prepared {
+    const float *rows; /* the f32 input */
+    uint64_t stride;   /* floats between rows */
+    uint32_t n_rows, n_cols;
+    uint32_t n_layouts;
+    uint8_t layout[FORWARD_MAX_LAYOUTS];
+    uint8_t *data[FORWARD_MAX_LAYOUTS];
+    uint64_t bytes[FORWARD_MAX_LAYOUTS]; /* of one row */
+};
+
+struct forward_params {
+    const struct ot_model *model;
+    const struct kernels *kernels;
+    struct pool *pool;
+    struct residency *residency;
+    struct kv *kv;
+    struct ledger *ledger;
+    uint32_t n_batch; /* most tokens of a sweep */
+    uint32_t n_ctx;
+    volatile const int *stop; /* may be NULL */
+};
+
+struct forward {
+    /* borrowed */
+    const struct ot_model *model;
+    const struct hparams *hp;
+    const struct kernels *k;
+    struct pool *pool;
+    struct residency *residency;
+    struct kv *kv;
+    struct ledger *ledger;
+    volatile const int *stop;
+
+    uint32_t n_batch, n_work, n_routed_rows;
+    uint32_t activation_extent;
+    struct rope rope[2]; /* global, local layers */
+
+    /* one block of memory, owned; the pointers below lie in it */
+    uint8_t *memory;
+    uint64_t memory_bytes;
+    float *x, *norm, *work, *y;
+    float *cosines[2], *sines[2]; /* [n_batch, n_rot / 2] */
+    uint8_t *act;
+    uint64_t act_bytes;
+    float *routed, *routed_y;     /* [n_routed_rows, 2 n_ff_expert], [n_routed_rows, n_embd] */
+    uint8_t *routed_act;
+    uint64_t routed_act_bytes;
+    float *router, *route_weight; /* [n_batch, n_experts], [n_batch, used] */
+    uint32_t *route_expert;       /* [n_batch, used] */
+    uint32_t *route_tokens, *route_slots; /* [n_batch * used] token and its slot, grouped by expert */
+    uint32_t *expert_first;       /* [n_experts + 1] */
+    uint32_t *expert_ids;         /* [n_experts] */
+    uint32_t *row_ids;            /* [n_routed_rows] */
+    float *vector_space[FORWARD_VECTORS]; /* [widest] vectors that are not aligned f32 in the file */
+    uint8_t *scratch;             /* [threads, scratch_bytes] */
+    uint64_t scratch_bytes;
+    struct attend_tile *tiles;    /* [n_batch] */
+    uint32_t n_tiles;
+
+    /* of the sweep that runs */
+    const struct forward_token *tokens;
+    uint32_t n_tokens;
+    bool decode; /* one token of one call: gemv */
+    struct matmul_item items[FORWARD_MAX_ITEMS];
+    uint32_t n_items;
+    struct prepared prepared, routed_prepared;
+
+    uint64_t phase_ns[OT_PHASE_COUNT];
+};
+
+/* Consecutive tokens of one sequence that attend together. */
+struct attend_tile {
+    uint32_t first, count;
+};
+
+/* Bytes forward_open takes for activations and scratch. */
+uint64_t forward_need_bytes(const struct ot_model *model, const struct kernels *kernels,
+                            uint32_t n_threads, uint32_t n_batch);
+/* Errors: MEMORY, IO (rope factors could not be read). */
+int forward_open(struct forward *f, const struct forward_params *params, struct ot_error *err);
+void forward_close(struct forward *f);
+
+/* Runs n <= n_batch tokens; their KV is written, whether or not logits are wanted.
+ *   decode      use the kernels for one token (n must be 1)
+ *   one_logit   the whole call wants one row of logits: use the one-token kernel for the output
+ *   logits      [number of wanted, n_vocab]
+ * Errors: IO, CHANGED, NOT_FINITE, INTERRUPTED; KV beyond the sequences' lengths is then undefined. */
+int forward_sweep(struct forward *f, const struct forward_token *tokens, uint32_t n, bool decode,
+                  bool one_logit, float *logits, struct ot_error *err);
+
+/* ---- between the files of the forward pass ---- */
+
+/* Starts a new input [n_rows, n_cols], rows stride floats apart. */
+void matmul_input(struct forward *f, struct prepared *p, uint8_t *space, const float *rows,
+                  uint64_t stride, uint32_t n_rows, uint32_t n_cols);
+/* y[t, :] = W x_t for rows of p (act_index: which row is token t; NULL: row t). Computed at the next
+ * matmul_flush or earlier. */
+int matmul_add(struct forward *f, const struct weight *w, uint32_t part, struct prepared *p,
+               const uint32_t *act_index, uint32_t n_tokens, bool decode, float *y,
+               uint64_t y_stride, struct ot_error *err);
+int matmul_flush(struct forward *f, struct ot_error *err);
+/* Gives up what matmul_add collected, after an error. */
+void matmul_drop(struct forward *f);
+
+/* A vector of the file as f32, valid until vector_put. */
+struct vector {
+    const float *data; /* NULL: absent */
+    struct residency_view view;
+};
+int vector_get(struct forward *f, const struct weight *w, uint32_t space, struct vector *out,
+               struct ot_error *err);
+void vector_put(struct forward *f, struct vector *v);
+
+/* Runs fn for tokens [0, n) in pieces. */
+typedef void forward_rows_fn(struct forward *f, void *arg, uint32_t first, uint32_t count);
+void forward_for_rows(struct forward *f, uint32_t n, forward_rows_fn *fn, void *arg);
+/* norm -> y: attention and the experts' FFN of a layer, without the residual. */
+int attend_layer(struct forward *f, uint32_t layer, struct ot_error *err);
+int experts_layer(struct forward *f, uint32_t layer, struct ot_error *err);
+/* gate (in place) of n rows of `width` gates followed by `width` ups. */
+void forward_gate(struct forward *f, float *rows, uint64_t stride, uint32_t n, uint32_t width);
+
+#endif

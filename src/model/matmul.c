@@ -1,0 +1,187 @@
+/* matmul.c - weights times activations: views collected, then divided among the threads.
+ *
+ * Matrices that share an input (q, k, v; gate, up; several experts) are collected and computed in one
+ * job. When a view is not there yet, what has been collected is computed first, so that reading
+ * overlaps with computing and views are held for a short time only. */
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "model/forward.h"
+
+enum {
+    PIECE_BYTES_MIN = 16 << 10,
+    PIECE_BYTES_MAX = 256 << 10,
+    PIECES_PER_THREAD = 6,
+};
+
+void matmul_input(struct forward *f, struct prepared *p, uint8_t *space, const float *rows,
+                  uint64_t stride, uint32_t n_rows, uint32_t n_cols) {
+    (void)f;
+    *p = (struct prepared){
+        .rows = rows, .stride = stride, .n_rows = n_rows, .n_cols = n_cols, .data = {space}};
+}
+
+struct prepare_job {
+    struct prepared *p;
+    uint32_t index;
+};
+
+static void prepare_rows(struct forward *f, void *arg, uint32_t first, uint32_t count) {
+    struct prepare_job *job = arg;
+    struct prepared *p = job->p;
+    for (uint32_t i = first; i < first + count; i++) {
+        f->k->prepare(p->layout[job->index], p->rows + i * p->stride, p->n_cols,
+                      p->data[job->index] + i * p->bytes[job->index]);
+    }
+}
+
+/* The input in a layout, prepared when first asked for. */
+static const uint8_t *input_in_layout(struct forward *f, struct prepared *p, uint8_t layout,
+                                      uint64_t *row_bytes) {
+    if (layout == KERNEL_LAYOUT_F32) {
+        *row_bytes = p->stride * sizeof(float);
+        return (const uint8_t *)p->rows;
+    }
+    for (uint32_t i = 0; i < p->n_layouts; i++) {
+        if (p->layout[i] == layout) {
+            *row_bytes = p->bytes[i];
+            return p->data[i];
+        }
+    }
+    uint32_t i = p->n_layouts++;
+    p->layout[i] = layout;
+    p->bytes[i] = f->k->layout_bytes(layout, p->n_cols);
+    if (i > 0) {
+        p->data[i] = p->data[i - 1] + p->n_rows * p->bytes[i - 1];
+    }
+    struct prepare_job job = {p, i};
+    forward_for_rows(f, p->n_rows, prepare_rows, &job);
+    *row_bytes = p->bytes[i];
+    return p->data[i];
+}
+
+static void compute_item(struct forward *f, const struct matmul_item *item, uint32_t piece,
+                         uint32_t worker) {
+    uint32_t row = piece * item->rows_per_piece;
+    uint32_t n = min_u32(item->rows_per_piece, item->n_rows - row);
+    const struct kernel_type *t = &f->k->type[item->dtype];
+    const uint8_t *w = item->w + row * item->row_bytes;
+    if (item->act_bytes == 0) {
+        t->gemv(w, item->row_bytes, n, item->n_cols, item->acts, item->y + row);
+    } else {
+        t->gemm(w, item->row_bytes, n, item->n_cols, item->acts, item->act_bytes, item->act_index,
+                item->n_tokens, item->y + row, item->y_stride,
+                f->scratch + worker * f->scratch_bytes);
+    }
+}
+
+static void compute_piece(void *arg, uint32_t piece, uint32_t worker) {
+    struct forward *f = arg;
+    uint32_t i = f->n_items - 1;
+    while (f->items[i].first_piece > piece) {
+        i--;
+    }
+    compute_item(f, &f->items[i], piece - f->items[i].first_piece, worker);
+}
+
+/* Rows of a piece: for one token, bytes enough to be a stream and few enough to share out evenly;
+ * else whole tiles. */
+static uint32_t divide(struct forward *f) {
+    uint64_t total_bytes = 0, total_rows = 0;
+    for (uint32_t i = 0; i < f->n_items; i++) {
+        total_bytes += f->items[i].n_rows * f->items[i].row_bytes;
+        total_rows += f->items[i].n_rows;
+    }
+    uint64_t shares = (uint64_t)pool_threads(f->pool) * PIECES_PER_THREAD;
+    uint64_t piece_bytes =
+        min_u64(max_u64(total_bytes / shares, PIECE_BYTES_MIN), PIECE_BYTES_MAX);
+    uint64_t tiles = max_u64(total_rows / KERNEL_TILE_ROWS / shares, 1);
+    uint32_t n_pieces = 0;
+    for (uint32_t i = 0; i < f->n_items; i++) {
+        struct matmul_item *item = &f->items[i];
+        uint64_t rows = tiles * KERNEL_TILE_ROWS;
+        if (item->act_bytes == 0) {
+            rows = max_u64(piece_bytes / item->row_bytes, 1);
+        }
+        item->rows_per_piece = (uint32_t)min_u64(rows, UINT32_MAX / 2);
+        item->first_piece = n_pieces;
+        n_pieces += (item->n_rows + item->rows_per_piece - 1) / item->rows_per_piece;
+    }
+    return n_pieces;
+}
+
+int matmul_flush(struct forward *f, struct ot_error *err) {
+    if (f->n_items == 0) {
+        return OT_OK;
+    }
+    if (f->stop != NULL && *f->stop != 0) {
+        matmul_drop(f);
+        return error_set(err, OT_ERR_INTERRUPTED, "", "stopped by the caller");
+    }
+    uint64_t start_ns = clock_ns();
+    pool_run(f->pool, divide(f), compute_piece, f);
+    f->phase_ns[OT_PHASE_WEIGHTS] += clock_ns() - start_ns;
+    matmul_drop(f);
+    return OT_OK;
+}
+
+void matmul_drop(struct forward *f) {
+    for (uint32_t i = 0; i < f->n_items; i++) {
+        residency_release(f->residency, &f->items[i].view);
+    }
+    f->n_items = 0;
+}
+
+/* The next rows of a matrix: at once if they are there, else after computing what is collected. */
+static int next_view(struct forward *f, const struct weight *w, uint32_t part, uint32_t row,
+                     struct residency_view *view, struct ot_error *err) {
+    if (f->n_items < FORWARD_MAX_ITEMS) {
+        int rc = residency_try(f->residency, w->extent, part, row, view, err);
+        if (rc <= 0) {
+            return rc;
+        }
+    }
+    int rc = matmul_flush(f, err);
+    if (rc != OT_OK) {
+        return rc;
+    }
+    uint64_t start_ns = clock_ns();
+    rc = residency_acquire(f->residency, w->extent, part, row, view, err);
+    f->phase_ns[OT_PHASE_WAIT] += clock_ns() - start_ns;
+    return rc;
+}
+
+int matmul_add(struct forward *f, const struct weight *w, uint32_t part, struct prepared *p,
+               const uint32_t *act_index, uint32_t n_tokens, bool decode, float *y,
+               uint64_t y_stride, struct ot_error *err) {
+    const struct kernel_type *t = &f->k->type[w->dtype];
+    struct matmul_item item = {
+        .row_bytes = w->row_bytes,
+        .dtype = w->dtype,
+        .n_cols = w->n_cols,
+        .act_index = act_index,
+        .n_tokens = n_tokens,
+        .y_stride = y_stride,
+    };
+    uint32_t id = f->model->bind.extents[w->extent].ledger_id;
+    uint64_t bytes = w->row_bytes * w->n_rows;
+    item.acts = input_in_layout(f, p, decode ? t->layout_gemv : t->layout_gemm, &item.act_bytes);
+    if (decode) {
+        item.acts += (act_index != NULL ? act_index[0] : 0) * item.act_bytes;
+        item.act_bytes = 0; /* one token: the kernel for one row */
+    }
+    for (uint32_t row = 0; row < w->n_rows; row += item.n_rows) {
+        int rc = next_view(f, w, part, row, &item.view, err);
+        if (rc != OT_OK) {
+            return rc;
+        }
+        item.w = item.view.data;
+        item.n_rows = min_u32(item.view.n_rows, w->n_rows - row);
+        item.y = y + row;
+        f->items[f->n_items++] = item;
+    }
+    ledger_post(f->ledger, id, OT_RAM_CACHE, OT_CAUSE_COMPUTE, bytes, bytes);
+    return OT_OK;
+}
