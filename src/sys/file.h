@@ -59,10 +59,12 @@ enum { SYS_MAP_TAIL = 4096 };
 int sys_map_open(struct sys_map *map, const struct sys_file *file, struct ot_error *err);
 void sys_map_close(struct sys_map *map);
 bool sys_map_damaged(const struct sys_map *map);
+/* Lays the file over a damaged mapping again, at the same address. Errors: IO. */
+int sys_map_repair(struct sys_map *map, const struct sys_file *file, struct ot_error *err);
 /* Faults of this mapping bring in the page asked for and none beside it. */
 void sys_map_random(const struct sys_map *map);
 /* Reads the range into the page cache where it is not there yet, and enters its pages into the page
- * table; blocks. False where the kernel cannot (before Linux 5.14), or where a page cannot be read. */
+ * table; blocks. False, with errno set, where a page cannot be read. A read for sys_fail_reads. */
 bool sys_map_populate(const struct sys_map *map, uint64_t offset, uint64_t bytes);
 
 /* Writes a whole file: to a temporary name beside it, then renamed, so that a failure leaves the

@@ -22,6 +22,7 @@
 #include "base/error.h"
 #include "sys/facts.h"
 #include "sys/file.h"
+#include "sys/hook.h"
 
 enum { MAX_MAPS = 4096 };
 
@@ -165,13 +166,46 @@ void sys_map_random(const struct sys_map *map) {
     madvise((void *)(uintptr_t)map->data, (size_t)map->bytes, MADV_RANDOM);
 }
 
+int sys_map_repair(struct sys_map *map, const struct sys_file *file, struct ot_error *err) {
+    void *data = (void *)(uintptr_t)map->data;
+    atomic_store(&table[map->slot].damaged, false);
+    if (map->bytes > 0 && mmap(data, (size_t)map->bytes, PROT_READ, MAP_SHARED | MAP_FIXED,
+                               file->fd, 0) == MAP_FAILED) {
+        int error = errno;
+        atomic_store(&table[map->slot].damaged, true);
+        return error_sys(err, OT_ERR_IO, error, file->path, "cannot be mapped again");
+    }
+    return 0;
+}
+
+/* Kernels before 5.14 do not know the call: touching each page does the same, a page at a time. */
+static void touch_pages(const uint8_t *at, uint64_t bytes) {
+    const volatile uint8_t *byte = at;
+    for (uint64_t i = 0; i < bytes; i += sys_page_bytes()) {
+        (void)byte[i];
+    }
+}
+
 bool sys_map_populate(const struct sys_map *map, uint64_t offset, uint64_t bytes) {
-#ifndef MADV_POPULATE_READ
-    enum { MADV_POPULATE_READ = 22 };
-#endif
+    enum { ADVICE_POPULATE_READ = 22 };
+    int error = 0;
+    switch (sys_hook_read(&error)) {
+    case SYS_HOOK_ERROR: errno = error; return false;
+    case SYS_HOOK_ENDS: errno = EFAULT; return false;
+    default: break;
+    }
     uint64_t page = sys_page_bytes();
     uint64_t start = offset / page * page;
     uint64_t end = round_up(offset + bytes, page);
     uint8_t *at = (uint8_t *)(uintptr_t)map->data + start;
-    return madvise(at, (size_t)(end - start), MADV_POPULATE_READ) == 0;
+    while (madvise(at, (size_t)(end - start), ADVICE_POPULATE_READ) != 0) {
+        if (errno == EINVAL) {
+            touch_pages(at, end - start);
+            return !sys_map_damaged(map);
+        }
+        if (errno != EINTR && errno != EAGAIN) {
+            return false;
+        }
+    }
+    return true;
 }

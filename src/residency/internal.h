@@ -1,0 +1,90 @@
+/* internal.h - what the files of residency/ share.
+ *
+ *   residency.c  the public functions: choosing the mode, passing calls on, what is said about it
+ *   cache.c      mode cache: mappings, and the thread that reads ahead into the page cache
+ *   layout.c     modes wired and stream: which rows are wired, which are streamed, in which memory
+ *   mover.c      modes wired and stream: reads, slots, views
+ *   experts.c    parts of EXPERT extents on demand, kept by a policy
+ *   rows.c       single rows
+ *   measure.c    the disk alone */
+#ifndef RESIDENCY_INTERNAL_H
+#define RESIDENCY_INTERNAL_H
+
+#include <stdatomic.h>
+
+#include "residency/residency.h"
+#include "residency/trace.h"
+
+/* Tensors below this are always wired: their reads are too small to stream. */
+enum { SMALL_BYTES = 64 << 10 };
+/* A view's data may be read this far beyond its last row. */
+enum { OVERREAD_BYTES = 64 };
+enum { NO_SLOT = UINT32_MAX };
+
+struct cache;
+struct mover;
+struct rows;
+
+struct residency {
+    const struct sys_file *files;     /* borrowed [n_files] */
+    struct residency_extent *extents; /* owned [n_extents] */
+    uint64_t *posted_bytes; /* owned [n_extents] of disk>ram so far: tells load from reload */
+    uint32_t last_extent;   /* of this sweep */
+    uint32_t n_files, n_extents;
+    uint64_t budget_bytes;
+    struct ledger *ledger; /* borrowed */
+    void (*progress)(void *user, uint64_t done, uint64_t total);
+    void *progress_user;
+
+    struct cache *cache; /* owned; exactly one of cache and mover is not NULL */
+    struct mover *mover;
+    struct residency_trace *trace; /* owned; NULL: none */
+    bool *traced;          /* owned [n_items] used in this sweep already; NULL without a trace */
+    uint32_t *trace_first; /* owned [n_extents] item of part 0 */
+    struct ot_error trace_error;
+
+    const char *mode, *why;
+    uint64_t n_sweeps, wait_ns, min_bytes;
+    bool in_sweep;
+};
+
+static inline uint64_t part_bytes(const struct residency_extent *e) {
+    return e->row_bytes * e->n_rows;
+}
+static inline uint64_t extent_bytes(const struct residency_extent *e) {
+    return part_bytes(e) * e->n_parts;
+}
+
+/* Posts bytes that came from disk: moved, of which `rounding` were not asked for. */
+void residency_post(struct residency *r, uint32_t extent, enum ot_cause cause, uint64_t moved_bytes,
+                    uint64_t needed_bytes, uint64_t rounding_bytes);
+
+/* ---- cache.c ---- */
+int cache_open(struct residency *r, struct cache **out, struct ot_error *err);
+void cache_close(struct cache *c);
+int cache_sweep_begin(struct cache *c, struct ot_error *err);
+void cache_sweep_end(struct cache *c);
+int cache_sweep_check(struct cache *c, struct ot_error *err);
+/* wait false: returns 1 where it would have to wait. */
+int cache_acquire(struct cache *c, uint32_t extent, uint32_t part, uint32_t row, bool wait,
+                  struct residency_view *view, struct ot_error *err);
+void cache_want_parts(struct cache *c, uint32_t extent, const uint32_t *parts, uint32_t n_parts);
+int cache_rows(struct cache *c, uint32_t extent, const uint32_t *rows, uint32_t n,
+               residency_row_fn *each, void *user, struct ot_error *err);
+
+/* ---- mover.c ---- */
+int mover_open(struct residency *r, const struct residency_params *params, struct mover **out,
+               struct ot_error *err);
+void mover_close(struct mover *m);
+int mover_sweep_begin(struct mover *m, struct ot_error *err);
+void mover_sweep_end(struct mover *m, bool failed);
+int mover_acquire(struct mover *m, uint32_t extent, uint32_t part, uint32_t row, bool wait,
+                  struct residency_view *view, struct ot_error *err);
+void mover_release(struct mover *m, const struct residency_view *view);
+void mover_want_parts(struct mover *m, uint32_t extent, const uint32_t *parts, uint32_t n_parts);
+int mover_rows(struct mover *m, uint32_t extent, const uint32_t *rows, uint32_t n,
+               residency_row_fn *each, void *user, struct ot_error *err);
+void mover_info(const struct mover *m, struct residency_info *info);
+bool mover_check(const struct mover *m);
+
+#endif
