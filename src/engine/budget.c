@@ -1,0 +1,134 @@
+/* budget.c - dividing one budget. */
+#include "engine/budget.h"
+
+#include <math.h>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "base/text.h"
+#include "kv/kv.h"
+#include "model/forward.h"
+
+enum {
+    LEAST_BATCH = 16,     /* tokens of a sweep under the least budget */
+    MEMORY_BATCH = 512,   /* in memory: more tokens a sweep gain nothing */
+    THREAD_BYTES = 128 << 10, /* stack pages a thread touches */
+};
+static const uint64_t memory_activations = 28u << 20; /* in memory: most bytes of activations */
+
+/* A quarter of a per cent for page tables and rings; the rest is fixed: logits and sampler are a few
+ * rows of the vocabulary, reports and SQLite take some MB. */
+static uint64_t reserve_for(uint64_t total, const struct ot_model *m, uint32_t n_threads) {
+    return (5u << 20) + total / 256 + 24ull * m->hp.n_vocab + (uint64_t)n_threads * THREAD_BYTES;
+}
+
+static uint64_t all_weights(const struct ot_model *m) {
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < m->bind.n_extents; i++) {
+        const struct residency_extent *e = &m->bind.extents[i];
+        bytes += e->row_bytes * e->n_rows * e->n_parts;
+    }
+    return bytes;
+}
+
+static void choose_total(struct budget *b, uint64_t asked) {
+    struct sys_limits limits;
+    struct sys_process process;
+    sys_limits_read(&limits);
+    sys_process_read(&process);
+    /* headroom: what else runs may grow, and a limit that is reached exactly costs reclaim */
+    uint64_t free_bytes = (limits.available_bytes + process.rss_bytes) / 10 * 9;
+    uint64_t cgroup = limits.cgroup_bytes;
+    if (asked != 0) {
+        b->total_bytes = min_u64(asked, cgroup);
+        b->source = asked <= cgroup ? "asked" : "cgroup limit, below what was asked";
+    } else if (cgroup != UINT64_MAX && cgroup / 20 * 19 < free_bytes) {
+        b->total_bytes = cgroup / 20 * 19;
+        b->source = "cgroup limit, less 5 %";
+    } else {
+        b->total_bytes = free_bytes;
+        b->source = "available memory, less 10 %";
+    }
+}
+
+/* Most tokens whose activations fit `room`. */
+static uint32_t fit_batch(const struct ot_model *m, const struct kernels *k, uint32_t n_threads,
+                          uint64_t room, uint32_t most) {
+    uint32_t low = 1, high = most; /* low is taken even where it does not fit */
+    while (low < high) {
+        uint32_t middle = low + (high - low + 1) / 2;
+        if (forward_need_bytes(m, k, n_threads, middle) <= room) {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
+    }
+    return low;
+}
+
+/* Streaming: a token of a sweep costs bytes that could be wired, and saves sweeps of a prompt. For a
+ * prompt of half the context and an answer of 128 tokens, the bytes read,
+ *   n_ctx / 2 / n x W + 128 x (W - (room - n x a)),
+ * are least at n = sqrt(n_ctx / 2 x W / (128 x a)). */
+static uint32_t stream_batch(uint32_t n_ctx, uint64_t weights, uint64_t token_bytes) {
+    double n = sqrt((double)n_ctx / 2.0 * (double)weights / (128.0 * (double)token_bytes));
+    return n < LEAST_BATCH ? LEAST_BATCH : n > n_ctx ? n_ctx : (uint32_t)n;
+}
+
+static int below_least(const struct budget *b, uint64_t slots, struct ot_error *err) {
+    char total[24], least[24], base[24], kv[24], act[24], reserve[24], slot[24];
+    return error_set(err, OT_ERR_BUDGET, "memory budget",
+                     "%s is too little: the least for this model and context is %s (%llu bytes): "
+                     "program and tables %s, KV %s, activations %s, reserve %s, weights' slots %s",
+                     text_bytes(total, (double)b->total_bytes), text_bytes(least, (double)b->least_bytes),
+                     (unsigned long long)b->least_bytes, text_bytes(base, (double)b->base_bytes),
+                     text_bytes(kv, (double)b->kv_bytes), text_bytes(act, (double)b->activation_bytes),
+                     text_bytes(reserve, (double)b->reserve_bytes), text_bytes(slot, (double)slots));
+}
+
+int budget_plan(struct budget *b, const struct ot_model *m, const struct kernels *k,
+                const struct ot_context_params *params, uint32_t n_ctx, uint32_t n_seq,
+                uint32_t n_threads, struct ot_error *err) {
+    const struct hparams *hp = &m->hp;
+    *b = (struct budget){0};
+    choose_total(b, params->ram_bytes);
+    struct sys_process process;
+    sys_process_read(&process);
+    b->base_bytes = process.rss_bytes;
+    b->kv_bytes = kv_need_bytes(hp->n_layers, n_seq, hp->n_kv_heads, hp->head_dim, n_ctx);
+    b->reserve_bytes = reserve_for(b->total_bytes, m, n_threads);
+    uint64_t slots = residency_least_bytes(m->bind.extents, m->bind.n_extents);
+    uint32_t most = (uint32_t)min_u64((uint64_t)n_ctx * n_seq, 1u << 20);
+    if (params->n_batch != 0) {
+        most = min_u32(most, params->n_batch);
+    }
+    b->n_batch = params->n_batch != 0 ? most : min_u32(most, LEAST_BATCH);
+    b->activation_bytes = forward_need_bytes(m, k, n_threads, b->n_batch);
+
+    uint64_t fixed = 0;
+    if (!checked_add(b->base_bytes + b->reserve_bytes, b->kv_bytes, &fixed) ||
+        !checked_add(fixed, b->activation_bytes + slots, &b->least_bytes) ||
+        b->least_bytes > b->total_bytes) {
+        b->least_bytes = b->least_bytes != 0 ? b->least_bytes : UINT64_MAX;
+        return below_least(b, slots, err);
+    }
+    uint64_t weights = all_weights(m), room = b->total_bytes - fixed;
+    if (params->n_batch == 0) {
+        uint32_t memory_batch = fit_batch(m, k, n_threads, memory_activations,
+                                          min_u32(most, MEMORY_BATCH));
+        memory_batch = max_u32(memory_batch, b->n_batch);
+        uint64_t activations = forward_need_bytes(m, k, n_threads, memory_batch);
+        bool streams = params->residency == OT_RESIDENCY_STREAM || weights + activations > room;
+        uint32_t wanted = memory_batch;
+        if (streams) {
+            uint64_t token_bytes = (forward_need_bytes(m, k, n_threads, 65) -
+                                    forward_need_bytes(m, k, n_threads, 1)) / 64;
+            wanted = stream_batch(n_ctx, weights, token_bytes);
+        }
+        b->n_batch = max_u32(b->n_batch, fit_batch(m, k, n_threads, room - slots, min_u32(wanted, most)));
+        b->activation_bytes = forward_need_bytes(m, k, n_threads, b->n_batch);
+    }
+    b->weights_bytes = room - b->activation_bytes;
+    b->fits = weights <= b->weights_bytes;
+    return OT_OK;
+}

@@ -1,0 +1,31 @@
+/* budget.h - one budget for everything the process makes the machine hold, and its parts.
+ *
+ *   total = base + kv + activations + reserve + weights
+ *
+ * base is what the process holds when the context opens (program, vocabulary, header pages); reserve
+ * covers what is taken later outside the engine (logits, sampler, report) and the kernel's own
+ * bookkeeping (page tables, rings). What is left is for weights: wired bytes and slots. */
+#ifndef ENGINE_BUDGET_H
+#define ENGINE_BUDGET_H
+
+#include "kernel/kernel.h"
+#include "model/model.h"
+#include "onetrip.h"
+
+struct budget {
+    uint64_t total_bytes;    /* in force */
+    const char *source;      /* where it comes from, for reports */
+    uint64_t base_bytes, kv_bytes, activation_bytes, reserve_bytes;
+    uint64_t weights_bytes;  /* what residency may hold */
+    uint64_t least_bytes;    /* the least total that would do */
+    uint32_t n_batch;        /* tokens of a sweep */
+    bool fits;               /* all weights fit weights_bytes */
+};
+
+/* Fills *b for a context of n_ctx positions and n_seq sequences. n_batch_wanted 0: chosen.
+ * Errors: BUDGET (names the least one and its parts). */
+int budget_plan(struct budget *b, const struct ot_model *model, const struct kernels *kernels,
+                const struct ot_context_params *params, uint32_t n_ctx, uint32_t n_seq,
+                uint32_t n_threads, struct ot_error *err);
+
+#endif

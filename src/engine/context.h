@@ -1,0 +1,33 @@
+/* context.h - struct ot_context: one mutable timeline over a model. */
+#ifndef ENGINE_CONTEXT_H
+#define ENGINE_CONTEXT_H
+
+#include "base/pool.h"
+#include "engine/budget.h"
+#include "kv/kv.h"
+#include "model/forward.h"
+#include "onetrip.h"
+
+struct ot_context {
+    const struct ot_model *model; /* borrowed */
+    struct ot_context_params requested;
+    char *trace_path; /* owned; requested.trace_path points here */
+    const struct kernels *kernels;
+    struct budget budget;
+    uint32_t n_ctx, n_seq, n_threads;
+
+    struct ledger *ledger;       /* owned */
+    uint32_t header_extent;      /* in the ledger: the files' headers */
+    struct pool *pool;           /* owned */
+    struct residency *residency; /* owned */
+    struct kv kv;
+    struct forward forward;
+    bool kv_open, forward_open;
+
+    uint32_t *lengths; /* owned [n_seq]: tokens each sequence holds */
+    uint32_t *added;   /* owned [n_seq]: tokens of the call that runs */
+    struct forward_token *tokens; /* owned [n_batch] */
+    uint64_t n_sweeps_prompt, n_sweeps_decode;
+};
+
+#endif

@@ -1,0 +1,232 @@
+/* sample.c - picking a token: repeat penalty, temperature, top-k, top-p, min-p, in the order that
+ * llama.cpp's defaults use (penalties, top-k, top-p, min-p, temperature). */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/error.h"
+#include "onetrip.h"
+
+struct candidate {
+    float logit;
+    uint32_t token;
+};
+
+struct ot_sampler {
+    struct ot_sampler_params p;
+    uint32_t n_vocab;
+    uint64_t random[4];
+    struct candidate *candidates; /* owned [n_vocab] */
+    uint32_t *recent;             /* owned [repeat_last_n], a ring */
+    uint32_t n_recent, next_recent;
+};
+
+void ot_sampler_default_params(struct ot_sampler_params *p) {
+    *p = (struct ot_sampler_params){
+        .seed = 0,
+        .temperature = 0.8f,
+        .top_k = 40,
+        .top_p = 0.95f,
+        .min_p = 0.05f,
+        .repeat_penalty = 1.0f,
+        .repeat_last_n = 64,
+    };
+}
+
+/* splitmix64, to spread a seed over the generator's state (Steele, Lea, Flood 2014). */
+static uint64_t spread(uint64_t *state) {
+    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+static uint64_t rotate_left(uint64_t x, int n) { return (x << n) | (x >> (64 - n)); }
+
+/* xoshiro256** (Blackman, Vigna 2018); a number in [0, 1). */
+static double next_random(struct ot_sampler *s) {
+    uint64_t *r = s->random;
+    uint64_t result = rotate_left(r[1] * 5, 7) * 9, t = r[1] << 17;
+    r[2] ^= r[0];
+    r[3] ^= r[1];
+    r[1] ^= r[2];
+    r[0] ^= r[3];
+    r[2] ^= t;
+    r[3] = rotate_left(r[3], 45);
+    return (double)(result >> 11) * 0x1p-53;
+}
+
+int ot_sampler_open(uint32_t n_vocab, const struct ot_sampler_params *params,
+                    struct ot_sampler **out, struct ot_error *err) {
+    struct ot_sampler_params p;
+    ot_sampler_default_params(&p);
+    if (params != NULL) {
+        p = *params;
+    }
+    if (n_vocab == 0 || !isfinite(p.temperature) || p.temperature < 0 || !(p.top_p >= 0) ||
+        !(p.min_p >= 0 && p.min_p <= 1) || !isfinite(p.repeat_penalty) || p.repeat_penalty <= 0 ||
+        p.repeat_last_n > 1u << 24) {
+        return error_set(err, OT_ERR_ARGUMENT, "sampler", "a parameter is out of range");
+    }
+    struct ot_sampler *s = mem_calloc(1, sizeof *s);
+    if (s == NULL) {
+        return error_memory(err, sizeof *s);
+    }
+    s->p = p;
+    s->n_vocab = n_vocab;
+    uint64_t seed = p.seed;
+    for (int i = 0; i < 4; i++) {
+        s->random[i] = spread(&seed);
+    }
+    s->candidates = mem_calloc(n_vocab, sizeof *s->candidates);
+    s->recent = mem_calloc(p.repeat_last_n, sizeof *s->recent);
+    if (s->candidates == NULL || s->recent == NULL) {
+        ot_sampler_close(s);
+        return error_memory(err, n_vocab * sizeof *s->candidates);
+    }
+    *out = s;
+    return OT_OK;
+}
+
+void ot_sampler_close(struct ot_sampler *s) {
+    if (s != NULL) {
+        mem_free(s->candidates);
+        mem_free(s->recent);
+        mem_free(s);
+    }
+}
+
+void ot_sampler_accept(struct ot_sampler *s, uint32_t token) {
+    if (s->p.repeat_last_n == 0 || token >= s->n_vocab) {
+        return;
+    }
+    s->recent[s->next_recent] = token;
+    s->next_recent = (s->next_recent + 1) % s->p.repeat_last_n;
+    s->n_recent += s->n_recent < s->p.repeat_last_n;
+}
+
+/* Each recent token once, whatever its count. */
+static void penalise(struct ot_sampler *s, float *logits) {
+    for (uint32_t i = 0; i < s->n_recent; i++) {
+        bool seen = false;
+        for (uint32_t j = 0; j < i && !seen; j++) {
+            seen = s->recent[j] == s->recent[i];
+        }
+        float *logit = &logits[s->recent[i]];
+        if (!seen) {
+            *logit = *logit > 0 ? *logit / s->p.repeat_penalty : *logit * s->p.repeat_penalty;
+        }
+    }
+}
+
+static uint32_t greedy(const float *logits, uint32_t n) {
+    uint32_t best = 0;
+    for (uint32_t i = 1; i < n; i++) {
+        best = logits[i] > logits[best] ? i : best;
+    }
+    return best;
+}
+
+static bool ranks_before(struct candidate a, struct candidate b) {
+    return a.logit > b.logit || (a.logit == b.logit && a.token < b.token);
+}
+
+static int compare(const void *a, const void *b) {
+    const struct candidate *x = a, *y = b;
+    return ranks_before(*x, *y) ? -1 : 1;
+}
+
+/* The k best in c[0..k), in no order: quickselect with a middle pivot. */
+static void select_best(struct candidate *c, uint32_t n, uint32_t k) {
+    uint32_t low = 0, high = n;
+    while (high - low > 1) {
+        struct candidate pivot = c[low + (high - low) / 2];
+        uint32_t i = low, j = high - 1;
+        for (;;) {
+            while (ranks_before(c[i], pivot)) {
+                i++;
+            }
+            while (ranks_before(pivot, c[j])) {
+                j--;
+            }
+            if (i >= j) {
+                break;
+            }
+            struct candidate swap = c[i];
+            c[i++] = c[j];
+            c[j--] = swap;
+        }
+        /* c[low..j] rank before or with the pivot, c[j+1..high) after or with it */
+        if (k <= j + 1) {
+            if (high == j + 1) {
+                break;
+            }
+            high = j + 1;
+        } else {
+            low = j + 1;
+        }
+    }
+}
+
+/* Cuts sorted candidates by top-p and min-p; returns how many stay, at least one. */
+static uint32_t cut(struct ot_sampler *s, uint32_t n) {
+    struct candidate *c = s->candidates;
+    if (s->p.top_p < 1.0f) {
+        double total = 0.0, sum = 0.0;
+        for (uint32_t i = 0; i < n; i++) {
+            total += exp((double)c[i].logit - c[0].logit);
+        }
+        uint32_t keep = 0;
+        while (keep < n && sum < s->p.top_p * total) {
+            sum += exp((double)c[keep++].logit - c[0].logit);
+        }
+        n = keep > 0 ? keep : 1;
+    }
+    if (s->p.min_p > 0.0f) {
+        float floor_logit = c[0].logit + logf(s->p.min_p);
+        while (n > 1 && c[n - 1].logit < floor_logit) {
+            n--;
+        }
+    }
+    return n;
+}
+
+static uint32_t draw(struct ot_sampler *s, uint32_t n) {
+    struct candidate *c = s->candidates;
+    double total = 0.0, t = s->p.temperature;
+    for (uint32_t i = 0; i < n; i++) {
+        total += exp(((double)c[i].logit - c[0].logit) / t);
+    }
+    double left = next_random(s) * total;
+    for (uint32_t i = 0; i + 1 < n; i++) {
+        left -= exp(((double)c[i].logit - c[0].logit) / t);
+        if (left < 0.0) {
+            return c[i].token;
+        }
+    }
+    return c[n - 1].token;
+}
+
+uint32_t ot_sampler_pick(struct ot_sampler *s, float *logits) {
+    if (s->p.repeat_penalty != 1.0f) {
+        penalise(s, logits);
+    }
+    uint32_t token;
+    if (s->p.temperature == 0.0f) {
+        token = greedy(logits, s->n_vocab);
+    } else {
+        for (uint32_t i = 0; i < s->n_vocab; i++) {
+            s->candidates[i] = (struct candidate){logits[i], i};
+        }
+        uint32_t n = s->n_vocab;
+        if (s->p.top_k != 0 && s->p.top_k < n) {
+            select_best(s->candidates, n, s->p.top_k);
+            n = s->p.top_k;
+        }
+        qsort(s->candidates, n, sizeof *s->candidates, compare);
+        token = draw(s, cut(s, n));
+    }
+    ot_sampler_accept(s, token);
+    return token;
+}
