@@ -278,8 +278,9 @@ void image_rename_tensor(struct image *image, const char *name, const char *new_
 }
 
 void image_repeat_tensor(struct image *image, const char *name) {
-    const struct image_tensor *t = the_tensor(image, name);
-    image_add_tensor(image, name, t->dtype, t->n_dims, t->dims, copy_bytes(&t->data));
+    /* A copy: adding moves the list that holds the original. */
+    const struct image_tensor t = *the_tensor(image, name);
+    image_add_tensor(image, name, t.dtype, t.n_dims, t.dims, copy_bytes(&t.data));
 }
 
 /* Makes the data as long as type and dimensions ask for. */
