@@ -187,6 +187,13 @@ OT_API int ot_chat_render(const struct ot_model *model, const char *format,
                           const struct ot_message *messages, size_t n_messages, char **text,
                           size_t *text_bytes, struct ot_error *err);
 
+/* The same as token ids, with BOS where the file says so. What stands in the messages is text, also
+ * where it reads like a special token: only the template's own marks become special tokens. *ids is
+ * allocated; free it with ot_free. Errors as ot_chat_render. */
+OT_API int ot_chat_tokenize(const struct ot_model *model, const char *format,
+                            const struct ot_message *messages, size_t n_messages, uint32_t **ids,
+                            size_t *n_ids, struct ot_error *err);
+
 /* ---- context ------------------------------------------------------------------------------ */
 
 struct ot_context;
@@ -355,6 +362,8 @@ OT_API const char *ot_cause_name(enum ot_cause cause);
 
 /* ---- measuring ---------------------------------------------------------------------------- */
 
+/* Memory that this process may use: the machine's, or the smallest cgroup limit if that is less. */
+OT_API uint64_t ot_memory_bytes(void);
 /* Plain streaming read of memory by the context's threads, in bytes a second: best of a few
  * passes over buffers of mib_per_thread MiB. */
 OT_API int ot_measure_bandwidth(struct ot_context *ctx, uint32_t mib_per_thread, double *out,

@@ -203,7 +203,9 @@ static int read_lines(struct table *t, const char *path, const char *data, uint6
 
 /* ---- SQLite ---- */
 
-static int too_long(void *steps) { return ++*(uint64_t *)steps > MAX_STEPS; }
+static int too_long(void *steps) {
+    return ++*(uint64_t *)steps > MAX_STEPS;
+}
 
 static uint64_t column_bytes(sqlite3_stmt *row, int column, bool *bad) {
     sqlite3_int64 value = sqlite3_column_int64(row, column);
@@ -220,8 +222,11 @@ static int add_row(struct table *t, sqlite3_stmt *row, const char *at, struct ot
     }
     sqlite3_int64 layer = sqlite3_column_int64(row, 4);
     bad |= layer < -1 || layer > INT32_MAX;
-    struct record r = {.tensor = texts[0], .boundary = texts[1], .cls = texts[2],
-                       .cause = texts[3], .layer = (int32_t)layer};
+    struct record r = {.tensor = texts[0],
+                       .boundary = texts[1],
+                       .cls = texts[2],
+                       .cause = texts[3],
+                       .layer = (int32_t)layer};
     r.moved_bytes = column_bytes(row, 5, &bad);
     r.needed_bytes = column_bytes(row, 6, &bad);
     r.rounding_bytes = column_bytes(row, 7, &bad);
@@ -252,8 +257,8 @@ static int read_rows(struct table *t, sqlite3 *db, const char *path, struct ot_e
         }
     }
     if (result == 0 && rc != SQLITE_DONE) {
-        result = error_set(err, OT_ERR_FORMAT, path, "not a ledger database: %s",
-                           sqlite3_errmsg(db));
+        result =
+            error_set(err, OT_ERR_FORMAT, path, "not a ledger database: %s", sqlite3_errmsg(db));
     }
     sqlite3_finalize(row);
     return result;
@@ -335,7 +340,8 @@ int ot_ledger_print(const char *path, const char *by, uint32_t top, FILE *out,
     if (t.by == BY_COUNT) {
         return error_set(err, OT_ERR_ARGUMENT, "by",
                          "unknown grouping \"%.40s\": expected boundary, class, tensor, cause or "
-                         "layer", by);
+                         "layer",
+                         by);
     }
     char *data = NULL;
     uint64_t bytes = 0;

@@ -25,12 +25,20 @@ json_t *report_json_text(const char *text) {
     return value;
 }
 
-static json_t *text(const char *value) { return report_json_text(value != NULL ? value : ""); }
-static json_t *count(uint64_t value) { return json_integer((json_int_t)value); }
-static json_t *real(double value) { return json_real(value); }
+static json_t *text(const char *value) {
+    return report_json_text(value != NULL ? value : "");
+}
+static json_t *count(uint64_t value) {
+    return json_integer((json_int_t)value);
+}
+static json_t *real(double value) {
+    return json_real(value);
+}
 
 /* A limit that is not there is null, not a huge number. */
-static json_t *limit(uint64_t value) { return value == UINT64_MAX ? json_null() : count(value); }
+static json_t *limit(uint64_t value) {
+    return value == UINT64_MAX ? json_null() : count(value);
+}
 
 /* Takes the value's reference; a NULL value (no memory) marks the object as failed. */
 static void put(json_t *object, const char *key, json_t *value, bool *failed) {

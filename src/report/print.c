@@ -75,8 +75,8 @@ static void print_movements(const struct report *r, FILE *out) {
                 snprintf(row.causes, sizeof row.causes, "-");
                 row.known = OT_COUNTED;
             }
-            print_row(out, ot_boundary_name((enum ot_boundary)b),
-                      ot_class_name((enum ot_class)c), &row);
+            print_row(out, ot_boundary_name((enum ot_boundary)b), ot_class_name((enum ot_class)c),
+                      &row);
         }
     }
 }
@@ -90,8 +90,8 @@ static void print_per_token(const struct report *r, FILE *out) {
     for (int b = 0; b < OT_BOUNDARY_COUNT; b++) {
         uint64_t moved = 0;
         for (uint32_t i = 0; i < r->n_movements; i++) {
-            moved += r->movements[i].boundary == (enum ot_boundary)b
-                         ? r->movements[i].moved_bytes : 0;
+            moved +=
+                r->movements[i].boundary == (enum ot_boundary)b ? r->movements[i].moved_bytes : 0;
         }
         if (moved == 0 && b != OT_DISK_RAM) {
             continue;

@@ -46,9 +46,9 @@ struct report {
     uint32_t n_movements;
     struct report_closure closures[REPORT_CLOSURES];
     uint32_t n_closures;
-    uint64_t found_bytes;      /* weight bytes that compute used and no disk read brought */
+    uint64_t found_bytes;       /* weight bytes that compute used and no disk read brought */
     uint64_t disk_weight_bytes; /* disk>ram of weights */
-    double stall_share;        /* time compute waited for the disk / time of all sweeps */
+    double stall_share;         /* time compute waited for the disk / time of all sweeps */
     char warnings[REPORT_WARNINGS][256];
     uint32_t n_warnings;
 };
@@ -58,8 +58,8 @@ int report_gather(struct ot_context *ctx, const struct ot_run *run, struct repor
                   struct ot_error *err);
 void report_deinit(struct report *report);
 
-/* The judgements, apart from the gathering so that tests can feed them: fills closures, found_bytes,
- * stall_share and warnings from the other fields. */
+/* The judgements, apart from the gathering so that tests can feed them: fills closures,
+ * found_bytes, stall_share and warnings from the other fields. */
 void report_judge(struct report *report);
 
 void report_print(const struct report *report, FILE *out);

@@ -1,0 +1,334 @@
+/* bench.c - `onetrip bench`: speed as llama-bench measures it, and how near the bus it is.
+ *
+ *   ppN   a prompt of N tokens, as one call        tgN   N tokens, one by one
+ *
+ * Each test runs once without being counted and then a number of times from the same state. GB/s is
+ * the bytes that the tokens needed (ram>cache) times tokens a second; its share is of the plain
+ * read bandwidth, measured by the same threads before and after the tests. */
+#include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/session.h"
+
+enum { MAX_TESTS = 256, BANDWIDTH_MIB = 128 };
+
+/* What is measured where the command line has no lists. */
+static const struct list_setting pp = {{512}, 1}, tg = {{128}, 1}, zero = {{0}, 1};
+
+struct measured {
+    struct ot_bench_result result;
+    uint32_t n_threads;
+    double seconds;                /* of all counted repetitions */
+    double phases[OT_PHASE_COUNT]; /* of seconds */
+};
+
+struct bench {
+    struct session session;
+    const struct settings *set;
+    struct measured tests[MAX_TESTS];
+    size_t n_tests;
+    double bandwidth_before, bandwidth_after;
+    struct ot_input *inputs; /* owned [most tokens of a test] */
+    float *logits;           /* owned [n_vocab] */
+    uint64_t state;          /* of the generator of tokens */
+};
+
+static const struct list_setting *list_or(const struct list_setting *given,
+                                          const struct list_setting *fallback) {
+    return given->n != 0 ? given : fallback;
+}
+
+/* Tokens that are not all the same, and the same in every run. */
+static uint32_t next_token(struct bench *b) {
+    b->state = b->state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)((b->state >> 33) % b->session.info.n_vocab);
+}
+
+static int decode(struct bench *b, uint32_t n, bool want_logits) {
+    struct ot_error err;
+    for (uint32_t i = 0; i < n; i++) {
+        b->inputs[i] =
+            (struct ot_input){.token = next_token(b), .want_logits = want_logits && i + 1 == n};
+    }
+    if (ot_decode(b->session.ctx, b->inputs, n, b->logits, &err) != 0) {
+        return complain_error(&err);
+    }
+    return 0;
+}
+
+static int run_tokens(struct bench *b, bool prompt, uint32_t n) {
+    if (prompt) {
+        return decode(b, n, true);
+    }
+    int rc = 0;
+    for (uint32_t i = 0; i < n && rc == 0; i++) {
+        rc = decode(b, 1, true);
+    }
+    return rc;
+}
+
+static uint64_t needed_now(const struct bench *b) {
+    uint64_t moved, needed;
+    ot_ledger_total(b->session.ctx, OT_RAM_CACHE, OT_CLASS_COUNT, &moved, &needed);
+    return needed;
+}
+
+static void sum_up(struct measured *m, const double *rates, uint32_t n_rates, uint64_t needed,
+                   uint64_t n_tokens) {
+    double sum = 0.0, squares = 0.0;
+    for (uint32_t i = 0; i < n_rates; i++) {
+        sum += rates[i];
+    }
+    double mean = sum / n_rates;
+    for (uint32_t i = 0; i < n_rates; i++) {
+        squares += (rates[i] - mean) * (rates[i] - mean);
+    }
+    m->result.tokens_per_s = mean;
+    m->result.stddev = n_rates > 1 ? sqrt(squares / (n_rates - 1)) : 0.0;
+    m->result.needed_bytes_per_token = (double)needed / (double)n_tokens;
+}
+
+static int run_test(struct bench *b, bool prompt, uint32_t n, uint32_t depth) {
+    struct session *s = &b->session;
+    uint32_t repetitions = (uint32_t)b->set->repetitions;
+    struct measured *m = &b->tests[b->n_tests];
+    *m = (struct measured){.n_threads = s->context.n_threads};
+    int length =
+        snprintf(m->result.test, sizeof m->result.test, "%s%" PRIu32, prompt ? "pp" : "tg", n);
+    if (depth != 0) {
+        snprintf(m->result.test + length, sizeof m->result.test - (size_t)length, "@d%" PRIu32,
+                 depth);
+    }
+    double *rates = calloc(repetitions, sizeof *rates);
+    if (rates == NULL) {
+        return complain_memory();
+    }
+    ot_seq_truncate(s->ctx, 0, 0);
+    int rc = depth != 0 ? decode(b, depth, false) : 0;
+    if (rc == 0) {
+        rc = run_tokens(b, prompt, prompt ? n : n < 8 ? n : 8);
+    }
+    struct ot_context_info before, after;
+    ot_context_get_info(s->ctx, &before);
+    uint64_t needed = needed_now(b);
+    for (uint32_t i = 0; i < repetitions && rc == 0; i++) {
+        ot_seq_truncate(s->ctx, 0, depth);
+        double start = now_s();
+        rc = run_tokens(b, prompt, n);
+        double took = now_s() - start;
+        m->seconds += took;
+        rates[i] = n / took;
+    }
+    if (rc == 0) {
+        ot_context_get_info(s->ctx, &after);
+        for (int p = 0; p < OT_PHASE_COUNT; p++) {
+            m->phases[p] = after.compute_s[p] - before.compute_s[p];
+        }
+        sum_up(m, rates, repetitions, needed_now(b) - needed, (uint64_t)n * repetitions);
+        b->n_tests++;
+    }
+    free(rates);
+    return rc;
+}
+
+/* Measuring takes buffers of its own, which a budget that was asked for has no room for. */
+static int measure_bandwidth(struct bench *b, double *out) {
+    struct ot_error err;
+    *out = 0.0;
+    if (b->set->ram.bytes != 0) {
+        return 0;
+    }
+    if (ot_measure_bandwidth(b->session.ctx, BANDWIDTH_MIB, out, &err) != 0) {
+        return complain_error(&err);
+    }
+    return 0;
+}
+
+/* ---- printing ---- */
+
+static void print_heading(const struct bench *b) {
+    const struct ot_model_info *m = &b->session.info;
+    char bytes[24];
+    printf("%s %s, %s; %s; kernels %s\n", m->architecture, m->quantisation,
+           human_bytes(bytes, (double)m->weight_bytes), b->session.context.residency, ot_kernels());
+    printf("%-14s %7s %10s %9s %9s %9s   %s\n", "test", "threads", "tokens/s", "+-", "GB/s",
+           "of bus", "time: weights attention other waiting");
+}
+
+static void print_test(const struct bench *b, const struct measured *m) {
+    double rate = m->result.needed_bytes_per_token * m->result.tokens_per_s;
+    char share[16] = "-";
+    bool decode_test = m->result.test[0] == 't';
+    if (b->bandwidth_before > 0.0 && decode_test) {
+        snprintf(share, sizeof share, "%.1f %%", 100.0 * rate / b->bandwidth_before);
+    }
+    printf("%-14s %7" PRIu32 " %10.2f %9.2f %9.2f %9s        ", m->result.test, m->n_threads,
+           m->result.tokens_per_s, m->result.stddev, rate * 1e-9, share);
+    for (int p = 0; p < OT_PHASE_COUNT; p++) {
+        printf(" %5.1f %%", m->seconds > 0.0 ? 100.0 * m->phases[p] / m->seconds : 0.0);
+    }
+    printf("\n");
+    fflush(stdout);
+}
+
+static int print_json(const struct bench *b) {
+    json_t *results = json_array();
+    for (size_t i = 0; i < b->n_tests; i++) {
+        const struct measured *m = &b->tests[i];
+        double rate = m->result.needed_bytes_per_token * m->result.tokens_per_s;
+        json_array_append_new(
+            results,
+            json_pack("{s:s, s:i, s:f, s:f, s:f, s:f, s:{s:f, s:f, s:f, s:f}}", "test",
+                      m->result.test, "threads", (int)m->n_threads, "tokens_per_s",
+                      m->result.tokens_per_s, "stddev", m->result.stddev, "needed_bytes_per_token",
+                      m->result.needed_bytes_per_token, "bytes_per_s", rate, "seconds", "weights",
+                      m->phases[OT_PHASE_WEIGHTS], "attention", m->phases[OT_PHASE_ATTENTION],
+                      "other", m->phases[OT_PHASE_OTHER], "waiting", m->phases[OT_PHASE_WAIT]));
+    }
+    json_t *root =
+        json_pack("{s:o, s:f, s:f, s:s}", "results", results, "bandwidth_before_bytes_per_s",
+                  b->bandwidth_before, "bandwidth_after_bytes_per_s", b->bandwidth_after, "kernels",
+                  ot_kernels());
+    char *dump = root != NULL ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(12)) : NULL;
+    json_decref(root);
+    if (dump == NULL) {
+        return complain_memory();
+    }
+    printf("%s\n", dump);
+    free(dump);
+    return 0;
+}
+
+/* ---- the whole ---- */
+
+static int run_list(struct bench *b, bool prompt, const struct list_setting *lengths,
+                    uint32_t depth) {
+    for (uint32_t i = 0; i < lengths->n; i++) {
+        if (lengths->items[i] == 0) {
+            continue;
+        }
+        if (b->n_tests == MAX_TESTS) {
+            complain("bench: more than %d tests", (int)MAX_TESTS);
+            return EXIT_USAGE;
+        }
+        int rc = run_test(b, prompt, lengths->items[i], depth);
+        if (rc != 0) {
+            return rc;
+        }
+        if (!b->set->json) {
+            print_test(b, &b->tests[b->n_tests - 1]);
+        }
+    }
+    return 0;
+}
+
+static uint64_t longest(const struct list_setting *list) {
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < list->n; i++) {
+        most = list->items[i] > most ? list->items[i] : most;
+    }
+    return most;
+}
+
+static int measure_disk(struct bench *b) {
+    struct ot_error err;
+    double rate;
+    uint64_t bytes;
+    char a[24], c[24];
+    if (ot_measure_disk(b->session.ctx, &rate, &bytes, &err) != 0) {
+        return complain_error(&err);
+    }
+    if (b->set->json) {
+        printf("{\"disk_bytes\": %" PRIu64 ", \"disk_bytes_per_s\": %.0f}\n", bytes, rate);
+    } else {
+        printf("disk: %s of one sweep at %s/s (%s)\n", human_bytes(a, (double)bytes),
+               human_bytes(c, rate), b->session.context.io);
+    }
+    return 0;
+}
+
+static int run_tests(struct bench *b, bool last) {
+    const struct list_setting *prompts = list_or(&b->set->prompts, &pp);
+    const struct list_setting *generates = list_or(&b->set->generates, &tg);
+    const struct list_setting *depths = list_or(&b->set->depths, &zero);
+    int rc = measure_bandwidth(b, &b->bandwidth_before);
+    if (rc == 0 && !b->set->json) {
+        print_heading(b);
+    }
+    for (uint32_t i = 0; i < depths->n && rc == 0; i++) {
+        rc = run_list(b, true, prompts, depths->items[i]);
+        if (rc == 0) {
+            rc = run_list(b, false, generates, depths->items[i]);
+        }
+    }
+    if (rc == 0) {
+        rc = measure_bandwidth(b, &b->bandwidth_after);
+    }
+    if (rc == 0 && !b->set->json && b->bandwidth_before > 0.0) {
+        printf("read bandwidth: %.2f GB/s before, %.2f GB/s after\n", b->bandwidth_before * 1e-9,
+               b->bandwidth_after * 1e-9);
+    }
+    if (rc == 0 && last) {
+        struct ot_bench_result results[MAX_TESTS];
+        for (size_t i = 0; i < b->n_tests; i++) {
+            results[i] = b->tests[i].result;
+        }
+        struct ot_run run = {.results = results,
+                             .n_results = b->n_tests,
+                             .bandwidth_bytes_per_s = b->bandwidth_before};
+        rc = session_report(&b->session, &run, false);
+        if (rc == 0 && b->set->json) {
+            rc = print_json(b);
+        }
+    }
+    return rc;
+}
+
+static int run_threads(struct bench *b, uint32_t n_threads, bool last) {
+    uint64_t most = longest(list_or(&b->set->prompts, &pp));
+    uint64_t generated = longest(list_or(&b->set->generates, &tg));
+    uint64_t depth = longest(&b->set->depths);
+    uint64_t n_ctx = (most > generated ? most : generated) + depth;
+    if (n_ctx == 0 || n_ctx > INT32_MAX) {
+        complain("bench: nothing to measure, or a context of %" PRIu64 " tokens", n_ctx);
+        return EXIT_USAGE;
+    }
+    int rc = session_open_context(&b->session, (uint32_t)n_ctx, n_threads);
+    if (rc != 0) {
+        return rc;
+    }
+    most = most > depth ? most : depth;
+    b->inputs = calloc(most + 1, sizeof *b->inputs);
+    b->logits = malloc((uint64_t)b->session.info.n_vocab * sizeof *b->logits);
+    if (b->inputs == NULL || b->logits == NULL) {
+        rc = complain_memory();
+    } else {
+        rc = b->set->disk ? measure_disk(b) : run_tests(b, last);
+    }
+    free(b->inputs);
+    free(b->logits);
+    ot_context_close(b->session.ctx);
+    b->session.ctx = NULL;
+    return rc;
+}
+
+int command_bench(const struct settings *set) {
+    const struct list_setting *threads = list_or(&set->threads, &zero);
+    struct bench *b = calloc(1, sizeof *b);
+    if (b == NULL) {
+        return complain_memory();
+    }
+    b->set = set;
+    b->state = 1;
+    stop_watch();
+    int rc = session_open_model(&b->session, set, false);
+    for (uint32_t i = 0; i < threads->n && rc == 0; i++) {
+        rc = run_threads(b, threads->items[i], i + 1 == threads->n);
+    }
+    session_close(&b->session);
+    free(b);
+    return rc;
+}

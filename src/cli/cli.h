@@ -1,0 +1,104 @@
+/* cli.h - what the commands of the program share: settings, exit codes, messages.
+ *
+ * The program is a face of the library: it includes onetrip.h and nothing else of it. */
+#ifndef CLI_CLI_H
+#define CLI_CLI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "onetrip.h"
+
+/* Exit codes, as the man page has them. */
+enum {
+    EXIT_OK = 0,
+    EXIT_FAILED = 1,        /* a file, the model, the machine: the message says what */
+    EXIT_USAGE = 2,         /* the command line */
+    EXIT_INTERRUPTED = 130, /* Ctrl-C */
+    EXIT_PIPE = 141,        /* whoever read the output has gone */
+};
+
+enum { MAX_STOPS = 16, MAX_LIST = 16 };
+
+struct size_setting {
+    const char *text; /* as typed; NULL: not given */
+    uint64_t bytes;   /* 0: auto */
+};
+
+struct list_setting {
+    uint32_t items[MAX_LIST];
+    uint32_t n; /* 0: not given */
+};
+
+/* Every option of every command, at its default until the command line says otherwise. All strings
+ * are borrowed from the command line. */
+struct settings {
+    const char *operand; /* MODEL, FILE or TRACE */
+    bool help, quiet, json;
+    /* text in */
+    const char *prompt, *file, *system, *chat, *ids;
+    bool raw, no_bos, no_special, decode;
+    /* how long, and which token */
+    int64_t n_predict, seed, top_k, repeat_last_n;
+    double temperature, top_p, min_p, repeat_penalty;
+    bool ignore_eos;
+    const char *stops[MAX_STOPS];
+    uint32_t n_stops;
+    /* the context */
+    int64_t n_ctx, n_threads, n_batch;
+    struct size_setting ram;
+    int64_t residency, io; /* enum ot_residency, enum ot_io */
+    /* files out */
+    const char *report, *ledger, *trace, *logits;
+    /* inspect, ledger, simulate */
+    bool tensors;
+    const char *by, *policy;
+    int64_t top;
+    struct size_setting budget;
+    /* bench */
+    struct list_setting prompts, generates, depths, threads;
+    int64_t repetitions;
+    bool disk;
+};
+
+struct command {
+    const char *name;
+    uint32_t mask;       /* its bit in the option table */
+    const char *operand; /* "MODEL", or NULL: takes none */
+    const char *summary; /* one line */
+    const char *about;   /* a paragraph for --help */
+    int (*run)(const struct settings *settings);
+};
+
+enum {
+    FOR_RUN = 1,
+    FOR_EVAL = 2,
+    FOR_TOKENIZE = 4,
+    FOR_INSPECT = 8,
+    FOR_BENCH = 16,
+    FOR_LEDGER = 32,
+    FOR_SIMULATE = 64,
+    FOR_ALL = 127,
+};
+
+int command_run(const struct settings *settings);
+int command_eval(const struct settings *settings);
+int command_tokenize(const struct settings *settings);
+int command_inspect(const struct settings *settings);
+int command_bench(const struct settings *settings);
+int command_ledger(const struct settings *settings);
+int command_simulate(const struct settings *settings);
+
+/* "onetrip: " and one line on standard error. */
+void complain(const char *fmt, ...) OT_PRINTF(1, 2);
+/* The same for a fault of the library; returns the exit code for it. */
+int complain_error(const struct ot_error *err);
+int complain_memory(void);
+
+/* "98.4 MB"; returns buf. */
+const char *human_bytes(char buf[24], double bytes);
+/* Seconds of a clock that only goes forward. */
+double now_s(void);
+
+#endif

@@ -1,0 +1,53 @@
+/* common.c - messages and numbers for people. */
+#include <stdarg.h>
+#include <string.h>
+#include <time.h>
+
+#include "cli/cli.h"
+
+void complain(const char *fmt, ...) {
+    char line[1200];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(line, sizeof line, fmt, args);
+    va_end(args);
+    for (char *c = line; *c != '\0'; c++) {
+        if ((unsigned char)*c < 0x20 || *c == 0x7f) {
+            *c = '?'; /* names come from command lines and files: one line stays one line */
+        }
+    }
+    fflush(stdout);
+    fprintf(stderr, "onetrip: %s\n", line);
+}
+
+int complain_error(const struct ot_error *err) {
+    char text[sizeof err->at + sizeof err->message + 4];
+    if (err->code == OT_ERR_INTERRUPTED) {
+        return EXIT_INTERRUPTED;
+    }
+    complain("%s", ot_error_text(err, text, sizeof text));
+    return EXIT_FAILED;
+}
+
+int complain_memory(void) {
+    complain("no memory");
+    return EXIT_FAILED;
+}
+
+const char *human_bytes(char buf[24], double bytes) {
+    static const char *const units[] = {"B", "KB", "MB", "GB", "TB", "PB"};
+    size_t u = 0;
+    while (bytes >= 999.5 && u + 1 < sizeof units / sizeof *units) {
+        bytes /= 1000.0;
+        u++;
+    }
+    int decimals = u == 0 || bytes >= 99.95 ? 0 : bytes < 9.995 ? 2 : 1;
+    snprintf(buf, 24, "%.*f %s", decimals, bytes, units[u]);
+    return buf;
+}
+
+double now_s(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}

@@ -1,0 +1,183 @@
+/* input.c - texts and token ids from the command line, files and standard input. */
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli/session.h"
+
+enum { MAX_INPUT_MIB = 1024 };
+
+static int read_all(int fd, const char *name, char **text, size_t *bytes) {
+    size_t used = 0, capacity = 1 << 16;
+    char *data = malloc(capacity);
+    while (data != NULL) {
+        ssize_t n = read(fd, data + used, capacity - used - 1);
+        if (n < 0 && errno == EINTR && stop_flag == 0) {
+            continue;
+        }
+        if (n < 0) {
+            int number = errno;
+            free(data);
+            if (stop_flag != 0) {
+                return EXIT_INTERRUPTED;
+            }
+            complain("%s: %s", name, strerror(number));
+            return EXIT_FAILED;
+        }
+        if (n == 0) {
+            data[used] = '\0';
+            *text = data;
+            *bytes = used;
+            return 0;
+        }
+        used += (size_t)n;
+        if (used > (size_t)MAX_INPUT_MIB << 20) {
+            free(data);
+            complain("%s: longer than %d MiB", name, (int)MAX_INPUT_MIB);
+            return EXIT_FAILED;
+        }
+        if (capacity - used < 2) {
+            capacity *= 2;
+            char *moved = realloc(data, capacity);
+            if (moved == NULL) {
+                free(data);
+            }
+            data = moved;
+        }
+    }
+    return complain_memory();
+}
+
+int input_read(const char *prompt, const char *file, char **text, size_t *bytes) {
+    if (prompt != NULL && file != NULL) {
+        complain("-p and -f were given: one of them");
+        return EXIT_USAGE;
+    }
+    if (prompt != NULL) {
+        *bytes = strlen(prompt);
+        *text = strdup(prompt);
+        return *text != NULL ? 0 : complain_memory();
+    }
+    if (file == NULL || strcmp(file, "-") == 0) {
+        return read_all(STDIN_FILENO, "standard input", text, bytes);
+    }
+    int fd = open(file, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        complain("%s: %s", file, strerror(errno));
+        return EXIT_FAILED;
+    }
+    struct stat st;
+    int rc;
+    if (fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)) {
+        complain("%s: is a directory, expected a file", file);
+        rc = EXIT_FAILED;
+    } else {
+        rc = read_all(fd, file, text, bytes);
+    }
+    close(fd);
+    return rc;
+}
+
+static int bad_id(const char *name, size_t position, const char *found, uint32_t n_vocab) {
+    complain("%s: entry %zu is %.40s, expected a token id from 0 to %u", name, position, found,
+             n_vocab - 1);
+    return EXIT_FAILED;
+}
+
+static int ids_of_json(const char *name, const json_t *array, uint32_t n_vocab, uint32_t *ids) {
+    for (size_t i = 0; i < json_array_size(array); i++) {
+        const json_t *item = json_array_get(array, i);
+        json_int_t value = json_integer_value(item);
+        if (!json_is_integer(item) || value < 0 || value >= (json_int_t)n_vocab) {
+            char found[32] = "not a whole number";
+            if (json_is_integer(item)) {
+                snprintf(found, sizeof found, "%lld", (long long)value);
+            }
+            return bad_id(name, i, found, n_vocab);
+        }
+        ids[i] = (uint32_t)value;
+    }
+    return 0;
+}
+
+static int parse_json_ids(const char *name, const char *text, size_t bytes, uint32_t n_vocab,
+                          uint32_t **out, size_t *n_out) {
+    json_error_t fault;
+    json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &fault);
+    if (root == NULL) {
+        complain("%s: line %d: %s", name, fault.line, fault.text);
+        return EXIT_FAILED;
+    }
+    int rc = EXIT_FAILED;
+    uint32_t *ids = NULL;
+    if (!json_is_array(root)) {
+        complain("%s: not a JSON array of token ids", name);
+    } else if ((ids = calloc(json_array_size(root) + 1, sizeof *ids)) == NULL) {
+        rc = complain_memory();
+    } else {
+        rc = ids_of_json(name, root, n_vocab, ids);
+    }
+    if (rc == 0) {
+        *out = ids;
+        *n_out = json_array_size(root);
+    } else {
+        free(ids);
+    }
+    json_decref(root);
+    return rc;
+}
+
+static bool is_space(char c) {
+    return c == ',' || isspace((unsigned char)c);
+}
+
+static int parse_word_ids(const char *name, const char *text, size_t bytes, uint32_t n_vocab,
+                          uint32_t **out, size_t *n_out) {
+    uint32_t *ids = calloc(bytes / 2 + 2, sizeof *ids);
+    if (ids == NULL) {
+        return complain_memory();
+    }
+    size_t n = 0;
+    for (size_t i = 0; i < bytes;) {
+        if (is_space(text[i])) {
+            i++;
+            continue;
+        }
+        size_t start = i;
+        uint64_t value = 0;
+        for (; i < bytes && isdigit((unsigned char)text[i]) && value < n_vocab; i++) {
+            value = 10 * value + (uint64_t)(text[i] - '0');
+        }
+        if (i == start || value >= n_vocab || (i < bytes && !is_space(text[i]))) {
+            char found[48];
+            size_t length = 0;
+            while (start + length < bytes && length < 40 && !is_space(text[start + length])) {
+                length++;
+            }
+            snprintf(found, sizeof found, "\"%.*s\"", (int)length, text + start);
+            free(ids);
+            return bad_id(name, n, found, n_vocab);
+        }
+        ids[n++] = (uint32_t)value;
+    }
+    *out = ids;
+    *n_out = n;
+    return 0;
+}
+
+int input_ids(const char *name, const char *text, size_t bytes, uint32_t n_vocab, bool words,
+              uint32_t **ids, size_t *n_ids) {
+    size_t first = 0;
+    while (first < bytes && isspace((unsigned char)text[first])) {
+        first++;
+    }
+    if (words && (first == bytes || text[first] != '[')) {
+        return parse_word_ids(name, text, bytes, n_vocab, ids, n_ids);
+    }
+    return parse_json_ids(name, text, bytes, n_vocab, ids, n_ids);
+}

@@ -1,0 +1,242 @@
+/* inspect.c - `onetrip inspect`: what a model file holds, and what one token needs of it. */
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/session.h"
+
+/* Bytes of the tensors of one type. */
+struct type_sum {
+    uint32_t n_tensors;
+    uint64_t bytes, bytes_per_token;
+};
+
+static uint64_t sum_types(const struct session *s, struct type_sum sums[OT_DTYPE_MAX]) {
+    uint64_t per_token = 0;
+    memset(sums, 0, OT_DTYPE_MAX * sizeof *sums);
+    for (uint32_t i = 0; i < s->info.n_tensors; i++) {
+        struct ot_tensor_info t;
+        ot_model_get_tensor(s->model, i, &t);
+        per_token += t.bytes_per_token;
+        if (t.dtype < OT_DTYPE_MAX) {
+            sums[t.dtype].n_tensors++;
+            sums[t.dtype].bytes += t.bytes;
+            sums[t.dtype].bytes_per_token += t.bytes_per_token;
+        }
+    }
+    return per_token;
+}
+
+/* ---- text ---- */
+
+static void print_model(const struct session *s, uint64_t per_token) {
+    const struct ot_model_info *m = &s->info;
+    char a[24], b[24];
+    printf("%-16s %s\n", "file", m->path);
+    printf("%-16s %s\n", "name", m->name[0] != '\0' ? m->name : "-");
+    printf("%-16s %s, mostly %s\n", "architecture", m->architecture, m->quantisation);
+    printf("%-16s %s in %" PRIu32 " file%s; weights %s in %" PRIu32 " tensors\n", "size",
+           human_bytes(a, (double)m->file_bytes), m->n_files, m->n_files == 1 ? "" : "s",
+           human_bytes(b, (double)m->weight_bytes), m->n_tensors);
+    printf("%-16s %.1f million (%.2f bits each)\n", "parameters", (double)m->n_params * 1e-6,
+           m->n_params != 0 ? 8.0 * (double)m->weight_bytes / (double)m->n_params : 0.0);
+    printf("%-16s %" PRIu32 " layers, width %" PRIu32 ", feed-forward %" PRIu32 "\n", "shape",
+           m->n_layers, m->n_embd, m->n_ff);
+    printf("%-16s %" PRIu32 " heads of %" PRIu32 ", %" PRIu32 " for keys and values\n", "attention",
+           m->n_heads, m->head_dim, m->n_kv_heads);
+    if (m->n_experts != 0) {
+        printf("%-16s %" PRIu32 ", %" PRIu32 " used for a token\n", "experts", m->n_experts,
+               m->n_experts_used);
+    }
+    printf("%-16s %" PRIu32 " tokens; made for a context of %" PRIu32 "\n", "vocabulary",
+           m->n_vocab, m->n_ctx_train);
+    printf("%-16s %s\n", "chat format", m->chat_format[0] != '\0' ? m->chat_format : "none known");
+    printf("%-16s %s of weights, %.1f %% of the file; and %s of KV for each token before it\n",
+           "one token needs", human_bytes(a, (double)per_token),
+           m->file_bytes != 0 ? 100.0 * (double)per_token / (double)m->file_bytes : 0.0,
+           human_bytes(b, (double)m->kv_bytes_per_token));
+}
+
+static void print_types(const struct type_sum sums[OT_DTYPE_MAX]) {
+    printf("\n%-10s %8s %12s %14s\n", "type", "tensors", "bytes", "bytes a token");
+    for (uint32_t t = 0; t < OT_DTYPE_MAX; t++) {
+        if (sums[t].n_tensors != 0) {
+            char a[24], b[24];
+            printf("%-10s %8" PRIu32 " %12s %14s\n", ot_dtype_name(t), sums[t].n_tensors,
+                   human_bytes(a, (double)sums[t].bytes),
+                   human_bytes(b, (double)sums[t].bytes_per_token));
+        }
+    }
+}
+
+/* Where a token's bytes are: by what the schedule uses the tensors for. */
+static void print_roles(const struct session *s) {
+    enum { MAX_ROLES = 64 };
+    struct {
+        const char *role;
+        uint32_t n;
+        uint64_t bytes;
+    } roles[MAX_ROLES];
+    size_t n_roles = 0;
+    for (uint32_t i = 0; i < s->info.n_tensors; i++) {
+        struct ot_tensor_info t;
+        ot_model_get_tensor(s->model, i, &t);
+        size_t r = 0;
+        while (r < n_roles && strcmp(roles[r].role, t.role) != 0) {
+            r++;
+        }
+        if (r == n_roles) {
+            if (n_roles == MAX_ROLES) {
+                continue;
+            }
+            roles[n_roles].role = t.role;
+            roles[n_roles].n = 0;
+            roles[n_roles++].bytes = 0;
+        }
+        roles[r].n++;
+        roles[r].bytes += t.bytes_per_token;
+    }
+    printf("\n%-24s %8s %14s\n", "role", "tensors", "bytes a token");
+    for (size_t r = 0; r < n_roles; r++) {
+        char a[24];
+        printf("%-24s %8" PRIu32 " %14s\n", roles[r].role[0] != '\0' ? roles[r].role : "(unused)",
+               roles[r].n, human_bytes(a, (double)roles[r].bytes));
+    }
+}
+
+static void print_safe(const char *text, int width) {
+    int n = 0;
+    for (; *text != '\0'; text++, n++) {
+        putchar((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text);
+    }
+    printf("%*s", n < width ? width - n : 0, "");
+}
+
+static void print_tensors(const struct session *s) {
+    printf("\n%-32s %-8s %-22s %12s %14s  %s\n", "tensor", "type", "shape", "bytes",
+           "bytes a token", "role");
+    for (uint32_t i = 0; i < s->info.n_tensors; i++) {
+        struct ot_tensor_info t;
+        char shape[96] = "", a[24], b[24];
+        ot_model_get_tensor(s->model, i, &t);
+        for (uint32_t d = t.n_dims; d-- > 0;) {
+            size_t used = strlen(shape);
+            snprintf(shape + used, sizeof shape - used, "%s%" PRIu64, used != 0 ? " x " : "",
+                     t.dims[d]);
+        }
+        print_safe(t.name, 32);
+        printf(" %-8s %-22s %12s %14s  %s\n", ot_dtype_name(t.dtype), shape,
+               human_bytes(a, (double)t.bytes), human_bytes(b, (double)t.bytes_per_token), t.role);
+    }
+}
+
+/* ---- JSON ---- */
+
+static json_t *text_value(const char *text) {
+    json_t *value = json_string(text);
+    return value != NULL ? value : json_string("(not UTF-8)");
+}
+
+static json_t *number(uint64_t value) {
+    return json_integer((json_int_t)value);
+}
+
+static json_t *tensor_json(const struct ot_tensor_info *t) {
+    json_t *shape = json_array();
+    for (uint32_t d = t->n_dims; d-- > 0;) {
+        json_array_append_new(shape, number(t->dims[d]));
+    }
+    return json_pack("{s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:s}", "name", text_value(t->name),
+                     "type", ot_dtype_name(t->dtype), "shape", shape, "bytes", number(t->bytes),
+                     "bytes_per_token", number(t->bytes_per_token), "file", number(t->file),
+                     "offset", number(t->offset), "role", t->role);
+}
+
+static json_t *model_json(const struct session *s, uint64_t per_token,
+                          const struct type_sum sums[OT_DTYPE_MAX]) {
+    const struct ot_model_info *m = &s->info;
+    json_t *root = json_pack("{s:o, s:o, s:o, s:s, s:s}", "path", text_value(m->path), "name",
+                             text_value(m->name), "architecture", text_value(m->architecture),
+                             "quantisation", m->quantisation, "chat_format", m->chat_format);
+    const struct {
+        const char *key;
+        uint64_t value;
+    } numbers[] = {
+        {"files", m->n_files},
+        {"file_bytes", m->file_bytes},
+        {"weight_bytes", m->weight_bytes},
+        {"parameters", m->n_params},
+        {"bytes_per_token", per_token},
+        {"sweep_bytes", m->sweep_bytes},
+        {"kv_bytes_per_token", m->kv_bytes_per_token},
+        {"n_tensors", m->n_tensors},
+        {"n_vocab", m->n_vocab},
+        {"n_layers", m->n_layers},
+        {"n_ctx_train", m->n_ctx_train},
+        {"n_embd", m->n_embd},
+        {"n_ff", m->n_ff},
+        {"n_heads", m->n_heads},
+        {"n_kv_heads", m->n_kv_heads},
+        {"head_dim", m->head_dim},
+        {"n_experts", m->n_experts},
+        {"n_experts_used", m->n_experts_used},
+    };
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        json_object_set_new(root, numbers[i].key, number(numbers[i].value));
+    }
+    json_t *types = json_array();
+    for (uint32_t t = 0; t < OT_DTYPE_MAX; t++) {
+        if (sums[t].n_tensors != 0) {
+            json_array_append_new(types, json_pack("{s:s, s:o, s:o, s:o}", "type", ot_dtype_name(t),
+                                                   "tensors", number(sums[t].n_tensors), "bytes",
+                                                   number(sums[t].bytes), "bytes_per_token",
+                                                   number(sums[t].bytes_per_token)));
+        }
+    }
+    json_object_set_new(root, "types", types);
+    return root;
+}
+
+static int print_json(const struct session *s, uint64_t per_token,
+                      const struct type_sum sums[OT_DTYPE_MAX]) {
+    json_t *root = model_json(s, per_token, sums);
+    if (s->settings->tensors) {
+        json_t *tensors = json_array();
+        for (uint32_t i = 0; i < s->info.n_tensors; i++) {
+            struct ot_tensor_info t;
+            ot_model_get_tensor(s->model, i, &t);
+            json_array_append_new(tensors, tensor_json(&t));
+        }
+        json_object_set_new(root, "tensors", tensors);
+    }
+    char *dump = root != NULL ? json_dumps(root, JSON_INDENT(1)) : NULL;
+    json_decref(root);
+    if (dump == NULL) {
+        return complain_memory();
+    }
+    printf("%s\n", dump);
+    free(dump);
+    return 0;
+}
+
+int command_inspect(const struct settings *set) {
+    struct session s;
+    struct type_sum sums[OT_DTYPE_MAX];
+    int rc = session_open_model(&s, set, false);
+    if (rc == 0) {
+        uint64_t per_token = sum_types(&s, sums);
+        if (set->json) {
+            rc = print_json(&s, per_token, sums);
+        } else {
+            print_model(&s, per_token);
+            print_types(sums);
+            print_roles(&s);
+            if (set->tensors) {
+                print_tensors(&s);
+            }
+        }
+    }
+    session_close(&s);
+    return rc;
+}

@@ -1,0 +1,12 @@
+/* ledger.c - `onetrip ledger`: the records of an earlier run as a table. */
+#include "cli/cli.h"
+
+int command_ledger(const struct settings *set) {
+    struct ot_error err;
+    int rc = ot_ledger_print(set->operand, set->by, (uint32_t)set->top, stdout, &err);
+    if (rc == 0) {
+        return EXIT_OK;
+    }
+    complain_error(&err);
+    return rc == OT_ERR_ARGUMENT ? EXIT_USAGE : EXIT_FAILED;
+}

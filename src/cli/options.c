@@ -1,0 +1,481 @@
+/* options.c - one table of options, and the parser that reads it.
+ *
+ * A row says how the option is written, what it takes, which values are allowed, where the value
+ * goes and which commands know it. A flag that means one thing in one command and another in
+ * another has two rows with disjoint masks. */
+#include "cli/options.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum kind { FLAG, TEXT, TEXTS, WHOLE, REAL, SIZE, CHOICE, LIST };
+
+struct option {
+    char letter;       /* 0: none */
+    const char *name;  /* "--temp" */
+    const char *value; /* "N"; NULL for a flag */
+    enum kind kind;
+    double min, max;
+    size_t offset;       /* in struct settings */
+    const char *choices; /* "auto|cache": the position is the value */
+    uint32_t mask;
+    const char *help;
+};
+
+#define AT(field) offsetof(struct settings, field)
+enum { RUNS = FOR_RUN | FOR_EVAL | FOR_BENCH };
+static const double most_count = 2147483647.0;
+
+/* The order is that of --help. */
+static const struct option options[] = {
+    {'p', "--prompt", "TEXT", TEXT, 0, 0, AT(prompt), 0, FOR_RUN | FOR_EVAL | FOR_TOKENIZE,
+     "the text; without it and without -f, standard input is read"},
+    {'f', "--file", "FILE", TEXT, 0, 0, AT(file), 0, FOR_RUN | FOR_EVAL | FOR_TOKENIZE,
+     "read the text from FILE (- for standard input)"},
+    {0, "--ids", "FILE", TEXT, 0, 0, AT(ids), 0, FOR_EVAL,
+     "evaluate token ids from FILE, a JSON array, as they are"},
+    {0, "--logits", "OUT.npy", TEXT, 0, 0, AT(logits), 0, FOR_EVAL,
+     "write the logits of every position, float32 [n_tokens, n_vocab], in NumPy's format"},
+    {'s', "--system", "TEXT", TEXT, 0, 0, AT(system), 0, FOR_RUN, "system message of the chat"},
+    {0, "--raw", 0, FLAG, 0, 0, AT(raw), 0, FOR_RUN, "no chat template: the text goes in as it is"},
+    {0, "--chat-template", "NAME", TEXT, 0, 0, AT(chat), 0, FOR_RUN,
+     "use this chat format instead of the file's own: chatml, llama2, llama3, mistral, gemma, "
+     "phi3, deepseek, zephyr"},
+    {'n', "--n-predict", "N", WHOLE, -1, most_count, AT(n_predict), 0, FOR_RUN,
+     "tokens to generate at most; -1: until the model ends or the context is full (default -1)"},
+    {0, "--ignore-eos", 0, FLAG, 0, 0, AT(ignore_eos), 0, FOR_RUN,
+     "never choose a token that ends the answer"},
+    {0, "--stop", "STRING", TEXTS, 0, 0, AT(stops), 0, FOR_RUN,
+     "stop before this text; may be given up to 16 times"},
+    {0, "--seed", "N", WHOLE, -1, 9007199254740992.0, AT(seed), 0, FOR_RUN,
+     "seed of the random choice; -1: by the clock (default -1)"},
+    {0, "--temp", "T", REAL, 0, 1000, AT(temperature), 0, FOR_RUN,
+     "temperature; 0: always the likeliest token (default 0.8)"},
+    {0, "--top-k", "N", WHOLE, 0, most_count, AT(top_k), 0, FOR_RUN,
+     "choose among the N likeliest; 0: all (default 40)"},
+    {0, "--top-p", "P", REAL, 0, 1, AT(top_p), 0, FOR_RUN,
+     "choose among the likeliest that make up P; 1: all (default 0.95)"},
+    {0, "--min-p", "P", REAL, 0, 1, AT(min_p), 0, FOR_RUN,
+     "leave out what is less than P times as likely as the likeliest; 0: none (default 0.05)"},
+    {0, "--repeat-penalty", "X", REAL, 0.000001, 1000, AT(repeat_penalty), 0, FOR_RUN,
+     "penalty of tokens that were used lately; 1: none (default 1)"},
+    {0, "--repeat-last-n", "N", WHOLE, 0, 1048576, AT(repeat_last_n), 0, FOR_RUN,
+     "how many tokens count as lately (default 64)"},
+    {'p', "--n-prompt", "LIST", LIST, 0, most_count, AT(prompts), 0, FOR_BENCH,
+     "prompt lengths to measure; 0 leaves them out (default 512)"},
+    {'n', "--n-gen", "LIST", LIST, 0, most_count, AT(generates), 0, FOR_BENCH,
+     "numbers of tokens to generate; 0 leaves them out (default 128)"},
+    {'d', "--n-depth", "LIST", LIST, 0, most_count, AT(depths), 0, FOR_BENCH,
+     "tokens already in the context before each test (default 0)"},
+    {'r', "--repetitions", "N", WHOLE, 1, 10000, AT(repetitions), 0, FOR_BENCH,
+     "repetitions of each test, after one that does not count (default 5)"},
+    {'t', "--threads", "LIST", LIST, 0, 1024, AT(threads), 0, FOR_BENCH,
+     "numbers of threads; 0: chosen from the cores (default 0)"},
+    {0, "--disk", 0, FLAG, 0, 0, AT(disk), 0, FOR_BENCH,
+     "measure the disk: read what one sweep streams, without computing"},
+    {'c', "--ctx-size", "N", WHOLE, 0, most_count, AT(n_ctx), 0, FOR_RUN | FOR_EVAL,
+     "positions of the context; 0: chosen, at most the model's own (default 0)"},
+    {'t', "--threads", "N", WHOLE, 0, 1024, AT(n_threads), 0, FOR_RUN | FOR_EVAL,
+     "threads; 0: chosen from cores, affinity and CPU quota (default 0)"},
+    {'b', "--batch-size", "N", WHOLE, 0, most_count, AT(n_batch), 0, RUNS,
+     "most tokens of a prompt in one sweep; 0: chosen (default 0)"},
+    {0, "--ram", "SIZE", SIZE, 0, 0, AT(ram), 0, RUNS,
+     "memory budget of the whole process: 4G, 512MiB, bytes, 75% of the memory there is, or auto "
+     "(default auto)"},
+    {0, "--residency", "MODE", CHOICE, 0, 0, AT(residency), "auto|cache|wired|stream", RUNS,
+     "where weights live: auto, cache, wired, stream (default auto)"},
+    {0, "--io", "MODE", CHOICE, 0, 0, AT(io), "auto|uring|threads", RUNS,
+     "how weights are read: auto, uring, threads (default auto)"},
+    {0, "--trace", "FILE", TEXT, 0, 0, AT(trace), 0, RUNS,
+     "write which extents were used when, for onetrip simulate"},
+    {0, "--report", "FILE", TEXT, 0, 0, AT(report), 0, RUNS, "write the report as JSON"},
+    {0, "--ledger", "FILE", TEXT, 0, 0, AT(ledger), 0, RUNS,
+     "write every record of the ledger, by tensor: JSON lines, or SQLite where FILE ends in "
+     ".sqlite"},
+    {0, "--no-bos", 0, FLAG, 0, 0, AT(no_bos), 0, FOR_TOKENIZE,
+     "add no token at the beginning or end"},
+    {0, "--no-special", 0, FLAG, 0, 0, AT(no_special), 0, FOR_TOKENIZE,
+     "special tokens written in the text are text; with --decode, leave them out"},
+    {0, "--decode", 0, FLAG, 0, 0, AT(decode), 0, FOR_TOKENIZE, "the other way: ids in, text out"},
+    {0, "--tensors", 0, FLAG, 0, 0, AT(tensors), 0, FOR_INSPECT, "list every tensor"},
+    {0, "--by", "WHAT", TEXT, 0, 0, AT(by), 0, FOR_LEDGER,
+     "group by boundary, class, tensor, cause or layer (default class)"},
+    {0, "--top", "N", WHOLE, 0, most_count, AT(top), 0, FOR_LEDGER,
+     "only the N largest of each boundary; 0: all (default 0)"},
+    {0, "--budget", "SIZE", SIZE, 0, 0, AT(budget), 0, FOR_SIMULATE,
+     "bytes that may stay in memory: 4G, 512MiB, bytes"},
+    {0, "--policy", "NAME", TEXT, 0, 0, AT(policy), 0, FOR_SIMULATE,
+     "fixed, lru, clock, sieve, lfu or min (default: all of them)"},
+    {0, "--json", 0, FLAG, 0, 0, AT(json), 0,
+     FOR_EVAL | FOR_TOKENIZE | FOR_INSPECT | FOR_BENCH | FOR_SIMULATE, "print JSON"},
+    {'q', "--quiet", 0, FLAG, 0, 0, AT(quiet), 0, RUNS, "no ledger summary and no notes"},
+    {'h', "--help", 0, FLAG, 0, 0, AT(help), 0, FOR_ALL, "print this and leave"},
+};
+enum { N_OPTIONS = sizeof options / sizeof *options };
+
+void settings_default(struct settings *s) {
+    *s = (struct settings){
+        .n_predict = -1,
+        .seed = -1,
+        .top_k = 40,
+        .repeat_last_n = 64,
+        .temperature = 0.8,
+        .top_p = 0.95,
+        .min_p = 0.05,
+        .repeat_penalty = 1.0,
+        .by = "class",
+        .repetitions = 5,
+        .residency = OT_RESIDENCY_AUTO,
+        .io = OT_IO_AUTO,
+    };
+}
+
+static bool unit_of(const char *unit, double *factor) {
+    static const struct {
+        const char *name;
+        double factor;
+    } units[] = {
+        {"", 1},
+        {"B", 1},
+        {"K", 1024.0},
+        {"KIB", 1024.0},
+        {"KB", 1e3},
+        {"M", 1048576.0},
+        {"MIB", 1048576.0},
+        {"MB", 1e6},
+        {"G", 1073741824.0},
+        {"GIB", 1073741824.0},
+        {"GB", 1e9},
+        {"T", 1099511627776.0},
+        {"TIB", 1099511627776.0},
+        {"TB", 1e12},
+    };
+    char upper[8] = "";
+    for (size_t i = 0; unit[i] != '\0'; i++) {
+        if (i + 1 >= sizeof upper) {
+            return false;
+        }
+        upper[i] = (char)toupper((unsigned char)unit[i]);
+    }
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
+        if (strcmp(upper, units[i].name) == 0) {
+            *factor = units[i].factor;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool size_parse(const char *text, uint64_t *bytes) {
+    if (strcmp(text, "auto") == 0) {
+        *bytes = 0;
+        return true;
+    }
+    /* strtod also takes signs, hexadecimal, "inf" and leading spaces. */
+    if (!isdigit((unsigned char)text[0]) || text[1] == 'x' || text[1] == 'X') {
+        return false;
+    }
+    char *end;
+    double value = strtod(text, &end), factor;
+    if (strcmp(end, "%") == 0) {
+        if (value <= 0.0 || value > 100.0) {
+            return false;
+        }
+        value = value / 100.0 * (double)ot_memory_bytes();
+    } else if (unit_of(end, &factor)) {
+        value *= factor;
+    } else {
+        return false;
+    }
+    if (!(value >= 1.0) || value > 9e18) {
+        return false;
+    }
+    *bytes = (uint64_t)value;
+    return true;
+}
+
+static bool parse_whole(const char *text, double min, double max, int64_t *out) {
+    char *end;
+    errno = 0;
+    long long value = strtoll(text, &end, 10);
+    if (end == text || *end != '\0' || errno != 0 || isspace((unsigned char)text[0]) ||
+        (double)value < min || (double)value > max) {
+        return false;
+    }
+    *out = value;
+    return true;
+}
+
+static bool parse_real(const char *text, double min, double max, double *out) {
+    char *end;
+    double value = strtod(text, &end);
+    if (end == text || *end != '\0' || isspace((unsigned char)text[0]) || !isfinite(value) ||
+        value < min || value > max) {
+        return false;
+    }
+    *out = value;
+    return true;
+}
+
+static bool parse_choice(const char *text, const char *choices, int64_t *out) {
+    size_t length = strlen(text);
+    int64_t position = 0;
+    for (const char *at = choices; at != NULL; position++) {
+        const char *bar = strchr(at, '|');
+        size_t n = bar != NULL ? (size_t)(bar - at) : strlen(at);
+        if (n == length && strncmp(at, text, n) == 0) {
+            *out = position;
+            return true;
+        }
+        at = bar != NULL ? bar + 1 : NULL;
+    }
+    return false;
+}
+
+static bool parse_list(const char *text, double min, double max, struct list_setting *out) {
+    struct list_setting list = {.n = 0};
+    for (const char *at = text; list.n < MAX_LIST;) {
+        size_t n = strcspn(at, ",");
+        char item[24];
+        int64_t value;
+        if (n == 0 || n >= sizeof item) {
+            return false;
+        }
+        memcpy(item, at, n);
+        item[n] = '\0';
+        if (!parse_whole(item, min, max, &value)) {
+            return false;
+        }
+        list.items[list.n++] = (uint32_t)value;
+        if (at[n] == '\0') {
+            *out = list;
+            return true;
+        }
+        at += n + 1;
+    }
+    return false;
+}
+
+static int refuse(const struct option *o, const char *value) {
+    switch (o->kind) {
+    case WHOLE:
+        complain("%s: \"%.40s\" is not a whole number from %.0f to %.0f", o->name, value, o->min,
+                 o->max);
+        break;
+    case REAL:
+        complain("%s: \"%.40s\" is not a number from %g to %g", o->name, value, o->min, o->max);
+        break;
+    case LIST:
+        complain("%s: \"%.40s\" is not a list of at most %d whole numbers from %.0f to %.0f, as "
+                 "128,512",
+                 o->name, value, (int)MAX_LIST, o->min, o->max);
+        break;
+    case SIZE:
+        complain("%s: \"%.40s\" is not a size, as 4G, 512MiB, 75%% or auto", o->name, value);
+        break;
+    case CHOICE: complain("%s: \"%.40s\" is none of %s", o->name, value, o->choices); break;
+    case TEXTS: complain("%s: more than %d given, or an empty one", o->name, (int)MAX_STOPS); break;
+    case FLAG:
+    case TEXT: complain("%s: takes no value", o->name); break;
+    }
+    return EXIT_USAGE;
+}
+
+static int store(const struct option *o, const char *value, struct settings *s) {
+    void *at = (char *)s + o->offset;
+    bool ok = true;
+    switch (o->kind) {
+    case FLAG: *(bool *)at = true; break;
+    case TEXT: *(const char **)at = value; break;
+    case TEXTS:
+        ok = s->n_stops < MAX_STOPS && value[0] != '\0';
+        if (ok) {
+            s->stops[s->n_stops++] = value;
+        }
+        break;
+    case WHOLE: ok = parse_whole(value, o->min, o->max, at); break;
+    case REAL: ok = parse_real(value, o->min, o->max, at); break;
+    case SIZE:
+        ok = size_parse(value, &((struct size_setting *)at)->bytes);
+        ((struct size_setting *)at)->text = value;
+        break;
+    case CHOICE: ok = parse_choice(value, o->choices, at); break;
+    case LIST: ok = parse_list(value, o->min, o->max, at); break;
+    }
+    return ok ? 0 : refuse(o, value);
+}
+
+/* Letters to change, add or leave out to get from a to b; both short. */
+static size_t distance(const char *a, const char *b) {
+    enum { MOST = 40 };
+    size_t n = strnlen(a, MOST), m = strnlen(b, MOST), row[MOST + 1];
+    for (size_t j = 0; j <= m; j++) {
+        row[j] = j;
+    }
+    for (size_t i = 1; i <= n; i++) {
+        size_t diagonal = row[0];
+        row[0] = i;
+        for (size_t j = 1; j <= m; j++) {
+            size_t change = diagonal + (a[i - 1] != b[j - 1]);
+            diagonal = row[j];
+            size_t other = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
+            row[j] = change < other ? change : other;
+        }
+    }
+    return row[m];
+}
+
+const char *nearest_word(const char *word, const char *const *words) {
+    const char *best = NULL;
+    size_t best_distance = strlen(word) / 2 + 1;
+    for (; *words != NULL; words++) {
+        size_t d = distance(word, *words);
+        bool begins = strlen(word) > 3 && strncmp(word, *words, strlen(word)) == 0;
+        if (begins || d < best_distance) {
+            best = *words;
+            best_distance = begins ? 0 : d;
+        }
+    }
+    return best;
+}
+
+static int refuse_unknown(const struct command *command, const char *word, size_t length) {
+    const char *names[N_OPTIONS + 1];
+    size_t n = 0;
+    char name[48];
+    snprintf(name, sizeof name, "%.*s", (int)(length < 47 ? length : 47), word);
+    for (size_t i = 0; i < N_OPTIONS; i++) {
+        if ((options[i].mask & command->mask) != 0) {
+            names[n++] = options[i].name;
+        }
+    }
+    names[n] = NULL;
+    const char *near = nearest_word(name, names);
+    if (near != NULL) {
+        complain("%s: unknown option %s; the nearest is %s", command->name, name, near);
+    } else {
+        complain("%s: unknown option %s; onetrip %s --help lists them", command->name, name,
+                 command->name);
+    }
+    return EXIT_USAGE;
+}
+
+/* The row that an argument names; *attached is the text after "=" or after the letter, or NULL. */
+static const struct option *find(uint32_t mask, const char *arg, const char **attached) {
+    size_t length = strcspn(arg, "=");
+    *attached = NULL;
+    for (size_t i = 0; i < N_OPTIONS; i++) {
+        const struct option *o = &options[i];
+        if ((o->mask & mask) == 0) {
+            continue;
+        }
+        if (strlen(o->name) == length && strncmp(o->name, arg, length) == 0) {
+            *attached = arg[length] == '=' ? arg + length + 1 : NULL;
+            return o;
+        }
+        if (o->letter != 0 && arg[1] == o->letter && (arg[2] == '\0' || o->kind != FLAG)) {
+            *attached = arg[2] != '\0' ? arg + 2 : NULL;
+            return o;
+        }
+    }
+    return NULL;
+}
+
+static int take_operand(const struct command *command, const char *arg, struct settings *s) {
+    if (command->operand == NULL) {
+        complain("%s: takes no argument, found \"%.80s\"", command->name, arg);
+        return EXIT_USAGE;
+    }
+    if (s->operand != NULL) {
+        complain("%s: one %s expected, found \"%.80s\" as well (a text goes after -p)",
+                 command->name, command->operand, arg);
+        return EXIT_USAGE;
+    }
+    s->operand = arg;
+    return 0;
+}
+
+int options_parse(const struct command *command, int argc, char **argv, int first,
+                  struct settings *s) {
+    bool only_operands = false;
+    for (int i = first; i < argc; i++) {
+        const char *arg = argv[i], *value;
+        if (only_operands || arg[0] != '-' || arg[1] == '\0') {
+            if (take_operand(command, arg, s) != 0) {
+                return EXIT_USAGE;
+            }
+            continue;
+        }
+        if (strcmp(arg, "--") == 0) {
+            only_operands = true;
+            continue;
+        }
+        const struct option *o = find(command->mask, arg, &value);
+        if (o == NULL) {
+            return refuse_unknown(command, arg, strcspn(arg, "="));
+        }
+        if (o->kind == FLAG && value != NULL) {
+            return refuse(o, value);
+        }
+        if (o->kind != FLAG && value == NULL) {
+            if (i + 1 == argc) {
+                complain("%s: %s needs a value (%s)", command->name, arg, o->value);
+                return EXIT_USAGE;
+            }
+            value = argv[++i];
+        }
+        int rc = store(o, value, s);
+        if (rc != 0) {
+            return rc;
+        }
+    }
+    if (!s->help && command->operand != NULL && s->operand == NULL) {
+        complain("%s: %s is missing; onetrip %s --help tells more", command->name, command->operand,
+                 command->name);
+        return EXIT_USAGE;
+    }
+    return 0;
+}
+
+static void print_wrapped(const char *text, int indent, int width, FILE *out) {
+    int column = indent;
+    for (const char *at = text; *at != '\0';) {
+        int word = (int)strcspn(at, " ");
+        if (column > indent && column + 1 + word > width) {
+            fprintf(out, "\n%*s", indent, "");
+            column = indent;
+        }
+        if (column > indent) {
+            fputc(' ', out);
+            column++;
+        }
+        fprintf(out, "%.*s", word, at);
+        column += word;
+        at += word + (at[word] == ' ');
+    }
+    fputc('\n', out);
+}
+
+void options_print(uint32_t mask, FILE *out) {
+    enum { INDENT = 30, WIDTH = 100 };
+    for (size_t i = 0; i < N_OPTIONS; i++) {
+        const struct option *o = &options[i];
+        if ((o->mask & mask) == 0) {
+            continue;
+        }
+        char left[64], letter[8] = "    ";
+        if (o->letter != 0) {
+            snprintf(letter, sizeof letter, "-%c, ", o->letter);
+        }
+        snprintf(left, sizeof left, "  %s%s%s%s", letter, o->name, o->value != NULL ? " " : "",
+                 o->value != NULL ? o->value : "");
+        fprintf(out, "%-*s", INDENT, left);
+        if (strlen(left) >= INDENT) {
+            fprintf(out, "\n%*s", INDENT, "");
+        }
+        print_wrapped(o->help, INDENT, WIDTH, out);
+    }
+}

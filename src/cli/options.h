@@ -1,0 +1,24 @@
+/* options.h - the command line by one table: parsing, help and the man page's test read it. */
+#ifndef CLI_OPTIONS_H
+#define CLI_OPTIONS_H
+
+#include <stdio.h>
+
+#include "cli/cli.h"
+
+void settings_default(struct settings *settings);
+
+/* Parses argv[first ..]. Returns 0, or EXIT_USAGE after one line on standard error. */
+int options_parse(const struct command *command, int argc, char **argv, int first,
+                  struct settings *settings);
+/* The options of a command, one or more lines each. */
+void options_print(uint32_t mask, FILE *out);
+
+/* "4G", "512MiB", "1000", "75%" (of the memory this process may use), "auto" (0 bytes). False where
+ * the text is none of these, or too large. */
+bool size_parse(const char *text, uint64_t *bytes);
+
+/* The word among n (NULL ends) that is nearest to word, NULL where none is near. */
+const char *nearest_word(const char *word, const char *const *words);
+
+#endif

@@ -1,0 +1,134 @@
+/* output.c - standard output. */
+#include "cli/output.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int failed_code;
+
+static int fail(int number) {
+    if (failed_code == 0) {
+        failed_code = number == EPIPE ? EXIT_PIPE : EXIT_FAILED;
+        if (number != EPIPE) {
+            complain("standard output: %s", strerror(number));
+        }
+    }
+    return failed_code;
+}
+
+int output_write(const char *text, size_t bytes) {
+    if (failed_code != 0) {
+        return failed_code;
+    }
+    errno = 0;
+    if (fwrite(text, 1, bytes, stdout) != bytes || fflush(stdout) != 0) {
+        return fail(errno);
+    }
+    return 0;
+}
+
+int output_finish(int exit_code) {
+    if (failed_code == 0) {
+        errno = 0;
+        bool lost = ferror(stdout) != 0;
+        if (fflush(stdout) != 0 || lost) {
+            fail(errno != 0 ? errno : EIO);
+        }
+    }
+    return failed_code != 0 ? failed_code : exit_code;
+}
+
+static bool append(char **data, size_t *bytes, size_t *capacity, const char *more, size_t n) {
+    if (*capacity - *bytes < n) {
+        size_t grown = *capacity + *capacity / 2 + n + 256;
+        char *moved = realloc(*data, grown);
+        if (moved == NULL) {
+            return false;
+        }
+        *data = moved;
+        *capacity = grown;
+    }
+    if (n != 0) {
+        memcpy(*data + *bytes, more, n);
+    }
+    *bytes += n;
+    return true;
+}
+
+/* Position of the earliest stop string in the held text; held_bytes where there is none. */
+static size_t find_stop(const struct stream *s) {
+    size_t first = s->held_bytes;
+    for (uint32_t i = 0; i < s->n_stops; i++) {
+        const char *at = memmem(s->held, s->held_bytes, s->stops[i], strlen(s->stops[i]));
+        if (at != NULL && (size_t)(at - s->held) < first) {
+            first = (size_t)(at - s->held);
+        }
+    }
+    return first;
+}
+
+/* Bytes at the end of the held text that begin some stop string. */
+static size_t begun_stop(const struct stream *s) {
+    size_t most = 0;
+    for (uint32_t i = 0; i < s->n_stops; i++) {
+        size_t length = strlen(s->stops[i]) - 1;
+        if (length > s->held_bytes) {
+            length = s->held_bytes;
+        }
+        for (; length > most; length--) {
+            if (memcmp(s->held + s->held_bytes - length, s->stops[i], length) == 0) {
+                most = length;
+            }
+        }
+    }
+    return most;
+}
+
+static int show(struct stream *s, size_t bytes) {
+    if (bytes == 0) {
+        return 0;
+    }
+    if (!append(&s->text, &s->text_bytes, &s->text_capacity, s->held, bytes)) {
+        return complain_memory();
+    }
+    int rc = output_write(s->held, bytes);
+    s->last = s->held[bytes - 1];
+    s->held_bytes -= bytes;
+    memmove(s->held, s->held + bytes, s->held_bytes);
+    return rc;
+}
+
+int stream_add(struct stream *s, const char *bytes, size_t n_bytes) {
+    if (s->stopped) {
+        return 0;
+    }
+    if (!append(&s->held, &s->held_bytes, &s->held_capacity, bytes, n_bytes)) {
+        return complain_memory();
+    }
+    if (s->held_bytes == 0) {
+        return 0;
+    }
+    size_t stop = find_stop(s);
+    if (stop < s->held_bytes) {
+        s->held_bytes = stop;
+        s->stopped = true;
+        return show(s, stop);
+    }
+    return show(s, ot_utf8_complete(s->held, s->held_bytes - begun_stop(s)));
+}
+
+int stream_flush(struct stream *s) {
+    if (s->held_bytes == 0) {
+        return 0;
+    }
+    int rc = show(s, ot_utf8_complete(s->held, s->held_bytes));
+    s->held_bytes = 0;
+    return rc;
+}
+
+void stream_deinit(struct stream *s) {
+    free(s->held);
+    free(s->text);
+    memset(s, 0, sizeof *s);
+}

@@ -1,0 +1,32 @@
+/* output.h - standard output: text that streams, and faults of writing that are not lost. */
+#ifndef CLI_OUTPUT_H
+#define CLI_OUTPUT_H
+
+#include "cli/cli.h"
+
+/* Writes and flushes. Returns 0, or EXIT_PIPE where the reader has gone, or EXIT_FAILED after a
+ * message. Once it failed it fails again, silently. */
+int output_write(const char *text, size_t bytes);
+/* Flushes what printf left; the exit code for the whole, given the command's own. */
+int output_finish(int exit_code);
+
+/* The text of an answer on its way out: holds back what may be the beginning of a stop string or of
+ * a character. Zero-initialise, set stops and n_stops. */
+struct stream {
+    const char *const *stops; /* [n_stops] borrowed */
+    uint32_t n_stops;
+    bool stopped; /* a stop string was seen; it and what follows is not shown */
+    char last;    /* last byte shown, 0: none */
+    char *held;   /* owned [held_bytes]: not shown yet */
+    size_t held_bytes, held_capacity;
+    char *text; /* owned: all that was shown, for the history of a conversation */
+    size_t text_bytes, text_capacity;
+};
+
+/* Adds bytes of a token and writes what may be shown. Returns as output_write, or EXIT_FAILED. */
+int stream_add(struct stream *s, const char *bytes, size_t n_bytes);
+/* Writes what is still held, but for an unfinished character. */
+int stream_flush(struct stream *s);
+void stream_deinit(struct stream *s);
+
+#endif

@@ -1,0 +1,146 @@
+/* session.c - opening and reporting, the same for run, eval and bench. */
+#include "cli/session.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+volatile int stop_flag;
+
+static void on_interrupt(int number) {
+    (void)number;
+    stop_flag = 1;
+}
+
+void stop_watch(void) {
+    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+}
+
+void stop_reset(void) {
+    stop_flag = 0;
+    stop_watch();
+}
+
+int session_open_model(struct session *s, const struct settings *settings, bool vocab_only) {
+    memset(s, 0, sizeof *s);
+    s->start_s = now_s();
+    s->settings = settings;
+    s->path = model_path(settings->operand);
+    if (s->path == NULL) {
+        return complain_memory();
+    }
+    if (access(s->path, F_OK) != 0 && strchr(settings->operand, '/') == NULL) {
+        char cache[512];
+        complain("%s: no such file here, and no model of that name in %s (make model "
+                 "NAME=smollm2 fetches one)",
+                 settings->operand, model_cache(cache, sizeof cache));
+        return EXIT_FAILED;
+    }
+    struct ot_error err;
+    struct ot_model_params params = {.vocab_only = vocab_only};
+    if (ot_model_open(s->path, &params, &s->model, &err) != 0) {
+        return complain_error(&err);
+    }
+    ot_model_get_info(s->model, &s->info);
+    return 0;
+}
+
+static void request(struct session *s, const char *key, const char *value) {
+    s->requested[s->n_requested++] = key;
+    s->requested[s->n_requested++] = value;
+}
+
+static void request_number(struct session *s, int slot, const char *key, int64_t value) {
+    if (value == 0) {
+        request(s, key, "auto");
+        return;
+    }
+    snprintf(s->numbers[slot], sizeof s->numbers[slot], "%lld", (long long)value);
+    request(s, key, s->numbers[slot]);
+}
+
+static void note_requests(struct session *s, uint32_t n_threads) {
+    static const char *const residencies[] = {"auto", "cache", "wired", "stream"};
+    static const char *const ios[] = {"auto", "uring", "threads"};
+    const struct settings *set = s->settings;
+    s->n_requested = 0;
+    request(s, "ram", set->ram.text != NULL ? set->ram.text : "auto");
+    request(s, "residency", residencies[set->residency]);
+    request(s, "io", ios[set->io]);
+    request_number(s, 0, "threads", n_threads);
+    request_number(s, 1, "ctx", set->n_ctx);
+    request_number(s, 2, "batch", set->n_batch);
+}
+
+static void show_progress(void *user, uint64_t done, uint64_t total) {
+    int *last = user;
+    int percent = total != 0 ? (int)(100.0 * (double)done / (double)total) : 100;
+    if (percent != *last) {
+        *last = percent;
+        fprintf(stderr, percent >= 100 ? "\r\033[K" : "\rloading %d %%", percent);
+        fflush(stderr);
+    }
+}
+
+int session_open_context(struct session *s, uint32_t n_ctx, uint32_t n_threads) {
+    static int last_percent;
+    const struct settings *set = s->settings;
+    struct ot_context_params params;
+    ot_context_default_params(&params);
+    params.n_ctx = n_ctx;
+    params.n_threads = n_threads;
+    params.ram_bytes = set->ram.bytes;
+    params.residency = (enum ot_residency)set->residency;
+    params.io = (enum ot_io)set->io;
+    params.n_batch = (uint32_t)set->n_batch;
+    params.trace_path = set->trace;
+    params.stop = &stop_flag;
+    last_percent = -1;
+    if (isatty(STDERR_FILENO) && !set->quiet) {
+        params.progress = show_progress;
+        params.progress_user = &last_percent;
+    }
+    note_requests(s, n_threads);
+    struct ot_error err;
+    int rc = ot_context_open(s->model, &params, &s->ctx, &err);
+    if (last_percent >= 0 && last_percent < 100) {
+        fprintf(stderr, "\r\033[K");
+    }
+    if (rc != 0) {
+        s->ctx = NULL;
+        return complain_error(&err);
+    }
+    ot_context_get_info(s->ctx, &s->context);
+    s->load_s = now_s() - s->start_s;
+    return 0;
+}
+
+int session_report(struct session *s, const struct ot_run *run, bool print) {
+    struct ot_run whole = *run;
+    struct ot_error err;
+    int exit_code = 0;
+    whole.requested = s->requested;
+    whole.n_requested = s->n_requested / 2;
+    whole.load_s = s->load_s;
+    if (print && ot_report_print(s->ctx, &whole, stderr, &err) != 0) {
+        exit_code = complain_error(&err);
+    }
+    if (s->settings->report != NULL &&
+        ot_report_write(s->ctx, &whole, s->settings->report, &err) != 0) {
+        exit_code = complain_error(&err);
+    }
+    if (s->settings->ledger != NULL && ot_ledger_write(s->ctx, s->settings->ledger, &err) != 0) {
+        exit_code = complain_error(&err);
+    }
+    return exit_code;
+}
+
+void session_close(struct session *s) {
+    ot_context_close(s->ctx);
+    ot_model_close(s->model);
+    free(s->path);
+    memset(s, 0, sizeof *s);
+}

@@ -1,0 +1,47 @@
+/* session.h - a model and a context opened as the command line asks, and what is reported of them.
+ */
+#ifndef CLI_SESSION_H
+#define CLI_SESSION_H
+
+#include "cli/cli.h"
+
+struct session {
+    const struct settings *settings; /* borrowed */
+    char *path;                      /* owned */
+    struct ot_model *model;          /* owned */
+    struct ot_model_info info;
+    struct ot_context *ctx; /* owned; NULL until session_open_context */
+    struct ot_context_info context;
+    const char *requested[16]; /* key, value, ... */
+    size_t n_requested;
+    char numbers[3][16]; /* the values among them that are numbers */
+    double start_s, load_s;
+};
+
+/* Each returns 0 or an exit code after a message. */
+int session_open_model(struct session *s, const struct settings *settings, bool vocab_only);
+int session_open_context(struct session *s, uint32_t n_ctx, uint32_t n_threads);
+/* Writes --report and --ledger, and prints the summary where asked for. */
+int session_report(struct session *s, const struct ot_run *run, bool print);
+void session_close(struct session *s);
+
+/* The text of -p, of -f or of standard input, whole; *text is owned by the caller, NUL-terminated.
+ * Returns 0 or an exit code after a message. */
+int input_read(const char *prompt, const char *file, char **text, size_t *bytes);
+/* A JSON array of token ids below n_vocab, or (words) ids between spaces and commas. *ids is owned
+ * by the caller. name: for messages. */
+int input_ids(const char *name, const char *text, size_t bytes, uint32_t n_vocab, bool words,
+              uint32_t **ids, size_t *n_ids);
+
+/* The file that the user means by MODEL: a path, or a name in the cache. NULL: no memory. */
+char *model_path(const char *name);
+/* Where models are kept, "" where there is no home; buf [n]. */
+const char *model_cache(char *buf, size_t n);
+
+/* Ctrl-C: the first one sets the flag and the running step ends; the second one kills. */
+extern volatile int stop_flag;
+void stop_watch(void);
+/* Forgets a Ctrl-C that was answered, and listens for the next. */
+void stop_reset(void);
+
+#endif
