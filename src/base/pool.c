@@ -1,102 +1,225 @@
-/* pool.c - the threads that compute: pieces by an atomic counter, spin then sleep. */
+/* pool.c - the threads that compute.
+ *
+ * One 64-bit word, the ticket, says which job is on (upper half: its number) and how many of its
+ * pieces nobody has taken yet (lower half). A piece is taken by lowering the ticket by one with a
+ * compare-and-swap, which fails if the job has changed in between. The ticket being 0 in its lower
+ * half is all that a late thread ever sees of a job that is over.
+ *
+ * Why the job's other fields need no lock: fn, arg and n_pieces are written by the caller before it
+ * publishes the ticket, and read only by who has taken a piece of that ticket. The caller does not
+ * return, so cannot write them again, before every taken piece is in n_done.
+ *
+ * Sleeping. A thread raises n_sleeping, then looks at the ticket a last time, then sleeps on
+ * `epoch`. The caller publishes the ticket, then looks at n_sleeping, and only if it is not 0
+ * changes `epoch` and wakes. Both orders are sequentially consistent, so one of the two sees the
+ * other. The caller itself sleeps on n_done behind the flag caller_sleeps in the same way.
+ *
+ * Invariants: untaken pieces + pieces being run + n_done == n_pieces while a job is on; a job's
+ * number is its predecessor's plus one. */
 #include "base/pool.h"
 
-#include <limits.h>
+#include <assert.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/checked.h"
+#include "base/clock.h"
 
-enum { SPINS = 4000 };
+enum { CACHE_LINE = 64, SPINS_PER_CLOCK = 16 };
 
-struct pool {
-    pool_fn *fn;
-    void *arg;
-    uint32_t n_pieces, n_threads, n_started;
-    bool closing;
-    _Alignas(64) _Atomic uint32_t generation; /* a new job, or closing */
-    _Alignas(64) _Atomic uint32_t next_piece;
-    _Alignas(64) _Atomic uint32_t n_busy; /* workers that have not finished the job */
-    struct worker {
-        struct pool *pool;
-        pthread_t thread;
-        uint32_t id;
-    } *workers; /* owned [n_threads - 1] */
+struct worker {
+    struct pool *pool;
+    pthread_t thread;
+    uint32_t id;
 };
 
+struct pool {
+    /* One line: who takes a piece needs the rest of it next. */
+    _Alignas(CACHE_LINE) _Atomic uint64_t ticket;
+    pool_fn *fn;
+    void *arg;
+    uint32_t n_pieces;
+    _Alignas(CACHE_LINE) _Atomic uint32_t n_done; /* of the job on; the caller sleeps on it */
+    _Atomic uint32_t caller_sleeps;
+    _Alignas(CACHE_LINE) _Atomic uint32_t n_sleeping; /* threads about to sleep on, or on, epoch */
+    _Atomic uint32_t epoch;
+    _Atomic uint32_t closing;
+    uint32_t n_threads, n_started;
+    void *memory;            /* owned: what was allocated, this struct lies aligned in it */
+    struct worker workers[]; /* [n_threads - 1] */
+};
+
+static uint32_t untaken(uint64_t ticket) {
+    return (uint32_t)ticket;
+}
+
 static void cpu_relax(void) {
-#if defined(__x86_64__)
+#if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
     __asm__ volatile("yield");
 #endif
 }
 
-static void wait_while(_Atomic uint32_t *word, uint32_t value) {
-    for (uint32_t i = 0; i < SPINS; i++) {
-        if (atomic_load_explicit(word, memory_order_acquire) != value) {
-            return;
+static void futex_wait(_Atomic uint32_t *word, uint32_t value) {
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+}
+
+static void futex_wake(_Atomic uint32_t *word, uint32_t n) {
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
+}
+
+/* Takes pieces of the job on and runs them until none is left; returns how many it ran. */
+static uint32_t take_pieces(struct pool *p, uint32_t worker) {
+    uint32_t n_run = 0;
+    uint64_t ticket = atomic_load_explicit(&p->ticket, memory_order_acquire);
+    while (untaken(ticket) > 0) {
+        if (atomic_compare_exchange_weak_explicit(&p->ticket, &ticket, ticket - 1,
+                                                  memory_order_acquire, memory_order_acquire)) {
+            p->fn(p->arg, p->n_pieces - untaken(ticket), worker);
+            n_run++;
+            ticket = atomic_load_explicit(&p->ticket, memory_order_acquire);
         }
-        cpu_relax();
     }
-    while (atomic_load_explicit(word, memory_order_acquire) == value) {
-        syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+    return n_run;
+}
+
+static bool work_to_do(struct pool *p) {
+    return untaken(atomic_load(&p->ticket)) > 0 || atomic_load(&p->closing) != 0;
+}
+
+static bool all_done(struct pool *p) {
+    return atomic_load(&p->n_done) == p->n_pieces;
+}
+
+/* True as soon as the condition is; false when the time to spin is over. */
+static bool spin_until(bool (*condition)(struct pool *), struct pool *p) {
+    uint64_t end_ns = 0;
+    do {
+        for (uint32_t i = 0; i < SPINS_PER_CLOCK; i++) {
+            if (condition(p)) {
+                return true;
+            }
+            cpu_relax();
+        }
+        if (end_ns == 0) {
+            end_ns = clock_ns() + POOL_SPIN_NS;
+        }
+    } while (clock_ns() < end_ns);
+    return false;
+}
+
+static void wait_for_work(struct pool *p) {
+    while (!spin_until(work_to_do, p)) {
+        atomic_fetch_add(&p->n_sleeping, 1);
+        uint32_t epoch = atomic_load(&p->epoch);
+        if (!work_to_do(p)) {
+            futex_wait(&p->epoch, epoch);
+        }
+        atomic_fetch_sub(&p->n_sleeping, 1);
     }
 }
 
-static void wake_all(_Atomic uint32_t *word) {
-    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
-}
-
-static void take_pieces(struct pool *p, uint32_t worker) {
-    for (;;) {
-        uint32_t piece = atomic_fetch_add_explicit(&p->next_piece, 1, memory_order_relaxed);
-        if (piece >= p->n_pieces) {
-            return;
-        }
-        p->fn(p->arg, piece, worker);
+static void wake_for_work(struct pool *p, uint32_t n) {
+    if (atomic_load(&p->n_sleeping) > 0) {
+        atomic_fetch_add(&p->epoch, 1);
+        futex_wake(&p->epoch, n);
     }
 }
 
 static void *worker_main(void *arg) {
     struct worker *w = arg;
     struct pool *p = w->pool;
-    uint32_t seen = 0;
     for (;;) {
-        wait_while(&p->generation, seen);
-        seen = atomic_load_explicit(&p->generation, memory_order_acquire);
-        if (p->closing) {
+        wait_for_work(p);
+        if (atomic_load(&p->closing) != 0) {
             return NULL;
         }
-        take_pieces(p, w->id);
-        if (atomic_fetch_sub_explicit(&p->n_busy, 1, memory_order_acq_rel) == 1) {
-            wake_all(&p->n_busy);
+        uint32_t n_run = take_pieces(p, w->id);
+        /* After the addition the job may be over, and the next one begun: only the sum that the
+         * addition itself returned may be compared, with the n_pieces read before it. */
+        if (n_run > 0) {
+            uint32_t n_pieces = p->n_pieces;
+            if (atomic_fetch_add(&p->n_done, n_run) + n_run == n_pieces &&
+                atomic_load(&p->caller_sleeps) != 0) {
+                futex_wake(&p->n_done, 1);
+            }
         }
     }
 }
 
+static void wait_for_done(struct pool *p) {
+    while (!spin_until(all_done, p)) {
+        atomic_store(&p->caller_sleeps, 1);
+        uint32_t n_done = atomic_load(&p->n_done);
+        if (n_done != p->n_pieces) {
+            futex_wait(&p->n_done, n_done);
+        }
+        atomic_store(&p->caller_sleeps, 0);
+    }
+}
+
+void pool_run(struct pool *p, uint32_t n_pieces, pool_fn *fn, void *arg) {
+    if (n_pieces <= 1 || p->n_started == 0) {
+        for (uint32_t i = 0; i < n_pieces; i++) {
+            fn(arg, i, 0);
+        }
+        return;
+    }
+    uint64_t last = atomic_load_explicit(&p->ticket, memory_order_relaxed);
+    assert(untaken(last) == 0);
+    p->fn = fn;
+    p->arg = arg;
+    p->n_pieces = n_pieces;
+    atomic_store_explicit(&p->n_done, 0, memory_order_relaxed);
+    atomic_store(&p->ticket, (((last >> 32) + 1) << 32) | n_pieces);
+    wake_for_work(p, min_u32(n_pieces - 1, p->n_started));
+    uint32_t n_run = take_pieces(p, 0);
+    if (atomic_fetch_add(&p->n_done, n_run) + n_run != n_pieces) {
+        wait_for_done(p);
+    }
+}
+
+/* Faults stay open: the guard of file mappings needs its SIGBUS where it happens. */
+static void block_signals(sigset_t *before) {
+    sigset_t set;
+    sigfillset(&set);
+    sigdelset(&set, SIGBUS);
+    sigdelset(&set, SIGSEGV);
+    sigdelset(&set, SIGFPE);
+    sigdelset(&set, SIGILL);
+    pthread_sigmask(SIG_SETMASK, &set, before);
+}
+
 struct pool *pool_open(uint32_t n_threads) {
-    struct pool *p = mem_calloc(1, sizeof *p + 64);
-    if (p == NULL) {
+    assert(n_threads >= 1 && n_threads <= POOL_MAX_THREADS);
+    void *memory =
+        mem_calloc(1, sizeof(struct pool) + (n_threads - 1) * sizeof(struct worker) + CACHE_LINE);
+    if (memory == NULL) {
         return NULL;
     }
+    struct pool *p = (struct pool *)(uintptr_t)round_up((uintptr_t)memory, CACHE_LINE);
+    p->memory = memory;
     p->n_threads = n_threads;
-    p->workers = mem_calloc(n_threads, sizeof *p->workers);
-    if (p->workers == NULL) {
-        mem_free(p);
-        return NULL;
-    }
+    sigset_t before;
+    block_signals(&before);
     for (uint32_t i = 0; i + 1 < n_threads; i++) {
         p->workers[i] = (struct worker){.pool = p, .id = i + 1};
         if (pthread_create(&p->workers[i].thread, NULL, worker_main, &p->workers[i]) != 0) {
-            pool_close(p);
-            return NULL;
+            break;
         }
         p->n_started++;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (p->n_started + 1 < n_threads) {
+        pool_close(p);
+        return NULL;
     }
     return p;
 }
@@ -105,34 +228,14 @@ void pool_close(struct pool *p) {
     if (p == NULL) {
         return;
     }
-    p->closing = true;
-    atomic_fetch_add_explicit(&p->generation, 1, memory_order_release);
-    wake_all(&p->generation);
+    atomic_store(&p->closing, 1);
+    wake_for_work(p, p->n_started);
     for (uint32_t i = 0; i < p->n_started; i++) {
         pthread_join(p->workers[i].thread, NULL);
     }
-    mem_free(p->workers);
-    mem_free(p);
+    mem_free(p->memory);
 }
 
-uint32_t pool_threads(const struct pool *p) { return p->n_threads; }
-
-void pool_run(struct pool *p, uint32_t n_pieces, pool_fn *fn, void *arg) {
-    if (n_pieces <= 1 || p->n_threads == 1) {
-        for (uint32_t i = 0; i < n_pieces; i++) {
-            fn(arg, i, 0);
-        }
-        return;
-    }
-    p->fn = fn;
-    p->arg = arg;
-    p->n_pieces = n_pieces;
-    atomic_store_explicit(&p->next_piece, 0, memory_order_relaxed);
-    atomic_store_explicit(&p->n_busy, p->n_threads - 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&p->generation, 1, memory_order_release);
-    wake_all(&p->generation);
-    take_pieces(p, 0);
-    for (uint32_t busy; (busy = atomic_load_explicit(&p->n_busy, memory_order_acquire)) != 0;) {
-        wait_while(&p->n_busy, busy);
-    }
+uint32_t pool_threads(const struct pool *p) {
+    return p->n_threads;
 }
