@@ -1,0 +1,397 @@
+/* gemm_unpack_avx512.c - 16 rows of any quantised type to half a tile (tile_avx512.h).
+ *
+ * 16 bytes of each of 16 rows are loaded so that four in-lane interleavings give, for each of the
+ * four dwords, one register with that dword of all rows: packed bits are transposed before they are
+ * widened, which halves the shuffles. All types are built from this, shifts and masks. */
+#include <immintrin.h>
+#include <string.h>
+
+#include "kernel/blocks.h"
+#include "kernel/tile_avx512.h"
+#include "onetrip.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+struct quad {
+    __m512i v[4]; /* dword i of 16 rows */
+};
+
+/* r.v[i], lane l = 16 bytes of row 4 l + i. The broadcasts are masked loads. */
+INLINE struct quad load_rows(const uint8_t *const rows[16], uint64_t offset) {
+    struct quad r;
+    for (uint32_t i = 0; i < 4; i++) {
+        __m512i v = _mm512_castsi128_si512(_mm_loadu_si128((const void *)(rows[i] + offset)));
+        for (uint32_t l = 1; l < 4; l++)
+            v = _mm512_mask_broadcast_i32x4(
+                v, (__mmask16)(0xf << 4 * l),
+                _mm_loadu_si128((const void *)(rows[4 * l + i] + offset)));
+        r.v[i] = v;
+    }
+    return r;
+}
+
+/* The 16 bytes from offset on of each row, as four dwords. */
+INLINE struct quad load_dwords(const uint8_t *const rows[16], uint64_t offset) {
+    const struct quad r = load_rows(rows, offset);
+    const __m512i a = _mm512_unpacklo_epi32(r.v[0], r.v[1]);
+    const __m512i b = _mm512_unpacklo_epi32(r.v[2], r.v[3]);
+    const __m512i c = _mm512_unpackhi_epi32(r.v[0], r.v[1]);
+    const __m512i d = _mm512_unpackhi_epi32(r.v[2], r.v[3]);
+    return (struct quad){{_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b),
+                          _mm512_unpacklo_epi64(c, d), _mm512_unpackhi_epi64(c, d)}};
+}
+
+INLINE __m512i bytes(int b) {
+    return _mm512_set1_epi8((char)b);
+}
+
+/* The low 16 bits of each dword as half precision. */
+INLINE __m512 half_low(__m512i dwords) {
+    return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(dwords));
+}
+INLINE __m512 half_high(__m512i dwords) {
+    return half_low(_mm512_srli_epi32(dwords, 16));
+}
+/* Byte i of each dword, unsigned, as f32. */
+INLINE __m512 byte_f32(__m512i dwords, uint32_t i) {
+    return _mm512_cvtepi32_ps(
+        _mm512_and_si512(_mm512_srli_epi32(dwords, 8 * i), _mm512_set1_epi32(255)));
+}
+
+/* Group g of 16 columns: its codes, and where the sums of its products start. */
+INLINE void store_group(struct tile t, uint64_t g, struct quad codes) {
+    __m512i sum = _mm512_setzero_si512();
+    for (uint32_t i = 0; i < 4; i++) {
+        _mm512_store_si512(t.codes + g * 512 + i * 128, codes.v[i]);
+        sum = _mm512_dpbusd_epi32(sum, bytes(128), codes.v[i]);
+    }
+    _mm512_store_si512(t.start + g * 32, _mm512_sub_epi32(_mm512_setzero_si512(), sum));
+}
+
+INLINE struct quad nibbles(struct quad q, bool high) {
+    struct quad r;
+    for (uint32_t i = 0; i < 4; i++)
+        r.v[i] = _mm512_and_si512(high ? _mm512_srli_epi32(q.v[i], 4) : q.v[i], bytes(15));
+    return r;
+}
+
+/* ---- types of 32 values ---- */
+
+INLINE struct quad subtract(struct quad q, int n) {
+    for (uint32_t i = 0; i < 4; i++)
+        q.v[i] = _mm512_sub_epi8(q.v[i], bytes(n));
+    return q;
+}
+
+INLINE struct quad look_up(struct quad q, __m512i table) {
+    for (uint32_t i = 0; i < 4; i++)
+        q.v[i] = _mm512_shuffle_epi8(table, q.v[i]);
+    return q;
+}
+
+INLINE __m512i table_of(const int8_t *values) {
+    return _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)values));
+}
+
+/* Bits 16 h + 4 i .. + 3 of each row's dword, one for each byte of register i of a half. */
+INLINE __mmask64 fifth_bits(__m512i qh, uint32_t half, uint32_t i, bool set) {
+    const __m512i spread = _mm512_add_epi8(
+        _mm512_broadcast_i32x4(_mm_set_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0)),
+        bytes((int)(2 * half + i / 2)));
+    const __m512i bit = _mm512_set1_epi32(i % 2 == 0 ? 0x08040201 : (int)0x80402010);
+    const __m512i v = _mm512_shuffle_epi8(qh, spread);
+    return set ? _mm512_test_epi8_mask(v, bit) : _mm512_testn_epi8_mask(v, bit);
+}
+
+static void unpack_q4_0(const uint8_t *const rows[16], uint64_t offset, uint32_t n_blocks,
+                        struct tile t) {
+    for (uint32_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q4_0)) {
+        const struct quad qs = load_dwords(rows, offset + 2);
+        store_group(t, 2 * b, subtract(nibbles(qs, false), 8));
+        store_group(t, 2 * b + 1, subtract(nibbles(qs, true), 8));
+        _mm512_store_ps(t.scale + b * 32, half_low(load_dwords(rows, offset).v[0]));
+    }
+}
+
+static void unpack_q4_1(const uint8_t *const rows[16], uint64_t offset, uint32_t n_blocks,
+                        struct tile t) {
+    for (uint32_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q4_1)) {
+        const struct quad qs = load_dwords(rows, offset + 4);
+        const __m512i d = load_dwords(rows, offset).v[0];
+        store_group(t, 2 * b, nibbles(qs, false));
+        store_group(t, 2 * b + 1, nibbles(qs, true));
+        _mm512_store_ps(t.scale + b * 32, half_low(d));
+        _mm512_store_ps(t.min + b * 32, half_high(d));
+    }
+}
+
+static void unpack_q5_0(const uint8_t *const rows[16], uint64_t offset, uint32_t n_blocks,
+                        struct tile t) {
+    for (uint32_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q5_0)) {
+        const struct quad qs = load_dwords(rows, offset + 6), head = load_dwords(rows, offset);
+        /* d is the low half of dword 0; the four bytes of bits straddle dwords 0 and 1. */
+        const __m512i qh =
+            _mm512_or_si512(_mm512_srli_epi32(head.v[0], 16), _mm512_slli_epi32(head.v[1], 16));
+        for (uint32_t h = 0; h < 2; h++) {
+            struct quad q = nibbles(qs, h != 0);
+            for (uint32_t i = 0; i < 4; i++)
+                q.v[i] =
+                    _mm512_mask_sub_epi8(q.v[i], fifth_bits(qh, h, i, false), q.v[i], bytes(16));
+            store_group(t, 2 * b + h, q);
+        }
+        _mm512_store_ps(t.scale + b * 32, half_low(head.v[0]));
+    }
+}
+
+static void unpack_q5_1(const uint8_t *const rows[16], uint64_t offset, uint32_t n_blocks,
+                        struct tile t) {
+    for (uint32_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q5_1)) {
+        const struct quad qs = load_dwords(rows, offset + 8), head = load_dwords(rows, offset);
+        for (uint32_t h = 0; h < 2; h++) {
+            struct quad q = nibbles(qs, h != 0);
+            for (uint32_t i = 0; i < 4; i++)
+                q.v[i] = _mm512_mask_add_epi8(q.v[i], fifth_bits(head.v[1], h, i, true), q.v[i],
+                                              bytes(16));
+            store_group(t, 2 * b + h, q);
+        }
+        _mm512_store_ps(t.scale + b * 32, half_low(head.v[0]));
+        _mm512_store_ps(t.min + b * 32, half_high(head.v[0]));
+    }
+}
+
+static void unpack_q8_0(const uint8_t *const rows[16], uint64_t offset, uint32_t n_blocks,
+                        struct tile t) {
+    for (uint32_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q8_0)) {
+        store_group(t, 2 * b, load_dwords(rows, offset + 2));
+        store_group(t, 2 * b + 1, load_dwords(rows, offset + 18));
+        _mm512_store_ps(t.scale + b * 32, half_low(load_dwords(rows, offset).v[0]));
+    }
+}
+
+static void unpack_iq4_nl(const uint8_t *const rows[16], uint64_t offset, uint32_t n_blocks,
+                          struct tile t) {
+    const __m512i table = table_of(codes_iq4);
+    for (uint32_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_iq4_nl)) {
+        const struct quad qs = load_dwords(rows, offset + 2);
+        store_group(t, 2 * b, look_up(nibbles(qs, false), table));
+        store_group(t, 2 * b + 1, look_up(nibbles(qs, true), table));
+        _mm512_store_ps(t.scale + b * 32, half_low(load_dwords(rows, offset).v[0]));
+    }
+}
+
+/* Half of 2^(e - 127): an exponent, or for the two smallest a denormal. */
+INLINE __m512 mxfp4_scale(__m512i dwords) {
+    const __m512i e = _mm512_and_si512(dwords, _mm512_set1_epi32(255));
+    const __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
+    const __m512i denormal = _mm512_sllv_epi32(_mm512_set1_epi32(0x00200000), e);
+    const __mmask16 small = _mm512_cmplt_epu32_mask(e, _mm512_set1_epi32(2));
+    return _mm512_castsi512_ps(_mm512_mask_blend_epi32(small, normal, denormal));
+}
+
+static void unpack_mxfp4(const uint8_t *const rows[16], uint64_t offset, uint32_t n_blocks,
+                         struct tile t) {
+    const __m512i table = table_of(codes_mxfp4);
+    for (uint32_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_mxfp4)) {
+        const struct quad qs = load_dwords(rows, offset + 1);
+        store_group(t, 2 * b, look_up(nibbles(qs, false), table));
+        store_group(t, 2 * b + 1, look_up(nibbles(qs, true), table));
+        _mm512_store_ps(t.scale + b * 32, mxfp4_scale(load_dwords(rows, offset).v[0]));
+    }
+}
+
+/* ---- types of 256 values ---- */
+
+static void unpack_iq4_xs(const uint8_t *const rows[16], uint64_t offset, uint32_t n_blocks,
+                          struct tile t) {
+    const __m512i table = table_of(codes_iq4);
+    for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_iq4_xs)) {
+        const struct quad head = load_dwords(rows, offset);
+        const __m512i high = _mm512_srli_epi32(head.v[0], 16);
+        const __m512 d = half_low(head.v[0]);
+        for (uint32_t k = 0; k < 8; k++) {
+            const struct quad qs = load_dwords(rows, offset + 8 + 16 * k);
+            store_group(t, 16 * b + 2 * k, look_up(nibbles(qs, false), table));
+            store_group(t, 16 * b + 2 * k + 1, look_up(nibbles(qs, true), table));
+            const __m512i l =
+                _mm512_and_si512(_mm512_srli_epi32(head.v[1], 4 * k), _mm512_set1_epi32(15));
+            const __m512i h =
+                _mm512_and_si512(_mm512_srli_epi32(high, 2 * k), _mm512_set1_epi32(3));
+            const __m512i scale = _mm512_sub_epi32(_mm512_or_si512(l, _mm512_slli_epi32(h, 4)),
+                                                   _mm512_set1_epi32(32));
+            _mm512_store_ps(t.scale + (8 * b + k) * 32,
+                            _mm512_mul_ps(d, _mm512_cvtepi32_ps(scale)));
+        }
+    }
+}
+
+/* The 6-bit scales and minima of Q4_K and Q5_K: sub-block k's is byte k % 4 of [k / 4]. */
+struct scales_k {
+    __m512i scale[2], min[2];
+    __m512 d, dmin_negative;
+};
+
+INLINE struct scales_k load_scales_k(const uint8_t *const rows[16], uint64_t offset) {
+    const struct quad head = load_dwords(rows, offset);
+    const __m512i a = head.v[1], b = head.v[2], c = head.v[3];
+    const __m512i six = bytes(63), four = bytes(15), top = bytes(0x30);
+    struct scales_k s;
+    s.scale[0] = _mm512_and_si512(a, six);
+    s.min[0] = _mm512_and_si512(b, six);
+    s.scale[1] =
+        _mm512_or_si512(_mm512_and_si512(c, four), _mm512_and_si512(_mm512_srli_epi32(a, 2), top));
+    s.min[1] = _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi32(c, 4), four),
+                               _mm512_and_si512(_mm512_srli_epi32(b, 2), top));
+    s.d = half_low(head.v[0]);
+    s.dmin_negative = _mm512_sub_ps(_mm512_setzero_ps(), half_high(head.v[0]));
+    return s;
+}
+
+INLINE void store_scales_k(struct tile t, uint64_t b, const struct scales_k *s) {
+    for (uint32_t k = 0; k < 8; k++) {
+        _mm512_store_ps(t.scale + (8 * b + k) * 32,
+                        _mm512_mul_ps(s->d, byte_f32(s->scale[k / 4], k % 4)));
+        _mm512_store_ps(t.min + (8 * b + k) * 32,
+                        _mm512_mul_ps(s->dmin_negative, byte_f32(s->min[k / 4], k % 4)));
+    }
+}
+
+static void unpack_q4_k(const uint8_t *const rows[16], uint64_t offset, uint32_t n_blocks,
+                        struct tile t) {
+    for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q4_k)) {
+        const struct scales_k s = load_scales_k(rows, offset);
+        store_scales_k(t, b, &s);
+        for (uint32_t i = 0; i < 8; i++) {
+            const struct quad qs = load_dwords(rows, offset + 16 + 16 * i);
+            const uint64_t g = 16 * b + i / 2 * 4 + i % 2;
+            store_group(t, g, nibbles(qs, false));
+            store_group(t, g + 2, nibbles(qs, true));
+        }
+    }
+}
+
+INLINE struct quad add_where(struct quad q, struct quad flags, uint32_t bit, int n) {
+    for (uint32_t i = 0; i < 4; i++)
+        q.v[i] = _mm512_mask_add_epi8(q.v[i], _mm512_test_epi8_mask(flags.v[i], bytes(1 << bit)),
+                                      q.v[i], bytes(n));
+    return q;
+}
+
+static void unpack_q5_k(const uint8_t *const rows[16], uint64_t offset, uint32_t n_blocks,
+                        struct tile t) {
+    for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q5_k)) {
+        const struct scales_k s = load_scales_k(rows, offset);
+        store_scales_k(t, b, &s);
+        const struct quad qh[2] = {load_dwords(rows, offset + 16), load_dwords(rows, offset + 32)};
+        for (uint32_t i = 0; i < 8; i++) {
+            const struct quad qs = load_dwords(rows, offset + 48 + 16 * i);
+            const uint64_t g = 16 * b + i / 2 * 4 + i % 2;
+            store_group(t, g, add_where(nibbles(qs, false), qh[i % 2], i / 2 * 2, 16));
+            store_group(t, g + 2, add_where(nibbles(qs, true), qh[i % 2], i / 2 * 2 + 1, 16));
+        }
+    }
+}
+
+/* Bits 2 k, 2 k + 1 of each byte. */
+INLINE __m512i pair(__m512i v, uint32_t k) {
+    return _mm512_and_si512(_mm512_srli_epi32(v, 2 * k), bytes(3));
+}
+
+static void unpack_q6_k(const uint8_t *const rows[16], uint64_t offset, uint32_t n_blocks,
+                        struct tile t) {
+    for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q6_k)) {
+        const struct quad scales = load_dwords(rows, offset + 192);
+        const __m512 d = half_high(load_dwords(rows, offset + 194).v[3]);
+        for (uint32_t g = 0; g < 16; g++) {
+            const __m512i s =
+                _mm512_srai_epi32(_mm512_slli_epi32(scales.v[g / 4], 24 - g % 4 * 8), 24);
+            _mm512_store_ps(t.scale + (16 * b + g) * 32, _mm512_mul_ps(d, _mm512_cvtepi32_ps(s)));
+        }
+        /* i: which 16 of the 32 values that share a shift */
+        for (uint32_t h = 0; h < 2; h++) {
+            for (uint32_t i = 0; i < 2; i++) {
+                const struct quad qh = load_dwords(rows, offset + 128 + 32 * h + 16 * i);
+                for (uint32_t k = 0; k < 4; k++) {
+                    struct quad q = nibbles(
+                        load_dwords(rows, offset + 64 * h + 32 * (k % 2) + 16 * i), k / 2 != 0);
+                    for (uint32_t j = 0; j < 4; j++)
+                        q.v[j] = _mm512_or_si512(q.v[j], _mm512_slli_epi32(pair(qh.v[j], k), 4));
+                    store_group(t, 16 * b + 8 * h + 2 * k + i, subtract(q, 32));
+                }
+            }
+        }
+    }
+}
+
+INLINE struct quad pairs(struct quad q, uint32_t k) {
+    for (uint32_t i = 0; i < 4; i++)
+        q.v[i] = pair(q.v[i], k);
+    return q;
+}
+
+static void unpack_q3_k(const uint8_t *const rows[16], uint64_t offset, uint32_t n_blocks,
+                        struct tile t) {
+    for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q3_k)) {
+        const struct quad s = load_dwords(rows, offset + 96);
+        const __m512 d = half_low(s.v[3]);
+        const struct quad flags[2] = {load_dwords(rows, offset), load_dwords(rows, offset + 16)};
+        for (uint32_t g = 0; g < 16; g++) {
+            const __m512i low = _mm512_srli_epi32(s.v[g / 4 % 2], g % 4 * 8 + g / 8 * 4);
+            const __m512i high = _mm512_srli_epi32(s.v[2], g % 4 * 8 + g / 4 * 2);
+            const __m512i scale =
+                _mm512_or_si512(_mm512_and_si512(low, _mm512_set1_epi32(15)),
+                                _mm512_slli_epi32(_mm512_and_si512(high, _mm512_set1_epi32(3)), 4));
+            _mm512_store_ps(t.scale + (16 * b + g) * 32,
+                            _mm512_mul_ps(d, _mm512_cvtepi32_ps(
+                                                 _mm512_sub_epi32(scale, _mm512_set1_epi32(32)))));
+        }
+        for (uint32_t i = 0; i < 4; i++) {
+            const struct quad qs = load_dwords(rows, offset + 32 + 16 * i);
+            for (uint32_t k = 0; k < 4; k++) {
+                const struct quad q = add_where(pairs(qs, k), flags[i % 2], i / 2 * 4 + k, 4);
+                store_group(t, 16 * b + i / 2 * 8 + 2 * k + i % 2, subtract(q, 4));
+            }
+        }
+    }
+}
+
+static void unpack_q2_k(const uint8_t *const rows[16], uint64_t offset, uint32_t n_blocks,
+                        struct tile t) {
+    for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q2_k)) {
+        const struct quad s = load_dwords(rows, offset);
+        const __m512i dm = load_dwords(rows, offset + 68).v[3];
+        const __m512 d = half_low(dm), dmin = _mm512_sub_ps(_mm512_setzero_ps(), half_high(dm));
+        for (uint32_t g = 0; g < 16; g++) {
+            const __m512i byte = _mm512_srli_epi32(s.v[g / 4], g % 4 * 8);
+            const __m512i scale = _mm512_and_si512(byte, _mm512_set1_epi32(15));
+            const __m512i min = _mm512_and_si512(_mm512_srli_epi32(byte, 4), _mm512_set1_epi32(15));
+            _mm512_store_ps(t.scale + (16 * b + g) * 32,
+                            _mm512_mul_ps(d, _mm512_cvtepi32_ps(scale)));
+            _mm512_store_ps(t.min + (16 * b + g) * 32,
+                            _mm512_mul_ps(dmin, _mm512_cvtepi32_ps(min)));
+        }
+        for (uint32_t i = 0; i < 4; i++) {
+            const struct quad qs = load_dwords(rows, offset + 16 + 16 * i);
+            for (uint32_t k = 0; k < 4; k++)
+                store_group(t, 16 * b + i / 2 * 8 + 2 * k + i % 2, pairs(qs, k));
+        }
+    }
+}
+
+const struct tile_type *tile_type_avx512(uint32_t dtype) {
+    static const struct tile_type types[OT_DTYPE_MAX] = {
+        [OT_Q4_0] = {unpack_q4_0, 32, sizeof(struct block_q4_0), 32, false},
+        [OT_Q4_1] = {unpack_q4_1, 32, sizeof(struct block_q4_1), 32, true},
+        [OT_Q5_0] = {unpack_q5_0, 32, sizeof(struct block_q5_0), 32, false},
+        [OT_Q5_1] = {unpack_q5_1, 32, sizeof(struct block_q5_1), 32, true},
+        [OT_Q8_0] = {unpack_q8_0, 32, sizeof(struct block_q8_0), 32, false},
+        [OT_IQ4_NL] = {unpack_iq4_nl, 32, sizeof(struct block_iq4_nl), 32, false},
+        [OT_MXFP4] = {unpack_mxfp4, 32, sizeof(struct block_mxfp4), 32, false},
+        [OT_IQ4_XS] = {unpack_iq4_xs, 256, sizeof(struct block_iq4_xs), 32, false},
+        [OT_Q4_K] = {unpack_q4_k, 256, sizeof(struct block_q4_k), 32, true},
+        [OT_Q5_K] = {unpack_q5_k, 256, sizeof(struct block_q5_k), 32, true},
+        [OT_Q6_K] = {unpack_q6_k, 256, sizeof(struct block_q6_k), 16, false},
+        [OT_Q3_K] = {unpack_q3_k, 256, sizeof(struct block_q3_k), 16, false},
+        [OT_Q2_K] = {unpack_q2_k, 256, sizeof(struct block_q2_k), 16, true},
+    };
+    return &types[dtype];
+}
