@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "kernel/fill.h"
+#include "kernel/tuning.h"
 
 #if defined(__aarch64__)
 #include <asm/hwcap.h>
@@ -31,6 +32,8 @@ void kernels_fill_avx2(struct kernels *k) {
 
 void kernels_fill_avx512(struct kernels *k) {
     k->isa = "avx512-vnni";
+    layout_fill_avx512(k);
+    gemv_fill_avx512(k);
 }
 
 static bool cpu_has_avx2(void) {
@@ -69,6 +72,7 @@ static const struct variant variants[] = {
 enum { N_VARIANTS = sizeof variants / sizeof variants[0] };
 
 static struct kernels tables[N_VARIANTS];
+struct kernel_tuning kernel_tuning;
 static uint32_t n_tables; /* the first n_tables are usable */
 static const struct kernels *chosen;
 static pthread_once_t once = PTHREAD_ONCE_INIT;

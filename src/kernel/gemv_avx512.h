@@ -1,0 +1,40 @@
+/* gemv_avx512.h - what the files of the AVX-512 gemv share.
+ *
+ * All of them walk their rows as one sequential stream, one row after the other, with several
+ * accumulators along the row: the hardware's prefetchers follow one stream best. */
+#ifndef KERNEL_GEMV_AVX512_H
+#define KERNEL_GEMV_AVX512_H
+
+#include <immintrin.h>
+#include <stdint.h>
+
+#include "kernel/kernel.h"
+#include "kernel/layout_avx512.h"
+#include "kernel/tuning.h"
+
+#define GEMV_INLINE static inline __attribute__((always_inline))
+
+/* Brings the lines that will be needed kernel_prefetch_bytes later. n_lines: constant. */
+GEMV_INLINE void gemv_prefetch(const uint8_t *p, uint64_t distance, int n_lines) {
+    for (int i = 0; i < n_lines; i++) {
+        _mm_prefetch((const char *)p + distance + 64 * i, _MM_HINT_T0);
+    }
+}
+
+GEMV_INLINE __m512 gemv_half_to_f32(__m512i halves) {
+    return _mm512_cvtph_ps(_mm512_castsi512_si256(halves));
+}
+
+/* Mask of the bytes of [at, at + 64) that are below end. */
+GEMV_INLINE __mmask64 gemv_bytes_below(uint32_t at, uint32_t end) {
+    if (end <= at) {
+        return 0;
+    }
+    return end - at >= 64 ? ~(__mmask64)0 : ((__mmask64)1 << (end - at)) - 1;
+}
+
+void gemv_block32_fill_avx512(struct kernels *k);
+void gemv_block256_fill_avx512(struct kernels *k);
+void gemv_float_fill_avx512(struct kernels *k);
+
+#endif

@@ -1,0 +1,132 @@
+/* layout_avx512.c - preparing activations for the AVX-512 kernels. */
+#include "kernel/layout_avx512.h"
+
+#include <assert.h>
+#include <immintrin.h>
+#include <string.h>
+
+#include "kernel/fill.h"
+
+struct group {
+    __m128i q; /* 16 int8 */
+    float d;
+    int32_t sum;
+};
+
+/* As quantise_16 of layout_scalar.c, number by number: the largest magnitude is found among the bit
+ * patterns, where a NaN is above infinity, which is above all else. */
+static inline struct group quantise_16(const float *x) {
+    struct group g;
+    __m512 v = _mm512_loadu_ps(x);
+    uint32_t largest = _mm512_reduce_max_epu32(
+        _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(0x7fffffff)));
+    if (largest >= 0x7f800000u) {
+        g.q = _mm_setzero_si128();
+        g.d = __builtin_nanf("");
+        g.sum = 0;
+        return g;
+    }
+    memcpy(&g.d, &largest, sizeof largest);
+    g.d /= 127.0f;
+    __mmask16 some = g.d > 0 ? 0xffff : 0;
+    __m512i q = _mm512_cvtps_epi32(_mm512_maskz_div_ps(some, v, _mm512_set1_ps(g.d)));
+    q = _mm512_min_epi32(_mm512_max_epi32(q, _mm512_set1_epi32(-127)), _mm512_set1_epi32(127));
+    g.q = _mm512_cvtepi32_epi8(q);
+    g.sum = _mm512_reduce_add_epi32(q);
+    return g;
+}
+
+static void store_chunks(__m128i q, int8_t *to, uint32_t stride) {
+    int32_t chunks[4];
+    _mm_storeu_si128((__m128i *)(void *)chunks, q);
+    for (uint32_t c = 0; c < 4; c++) {
+        memcpy(to + c * stride, &chunks[c], 4);
+    }
+}
+
+static void prepare_lanes256(const float *x, uint32_t n_cols, struct lanes256 *out) {
+    if (n_cols % 256 != 0) {
+        memset(&out[n_cols / 256], 0, sizeof *out);
+    }
+    for (uint32_t i = 0; i < n_cols / 16; i++) {
+        struct lanes256 *to = &out[i / 16];
+        uint32_t lane = i % 16;
+        struct group g = quantise_16(x + 16 * (uint64_t)i);
+        store_chunks(g.q, to->q[0] + 4 * lane, 64);
+        to->d[lane] = g.d;
+        to->s[lane] = g.d * (float)g.sum;
+        to->minus_sum[lane] = -g.sum;
+    }
+}
+
+/* zero 0: LAYOUT_LANES128_SUMS. */
+static void prepare_lanes128(const float *x, uint32_t n_cols, int32_t zero, struct lanes128 *out) {
+    if (n_cols % 128 != 0) {
+        memset(&out[n_cols / 128], 0, sizeof *out);
+    }
+    for (uint32_t block = 0; block < n_cols / 32; block++) {
+        struct lanes128 *to = &out[block / 4];
+        uint32_t b = block % 4;
+        struct group low = quantise_16(x + 32 * (uint64_t)block);
+        struct group high = quantise_16(x + 32 * (uint64_t)block + 16);
+        store_chunks(low.q, to->low + 4 * b, 16);
+        store_chunks(high.q, to->high + 4 * b, 16);
+        to->d_low[b] = low.d;
+        to->d_high[b] = high.d;
+        if (zero == 0) {
+            to->s[0][b] = low.d * (float)low.sum + high.d * (float)high.sum;
+            to->s[1][b] = 0;
+        } else {
+            to->zero[0][b] = -zero * low.sum;
+            to->zero[1][b] = -zero * high.sum;
+        }
+    }
+}
+
+/* flip: 0, or 0x80 for LAYOUT_Q8_BIASED. */
+static void prepare_q8(const float *x, uint32_t n_cols, int8_t flip, void *out) {
+    uint32_t n_pad = layout_pad(n_cols);
+    int8_t *q = out;
+    float *d = (float *)(void *)(q + n_pad), *s = d + n_pad / 16;
+    for (uint32_t i = 0; i < n_cols / 16; i++) {
+        struct group g = quantise_16(x + 16 * (uint64_t)i);
+        _mm_storeu_si128((__m128i *)(void *)(q + 16 * (uint64_t)i),
+                         _mm_xor_si128(g.q, _mm_set1_epi8(flip)));
+        d[i] = g.d;
+        s[i] = g.d * (float)g.sum;
+    }
+    memset(q + n_cols, flip, n_pad - n_cols);
+    memset(d + n_cols / 16, 0, (n_pad - n_cols) / 16 * sizeof *d);
+    memset(s + n_cols / 16, 0, (n_pad - n_cols) / 16 * sizeof *s);
+}
+
+static uint64_t layout_bytes(uint8_t layout, uint32_t n_cols) {
+    switch (layout) {
+    case LAYOUT_Q8_BIASED: return layout_q8_bytes(n_cols);
+    case LAYOUT_LANES256: return (uint64_t)layout_ceil(n_cols, 256) * sizeof(struct lanes256);
+    case LAYOUT_LANES128_ZERO8:
+    case LAYOUT_LANES128_ZERO16:
+    case LAYOUT_LANES128_ZERO128:
+    case LAYOUT_LANES128_SUMS: return (uint64_t)layout_ceil(n_cols, 128) * sizeof(struct lanes128);
+    default: return layout_bytes_scalar(layout, n_cols);
+    }
+}
+
+static void prepare(uint8_t layout, const float *x, uint32_t n_cols, void *out) {
+    assert(layout == KERNEL_LAYOUT_F32 || n_cols % 32 == 0);
+    switch (layout) {
+    case LAYOUT_Q8: prepare_q8(x, n_cols, 0, out); break;
+    case LAYOUT_Q8_BIASED: prepare_q8(x, n_cols, (int8_t)0x80, out); break;
+    case LAYOUT_LANES256: prepare_lanes256(x, n_cols, out); break;
+    case LAYOUT_LANES128_ZERO8: prepare_lanes128(x, n_cols, 8, out); break;
+    case LAYOUT_LANES128_ZERO16: prepare_lanes128(x, n_cols, 16, out); break;
+    case LAYOUT_LANES128_ZERO128: prepare_lanes128(x, n_cols, 128, out); break;
+    case LAYOUT_LANES128_SUMS: prepare_lanes128(x, n_cols, 0, out); break;
+    default: layout_prepare_scalar(layout, x, n_cols, out);
+    }
+}
+
+void layout_fill_avx512(struct kernels *k) {
+    k->layout_bytes = layout_bytes;
+    k->prepare = prepare;
+}
