@@ -1,0 +1,56 @@
+# A page in front of CMake. `make help` lists the targets.
+BUILD   ?= build
+PREFIX  ?= /usr/local
+DESTDIR ?=
+NAME    ?= smollm2
+SECONDS_PER_TARGET ?= 600
+JOBS    ?= $(shell nproc)
+CONFIGURE = cmake -DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX=$(PREFIX)
+DEMO_QUESTION = Explain in two sentences why the sky is blue.
+
+all: ## build/onetrip, the library and the tests (Release)
+	$(CONFIGURE) -S . -B $(BUILD)
+	cmake --build $(BUILD) -j $(JOBS)
+
+deps: ## install the Debian packages that are missing
+	sh tools/deps.sh
+
+model: deps ## fetch a model into the cache: NAME=smollm2 or gemma3
+	sh tools/fetch_model.sh $(NAME)
+
+demo: deps ## build, fetch SmolLM2 and ask it a question
+	@$(MAKE) --no-print-directory all >$(BUILD)-demo.log 2>&1 || { cat $(BUILD)-demo.log; exit 1; }
+	@sh tools/fetch_model.sh smollm2 >/dev/null
+	$(BUILD)/onetrip run smollm2 --temp 0 -n 128 -p "$(DEMO_QUESTION)"
+
+test: deps ## the whole suite
+	$(MAKE) all
+	sh tools/fetch_model.sh smollm2
+	ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS)
+
+asan: deps ## the whole suite under ASan and UBSan
+	cmake -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_FLAGS_DEBUG="-O1 -g" -DOT_SANITIZE=ON -DOT_WERROR=ON -S . -B $(BUILD)-asan
+	cmake --build $(BUILD)-asan -j $(JOBS)
+	sh tools/fetch_model.sh smollm2
+	ctest --test-dir $(BUILD)-asan --output-on-failure -j $(JOBS)
+
+fuzz: ## every libFuzzer target for SECONDS_PER_TARGET=600
+	sh tools/deps.sh clang libclang-rt-14-dev
+	sh tools/fuzz.sh $(BUILD)-fuzz $(SECONDS_PER_TARGET)
+
+bench: all ## speed on the models in the cache
+	for model in smollm2 gemma3; do $(BUILD)/onetrip inspect $$model >/dev/null 2>&1 && $(BUILD)/onetrip bench $$model; done; true
+
+bench-peers: all ## onetrip and its peers in turn (fetches and builds the peers)
+	bench/compare
+
+install: all ## PREFIX=/usr/local, DESTDIR
+	DESTDIR=$(DESTDIR) cmake --install $(BUILD)
+
+clean: ## remove what was built
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-fuzz $(BUILD)-demo.log
+
+help:
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1: /p' Makefile | awk -F': ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+.PHONY: all deps model demo test asan fuzz bench bench-peers install clean help
