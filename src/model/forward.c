@@ -117,8 +117,7 @@ int vector_get(struct forward *f, const struct weight *w, uint32_t space, struct
         f->k->type[w->dtype].dequant(data, w->n_cols, f->vector_space[space]);
         out->data = f->vector_space[space];
     }
-    ledger_post(f->ledger, f->model->bind.extents[w->extent].ledger_id, OT_RAM_CACHE,
-                OT_CAUSE_COMPUTE, w->row_bytes, w->row_bytes);
+    ledger_post(f->ledger, w->extent, OT_RAM_CACHE, OT_CAUSE_COMPUTE, w->row_bytes, w->row_bytes);
     return OT_OK;
 }
 
@@ -395,8 +394,8 @@ static int embed(struct forward *f, struct ot_error *err) {
     for (uint32_t i = 0; i < f->n_tokens; i++) {
         ids[i] = f->tokens[i].token;
     }
-    ledger_post(f->ledger, f->model->bind.extents[w->extent].ledger_id, OT_RAM_CACHE,
-                OT_CAUSE_GATHER, f->n_tokens * w->row_bytes, f->n_tokens * w->row_bytes);
+    ledger_post(f->ledger, w->extent, OT_RAM_CACHE, OT_CAUSE_GATHER, f->n_tokens * w->row_bytes,
+                f->n_tokens * w->row_bytes);
     return residency_rows(f->residency, w->extent, ids, f->n_tokens, embed_row, f, err);
 }
 

@@ -165,7 +165,7 @@ int matmul_add(struct forward *f, const struct weight *w, uint32_t part, struct 
         .n_tokens = n_tokens,
         .y_stride = y_stride,
     };
-    uint32_t id = f->model->bind.extents[w->extent].ledger_id;
+    uint32_t id = w->extent;
     uint64_t bytes = w->row_bytes * w->n_rows;
     item.acts = input_in_layout(f, p, decode ? t->layout_gemv : t->layout_gemm, &item.act_bytes);
     if (decode) {
