@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -111,6 +112,11 @@ static void open_direct(struct sys_file *file, const struct stat *st) {
         file->direct_align = DIRECT_ALIGN_UNKNOWN;
         return;
     }
+    const char *refused = getenv("ONETRIP_NO_DIRECT");
+    if (refused != NULL && refused[0] == '1') {
+        file->direct_errno = EINVAL;
+        return;
+    }
     int fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_DIRECT);
     if (fd < 0) {
         file->direct_errno = errno;
@@ -189,6 +195,18 @@ int sys_file_check(const struct sys_file *file, struct ot_error *err) {
     return 0;
 }
 
+/* Returns bytes or -errno. */
+static int64_t pread_raw(int fd, uint64_t offset, void *buf, uint64_t bytes) {
+    /* One call transfers at most 2 GiB less a page. */
+    ssize_t n = pread(fd, buf, (size_t)min_u64(bytes, 1u << 30), (off_t)offset);
+    return n < 0 ? -(int64_t)errno : n;
+}
+
+int64_t sys_file_pread_raw(const struct sys_file *file, bool direct, uint64_t offset, void *buf,
+                           uint64_t bytes) {
+    return pread_raw(direct ? file->direct_fd : file->fd, offset, buf, bytes);
+}
+
 /* One pread that tests can spoil. Returns bytes or -errno. */
 static int64_t read_once(int fd, uint64_t offset, void *buf, uint64_t bytes) {
     int error = 0;
@@ -198,9 +216,7 @@ static int64_t read_once(int fd, uint64_t offset, void *buf, uint64_t bytes) {
     case SYS_HOOK_PARTIAL: bytes = max_u64(bytes / 2, 1); break;
     case SYS_HOOK_NONE: break;
     }
-    /* One call transfers at most 2 GiB less a page. */
-    ssize_t n = pread(fd, buf, (size_t)min_u64(bytes, 1u << 30), (off_t)offset);
-    return n < 0 ? -(int64_t)errno : n;
+    return pread_raw(fd, offset, buf, bytes);
 }
 
 int sys_file_read(const struct sys_file *file, uint64_t offset, void *buf, uint64_t bytes,

@@ -3,6 +3,8 @@
  * The only callers of open, read, pread, mmap on files. Every read goes through one hook that tests
  * can make fail or come back short.
  *
+ * The environment variable ONETRIP_NO_DIRECT=1 makes O_DIRECT be refused, as some file systems do.
+ *
  * Threads: reads from any thread; open and close by one. */
 #ifndef SYS_FILE_H
 #define SYS_FILE_H

@@ -4,6 +4,9 @@
 #ifndef SYS_HOOK_H
 #define SYS_HOOK_H
 
+#include <stdbool.h>
+#include <stdint.h>
+
 enum sys_hook_fault {
     SYS_HOOK_NONE,    /* do the read */
     SYS_HOOK_ERROR,   /* it fails with *error */
@@ -13,5 +16,10 @@ enum sys_hook_fault {
 
 /* Counts one read and says what is to become of it. */
 enum sys_hook_fault sys_hook_read(int *error);
+
+/* One pread that has asked the hook already. Returns bytes or -errno. */
+struct sys_file;
+int64_t sys_file_pread_raw(const struct sys_file *file, bool direct, uint64_t offset, void *buf,
+                           uint64_t bytes);
 
 #endif

@@ -57,6 +57,20 @@ void *sys_memory_take(uint64_t bytes, bool huge, struct ot_error *err) {
     return memory;
 }
 
+void *sys_memory_reserve(uint64_t bytes, struct ot_error *err) {
+    void *memory = sys_memory_take(bytes, false, err);
+    if (memory != NULL) {
+        atomic_fetch_sub(&live_bytes, room_of(bytes));
+    }
+    return memory;
+}
+
+void sys_memory_unreserve(void *memory, uint64_t bytes) {
+    if (memory != NULL) {
+        munmap(memory, (size_t)room_of(bytes));
+    }
+}
+
 void sys_memory_free(void *memory, uint64_t bytes) {
     if (memory != NULL) {
         munmap(memory, (size_t)room_of(bytes));
@@ -91,7 +105,8 @@ uint64_t sys_memory_lock(void *memory, uint64_t bytes) {
     if (left == 0) {
         return 0;
     }
-    if (mlock(start, (size_t)left) == 0) {
+    /* Pages are locked as they come in: locking must not read or clear anything ahead of use. */
+    if (mlock2(start, (size_t)left, MLOCK_ONFAULT) == 0) {
         return left;
     }
     struct rlimit limit;
@@ -102,7 +117,7 @@ uint64_t sys_memory_lock(void *memory, uint64_t bytes) {
     uint64_t page = sys_page_bytes();
     for (left = min_u64(left, limit.rlim_cur) / page * page; left > 0;
          left = left / 2 / page * page) {
-        if (mlock(start, (size_t)left) == 0) {
+        if (mlock2(start, (size_t)left, MLOCK_ONFAULT) == 0) {
             return left;
         }
     }

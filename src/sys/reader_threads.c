@@ -1,0 +1,131 @@
+/* reader_threads.c - reads by a few threads with pread.
+ *
+ * Invariants, under `lock`:
+ *   waiting holds ops that no thread has taken; finished those that no caller has collected
+ *
+ * Threads: the caller's, and n_threads readers that sleep when there is nothing to read. */
+#include <errno.h>
+#include <pthread.h>
+
+#include "base/alloc.h"
+#include "sys/hook.h"
+#include "sys/reader_impl.h"
+
+enum { THREADS_CHOSEN = 4, THREADS_MAX = 64 };
+
+struct threads {
+    struct sys_reader *reader; /* borrowed */
+    pthread_mutex_t lock;
+    pthread_cond_t work, finish;
+    struct op_list waiting, finished;
+    struct op_list added; /* of the caller's thread: not started yet */
+    bool closing;
+    uint32_t n_threads;
+    pthread_t threads[THREADS_MAX];
+};
+
+static void run(struct op *op) {
+    int64_t result;
+    do {
+        if (!op_spoiled(op, &result)) {
+            result =
+                sys_file_pread_raw(op->read.file, op->read.direct, op->read.offset + op->got_bytes,
+                                   (uint8_t *)op->read.buf + op->got_bytes, op->ask_bytes);
+        }
+    } while (!op_result(op, result));
+}
+
+static void *reader_main(void *arg) {
+    struct threads *t = arg;
+    pthread_mutex_lock(&t->lock);
+    for (;;) {
+        uint32_t i = op_pop(t->reader, &t->waiting);
+        if (i == OP_NONE) {
+            if (t->closing) {
+                break;
+            }
+            pthread_cond_wait(&t->work, &t->lock);
+            continue;
+        }
+        pthread_mutex_unlock(&t->lock);
+        run(&t->reader->ops[i]);
+        pthread_mutex_lock(&t->lock);
+        op_push(t->reader, &t->finished, i);
+        pthread_cond_signal(&t->finish);
+    }
+    pthread_mutex_unlock(&t->lock);
+    return NULL;
+}
+
+static void begin(struct sys_reader *r, uint32_t i) {
+    struct threads *t = r->state;
+    op_push(r, &t->added, i);
+}
+
+static void start(struct sys_reader *r) {
+    struct threads *t = r->state;
+    if (t->added.first == OP_NONE) {
+        return;
+    }
+    pthread_mutex_lock(&t->lock);
+    for (uint32_t i; (i = op_pop(r, &t->added)) != OP_NONE;) {
+        op_push(r, &t->waiting, i);
+        pthread_cond_signal(&t->work);
+    }
+    pthread_mutex_unlock(&t->lock);
+}
+
+static void collect(struct sys_reader *r, bool wait) {
+    struct threads *t = r->state;
+    start(r);
+    pthread_mutex_lock(&t->lock);
+    while (wait && t->finished.first == OP_NONE) {
+        pthread_cond_wait(&t->finish, &t->lock);
+    }
+    for (uint32_t i; (i = op_pop(r, &t->finished)) != OP_NONE;) {
+        op_push(r, &r->done, i);
+    }
+    pthread_mutex_unlock(&t->lock);
+}
+
+static void threads_close(struct sys_reader *r) {
+    struct threads *t = r->state;
+    pthread_mutex_lock(&t->lock);
+    t->closing = true;
+    pthread_cond_broadcast(&t->work);
+    pthread_mutex_unlock(&t->lock);
+    for (uint32_t i = 0; i < t->n_threads; i++) {
+        pthread_join(t->threads[i], NULL);
+    }
+    pthread_cond_destroy(&t->finish);
+    pthread_cond_destroy(&t->work);
+    pthread_mutex_destroy(&t->lock);
+    mem_free(t);
+}
+
+static const struct reader_way threads_way = {begin, start, collect, threads_close};
+
+int threads_open(struct sys_reader *r, uint32_t n_threads) {
+    struct threads *t = mem_calloc(1, sizeof *t);
+    if (t == NULL) {
+        return ENOMEM;
+    }
+    t->reader = r;
+    t->waiting = t->finished = t->added = (struct op_list){OP_NONE, OP_NONE};
+    pthread_mutex_init(&t->lock, NULL);
+    pthread_cond_init(&t->work, NULL);
+    pthread_cond_init(&t->finish, NULL);
+    r->state = t;
+    r->way = &threads_way;
+    n_threads = n_threads == 0 ? THREADS_CHOSEN : n_threads;
+    int error = 0;
+    while (t->n_threads < n_threads && t->n_threads < THREADS_MAX && error == 0) {
+        error = pthread_create(&t->threads[t->n_threads], NULL, reader_main, t);
+        t->n_threads += error == 0;
+    }
+    if (t->n_threads == 0) { /* fewer than asked for will do */
+        threads_close(r);
+        return error;
+    }
+    return 0;
+}

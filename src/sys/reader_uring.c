@@ -1,0 +1,134 @@
+/* reader_uring.c - reads through io_uring.
+ *
+ * The ring has an entry for each op, so that a submission queue that is full can only be one that
+ * the kernel has not taken in yet; then the op waits in `backlog`.
+ *
+ * Source: io_uring_enter(2), io_uring_setup(2). Threads: one at a time calls. */
+#include <errno.h>
+#include <liburing.h>
+#include <time.h>
+
+#include "base/alloc.h"
+#include "base/checked.h"
+#include "sys/reader_impl.h"
+
+enum { BUSY_WAIT_NS = 200000 };
+
+struct uring {
+    struct io_uring ring;
+    struct op_list backlog; /* begun, but without a place in the submission queue */
+};
+
+/* Puts an op into the submission queue, or hands it back finished where a test spoils it. False,
+ * and the op is as before, where the queue is full. */
+static bool queue(struct sys_reader *r, uint32_t i) {
+    struct uring *u = r->state;
+    struct op *op = &r->ops[i];
+    if (io_uring_sq_space_left(&u->ring) == 0) {
+        return false;
+    }
+    int64_t result = 0;
+    while (op_spoiled(op, &result)) {
+        if (op_result(op, result)) {
+            op_push(r, &r->done, i);
+            return true;
+        }
+    }
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
+    int fd = op->read.direct ? op->read.file->direct_fd : op->read.file->fd;
+    io_uring_prep_read(sqe, fd, (uint8_t *)op->read.buf + op->got_bytes,
+                       (unsigned)min_u64(op->ask_bytes, 1u << 30), op->read.offset + op->got_bytes);
+    io_uring_sqe_set_data64(sqe, i);
+    return true;
+}
+
+static void begin(struct sys_reader *r, uint32_t i) {
+    struct uring *u = r->state;
+    if (u->backlog.first != OP_NONE || !queue(r, i)) {
+        op_push(r, &u->backlog, i);
+    }
+}
+
+/* Hands the kernel what is queued, and waits for a completion where asked to. */
+static void submit(struct sys_reader *r, bool wait) {
+    struct uring *u = r->state;
+    int n;
+    do {
+        while (u->backlog.first != OP_NONE && io_uring_sq_space_left(&u->ring) > 0) {
+            queue(r, op_pop(r, &u->backlog));
+        }
+        bool sleep = wait && r->done.first == OP_NONE && u->backlog.first == OP_NONE;
+        n = sleep ? io_uring_submit_and_wait(&u->ring, 1) : io_uring_submit(&u->ring);
+    } while (n > 0 && u->backlog.first != OP_NONE);
+    /* EAGAIN, EBUSY: the kernel is short of memory or completions; the entries stay queued. */
+    if (wait && (n == -EAGAIN || n == -EBUSY)) {
+        nanosleep(&(struct timespec){.tv_nsec = BUSY_WAIT_NS}, NULL);
+    }
+}
+
+static void start(struct sys_reader *r) {
+    submit(r, false);
+}
+
+/* Takes in what the kernel has finished; true where an op is done. */
+static bool drain(struct sys_reader *r) {
+    struct uring *u = r->state;
+    struct io_uring_cqe *cqe;
+    while (io_uring_peek_cqe(&u->ring, &cqe) == 0) {
+        uint32_t i = (uint32_t)io_uring_cqe_get_data64(cqe);
+        int64_t result = cqe->res;
+        io_uring_cqe_seen(&u->ring, cqe);
+        if (op_result(&r->ops[i], result)) {
+            op_push(r, &r->done, i);
+        } else {
+            begin(r, i);
+        }
+    }
+    return r->done.first != OP_NONE;
+}
+
+static void collect(struct sys_reader *r, bool wait) {
+    submit(r, false);
+    while (!drain(r) && wait) {
+        submit(r, true); /* interrupted: the loop waits again */
+    }
+}
+
+static void uring_close(struct sys_reader *r) {
+    struct uring *u = r->state;
+    io_uring_queue_exit(&u->ring);
+    mem_free(u);
+}
+
+static const struct reader_way uring_way = {begin, start, collect, uring_close};
+
+int uring_open(struct sys_reader *r) {
+    struct uring *u = mem_calloc(1, sizeof *u);
+    if (u == NULL) {
+        return ENOMEM;
+    }
+    u->backlog = (struct op_list){OP_NONE, OP_NONE};
+    /* Completions are taken in when the caller asks, not by interrupting what it computes. */
+    struct io_uring_params params = {.flags =
+                                         IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG};
+    int error = -io_uring_queue_init_params(r->depth, &u->ring, &params);
+    if (error == EINVAL) { /* kernels before 5.19 */
+        params = (struct io_uring_params){0};
+        error = -io_uring_queue_init_params(r->depth, &u->ring, &params);
+    }
+    if (error == 0) {
+        struct io_uring_probe *probe = io_uring_get_probe_ring(&u->ring);
+        if (probe == NULL || !io_uring_opcode_supported(probe, IORING_OP_READ)) {
+            error = ENOSYS;
+            io_uring_queue_exit(&u->ring);
+        }
+        io_uring_free_probe(probe);
+    }
+    if (error != 0) {
+        mem_free(u);
+        return error;
+    }
+    r->state = u;
+    r->way = &uring_way;
+    return 0;
+}
