@@ -1,8 +1,6 @@
 /* version.c - what this build is. */
 #include "commit.h"
-#include "kernel/kernel.h"
 #include "onetrip.h"
 
 const char *ot_version(void) { return OT_VERSION; }
 const char *ot_commit(void) { return OT_COMMIT; }
-const char *ot_kernels(void) { return kernels_get()->isa; }
