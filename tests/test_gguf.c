@@ -922,18 +922,35 @@ static void test_a_split_says_which_part_it_is(void **state) {
 
 static void test_paths_of_parts_follow_the_first(void **state) {
     (void)state;
-    char *p = gguf_split_path("dir/m-00001-of-00003.gguf", 2, 3);
-    assert_string_equal(p, "dir/m-00003-of-00003.gguf");
-    mem_free(p);
-    p = gguf_split_path("-00001-of-00001.gguf", 0, 1);
-    assert_string_equal(p, "-00001-of-00001.gguf");
-    mem_free(p);
-    assert_null(gguf_split_path("m-00002-of-00003.gguf", 1, 3));
-    assert_null(gguf_split_path("m-00001-of-00003.gguf", 1, 4));
-    assert_null(gguf_split_path("m-00001-of-00003.gguf", 3, 3));
-    assert_null(gguf_split_path("m-00001-of-00003.ggu", 1, 3));
-    assert_null(gguf_split_path("m.gguf", 0, 1));
-    assert_null(gguf_split_path("", 0, 1));
+    static const struct {
+        const char *first;
+        uint32_t no, count;
+        const char *part; /* NULL: refused */
+    } cases[] = {
+        {"dir/m-00001-of-00003.gguf", 2, 3, "dir/m-00003-of-00003.gguf"},
+        {"-00001-of-00001.gguf", 0, 1, "-00001-of-00001.gguf"},
+        {"m-00001-of-12345.gguf", 12344, 12345, "m-12345-of-12345.gguf"},
+        {"m-00002-of-00003.gguf", 1, 3, NULL},
+        {"m-00001-of-00003.gguf", 1, 4, NULL},
+        {"m-00001-of-00003.ggu", 1, 3, NULL},
+        {"m.gguf", 0, 1, NULL},
+        {"", 0, 1, NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *part = NULL;
+        struct ot_error err = {0};
+        int rc = gguf_split_path(cases[i].first, cases[i].no, cases[i].count, &part, &err);
+        if (cases[i].part != NULL) {
+            assert_int_equal(rc, 0);
+            assert_string_equal(part, cases[i].part);
+            mem_free(part);
+            continue;
+        }
+        assert_int_equal(rc, OT_ERR_FORMAT);
+        assert_null(part);
+        assert_string_equal(err.at, cases[i].first);
+        assert_non_null(strstr(err.message, "expected a name that ends in -00001-of-0000"));
+    }
 }
 
 static void test_messages_hold_long_and_strange_names(void **state) {

@@ -115,9 +115,9 @@ bool gguf_strings_next(struct gguf_strings *it, struct gguf_string *out);
 /* The split's numbers, "split.no" (0-based) and "split.count"; 0 and 1 where the file is not split. */
 int gguf_split(const struct gguf *g, const char *path, uint32_t *no, uint32_t *count,
                struct ot_error *err);
-/* The path of part no (0-based) of the split that path is the first part of, for mem_free: replaces
- * "-00001-of-00003.gguf". NULL where path does not end so (with this count), or where there is no
- * memory. */
-char *gguf_split_path(const char *path, uint32_t no, uint32_t count);
+/* The path of part no (< count, 0-based) of the split that path is the first part of, for mem_free:
+ * replaces "-00001-of-00003.gguf". Errors: FORMAT (path does not end so, with this count), MEMORY. */
+int gguf_split_path(const char *path, uint32_t no, uint32_t count, char **out,
+                    struct ot_error *err);
 
 #endif

@@ -247,19 +247,23 @@ int gguf_split(const struct gguf *g, const char *path, uint32_t *no, uint32_t *c
     return 0;
 }
 
-char *gguf_split_path(const char *path, uint32_t no, uint32_t count) {
+int gguf_split_path(const char *path, uint32_t no, uint32_t count, char **out,
+                    struct ot_error *err) {
     char ending[64];
     int ending_bytes = snprintf(ending, sizeof ending, "-00001-of-%05u.gguf", count);
     size_t bytes = strlen(path);
-    if (no >= count || bytes < (size_t)ending_bytes ||
-        strcmp(path + bytes - (size_t)ending_bytes, ending) != 0) {
-        return NULL;
+    if (bytes < (size_t)ending_bytes || strcmp(path + bytes - (size_t)ending_bytes, ending) != 0) {
+        return error_set(err, OT_ERR_FORMAT, path,
+                         "the first part of a model in %u files, expected a name that ends in %s",
+                         count, ending);
     }
     size_t stem_bytes = bytes - (size_t)ending_bytes;
     char *other = mem_calloc(stem_bytes + sizeof ending, 1);
-    if (other != NULL) {
-        memcpy(other, path, stem_bytes);
-        snprintf(other + stem_bytes, sizeof ending, "-%05u-of-%05u.gguf", no + 1, count);
+    if (other == NULL) {
+        return error_memory(err, stem_bytes + sizeof ending);
     }
-    return other;
+    memcpy(other, path, stem_bytes);
+    snprintf(other + stem_bytes, sizeof ending, "-%05u-of-%05u.gguf", no + 1, count);
+    *out = other;
+    return 0;
 }

@@ -120,9 +120,12 @@ static int bind_attention(struct binder *k) {
     enum presence qk_norm = f->qk_norm ? NEEDED : OPTIONAL;
     enum presence post = f->post_norm ? NEEDED : OPTIONAL;
     struct weight *layer = k->b->layers[k->layer];
+    char name[96];
+    bool apart = k->source->find(k->source->user, layer_name(name, k->layer, "attn_q.weight")) >= 0;
+    enum presence fused = f->fused_gate_up && !apart ? NEEDED : OPTIONAL;
     int rc;
     if ((rc = layer_vector(k, ROLE_ATTN_NORM, "attn_norm.weight", d, NEEDED)) != 0 ||
-        (rc = layer_matrix(k, ROLE_ATTN_QKV, "attn_qkv.weight", 1, q + 2 * kv, d, OPTIONAL)) != 0) {
+        (rc = layer_matrix(k, ROLE_ATTN_QKV, "attn_qkv.weight", 1, q + 2 * kv, d, fused)) != 0) {
         return rc;
     }
     if (layer[ROLE_ATTN_QKV].present) {
@@ -239,6 +242,70 @@ static int bind_all(struct binder *k) {
     return bind_output(k);
 }
 
+/* A tensor that only some layers have was lost in the others. */
+static int check_layers_alike(struct binder *k) {
+    const struct bind *b = k->b;
+    for (uint32_t role = 0; role < LAYER_ROLES; role++) {
+        uint32_t with = 0, without = 0;
+        for (uint32_t i = 0; i < k->hp->n_layers; i++) {
+            *(b->layers[i][role].present ? &with : &without) = i + 1;
+        }
+        if (with != 0 && without != 0) {
+            const char *suffix = b->extent_role[b->layers[with - 1][role].extent];
+            return error_set(k->err, OT_ERR_FORMAT, k->source->path,
+                             "tensor blk.%u.%s is missing, expected in every layer as in layer %u",
+                             without - 1, suffix, with - 1);
+        }
+    }
+    return OT_OK;
+}
+
+static bool has_prefix(struct gguf_string name, const char *prefix) {
+    uint64_t bytes = strlen(prefix);
+    return name.bytes >= bytes && memcmp(name.data, prefix, bytes) == 0;
+}
+
+/* Names of the text model; others (a vision tower's) may be in the file and do no harm. Old files
+ * hold the rope's frequencies for each layer: they are what the keys say. */
+static bool must_be_used(struct gguf_string name) {
+    static const char *const prefixes[] = {"blk.", "output", "token_", "rope_"};
+    if (memmem(name.data, name.bytes, "rot_embd", 8) != NULL ||
+        memmem(name.data, name.bytes, "rotary_emb", 10) != NULL) {
+        return false;
+    }
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
+        if (has_prefix(name, prefixes[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A tensor that nothing reads means that the file is of another model: one with more layers, with
+ * biases that this family does not have, or with a name written wrong. Its text would be wrong. */
+static int check_all_used(struct binder *k) {
+    const struct bind_source *source = k->source;
+    bool *used = mem_calloc(source->n_tensors, sizeof *used);
+    if (used == NULL) {
+        return error_memory(k->err, source->n_tensors);
+    }
+    for (uint32_t i = 0; i < k->b->n_extents; i++) {
+        used[k->b->extent_tensor[i]] = true;
+    }
+    int rc = OT_OK;
+    for (uint32_t i = 0; rc == OT_OK && i < source->n_tensors; i++) {
+        if (!used[i] && must_be_used(source->tensors[i].name)) {
+            char name[96];
+            rc = error_set(k->err, OT_ERR_FORMAT, source->path,
+                           "tensor %s: family %s with %u layers has no such tensor",
+                           gguf_quote(name, source->tensors[i].name), k->hp->family->name,
+                           k->hp->n_layers);
+        }
+    }
+    mem_free(used);
+    return rc;
+}
+
 uint64_t bind_extent_step_bytes(const struct hparams *hp, const struct residency_extent *e,
                                 bool also_swept) {
     switch (e->contract) {
@@ -265,7 +332,8 @@ int bind_model(struct bind *out, const struct hparams *hp, const struct bind_sou
     }
     struct binder k = {.b = &b, .hp = hp, .source = source, .err = err};
     int rc = bind_all(&k);
-    if (rc != OT_OK) {
+    if (rc != OT_OK || (rc = check_layers_alike(&k)) != OT_OK ||
+        (rc = check_all_used(&k)) != OT_OK) {
         bind_deinit(&b);
         return rc;
     }

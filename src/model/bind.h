@@ -61,13 +61,14 @@ struct bind {
 /* tensors: of all parts of the file, [n_tensors]; find resolves a name to its index (or -1). */
 struct bind_source {
     const struct gguf_tensor *tensors;
+    uint32_t n_tensors;
     int64_t (*find)(const void *user, const char *name);
     const void *user;
     const char *path;
 };
 
-/* Errors: FORMAT (a tensor is missing or has the wrong shape; says which, found, expected),
- * UNSUPPORTED, MEMORY. On failure *out needs no bind_deinit. */
+/* Errors: FORMAT (a tensor is missing or has the wrong shape; says which, found, expected; or would
+ * be ignored although its name says that it belongs to the text model), UNSUPPORTED, MEMORY. On failure *out needs no bind_deinit. */
 int bind_model(struct bind *out, const struct hparams *hp, const struct bind_source *source,
                struct ot_error *err);
 void bind_deinit(struct bind *b);

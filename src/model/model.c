@@ -111,10 +111,9 @@ static int open_parts(struct ot_model *m, struct ot_error *err) {
         return rc;
     }
     for (uint32_t i = 1; i < count && rc == OT_OK; i++) {
-        char *path = gguf_split_path(m->path, i, count);
-        if (path == NULL) {
-            return error_set(err, OT_ERR_FORMAT, m->path,
-                             "a part of a split model must be named NAME-00001-of-%05u.gguf", count);
+        char *path;
+        if ((rc = gguf_split_path(m->path, i, count, &path, err)) != OT_OK) {
+            return rc;
         }
         uint32_t part_no, part_count;
         rc = open_part(m, i, path, err);
@@ -127,6 +126,31 @@ static int open_parts(struct ot_model *m, struct ot_error *err) {
         mem_free(path);
     }
     return rc;
+}
+
+/* Parts of one model agree on the number of its tensors; a part of another model may carry the right
+ * part number by chance. */
+static int check_split_tensors(const struct ot_model *m, struct ot_error *err) {
+    static const char key[] = "split.tensors.count";
+    uint32_t wanted = m->n_tensors;
+    for (uint32_t i = 0; m->n_files > 1 && i < m->n_files; i++) {
+        uint32_t n = 0;
+        int rc = gguf_get_u32(&m->parts[i], m->files[i].path, key, wanted, 0, UINT32_MAX, &n, err);
+        if (rc != OT_OK) {
+            return rc;
+        }
+        wanted = i == 0 ? n : wanted;
+        if (n != wanted) {
+            return error_set(err, OT_ERR_FORMAT, m->files[i].path,
+                             "key %s: %u, expected %u as in the first part", key, n, wanted);
+        }
+    }
+    if (wanted != m->n_tensors) {
+        return error_set(err, OT_ERR_FORMAT, m->path,
+                         "key %s: %u, but the %u parts hold %u tensors together", key, wanted,
+                         m->n_files, m->n_tensors);
+    }
+    return OT_OK;
 }
 
 /* One table of the tensors of all parts; a name in two parts is an error. */
@@ -169,7 +193,7 @@ static int join_tensors(struct ot_model *m, struct ot_error *err) {
             m->weight_bytes += t->bytes;
         }
     }
-    return OT_OK;
+    return check_split_tensors(m, err);
 }
 
 /* NUL-terminated copies of the names; control characters become '?'. */
@@ -225,7 +249,8 @@ static int open_all(struct ot_model *m, struct ot_error *err) {
                              "the file holds a vocabulary and no weights; only `tokenize` takes it");
         }
         struct bind_source source = {
-            .tensors = m->tensors, .find = find_tensor, .user = m, .path = m->path};
+            .tensors = m->tensors, .n_tensors = m->n_tensors, .find = find_tensor, .user = m,
+            .path = m->path};
         if ((rc = hparams_read(&m->hp, &m->parts[0], m->path, vocab_size(m->vocab), err)) != OT_OK ||
             (rc = bind_model(&m->bind, &m->hp, &source, err)) != OT_OK) {
             return rc;

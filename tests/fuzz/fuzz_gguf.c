@@ -89,8 +89,9 @@ static void parse(const uint8_t *data, size_t size, uint64_t file_bytes) {
     }
     if (gguf_split(&g, "fuzz", &no, &count, &err) == 0) {
         need(no < count);
-        char *path = gguf_split_path("m-00001-of-00002.gguf", no, count);
-        need((path != NULL) == (count == 2));
+        char *path = NULL;
+        int rc = gguf_split_path("m-00001-of-00002.gguf", no, count, &path, &err);
+        need((rc == 0) == (count == 2) && (path != NULL) == (count == 2));
         mem_free(path);
     }
     gguf_deinit(&g);

@@ -407,8 +407,8 @@ void image_write_split(const struct image *image, const char *path, uint32_t n_f
             const struct image_tensor *t = &image->tensors[i];
             image_add_tensor(&part, t->name, t->dtype, t->n_dims, t->dims, copy_bytes(&t->data));
         }
-        char *part_path = gguf_split_path(path, no, n_files);
-        need(part_path != NULL, path);
+        char *part_path = NULL;
+        need(gguf_split_path(path, no, n_files, &part_path, NULL) == 0, path);
         image_write(&part, part_path);
         mem_free(part_path);
         image_deinit(&part);
