@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "base/checked.h"
 #include "base/clock.h"
 #include "base/dtype.h"
 #include "base/error.h"
@@ -14,27 +13,24 @@
 
 enum { MAX_PARTS = 1024 };
 
-static uint32_t hash_name(const char *name, uint64_t bytes) {
-    uint32_t h = 2166136261u;
-    for (uint64_t i = 0; i < bytes; i++) {
-        h = (h ^ (uint8_t)name[i]) * 16777619u;
+/* The position in m->tensors of the tensor of that name in the first n_parts parts, or -1. Parts are
+ * few, and each has its names in order. */
+static int64_t find_in_parts(const struct ot_model *m, uint32_t n_parts, const char *name) {
+    int64_t before = 0;
+    for (uint32_t i = 0; i < n_parts; i++) {
+        const struct gguf *part = &m->parts[i];
+        const struct gguf_tensor *t = gguf_find_tensor(part, name);
+        if (t != NULL) {
+            return before + (t - part->tensors);
+        }
+        before += (int64_t)part->n_tensors;
     }
-    return h;
+    return -1;
 }
 
 static int64_t find_tensor(const void *user, const char *name) {
     const struct ot_model *m = user;
-    uint64_t bytes = strlen(name);
-    uint32_t mask = m->tensor_index_size - 1;
-    for (uint32_t i = hash_name(name, bytes) & mask;; i = (i + 1) & mask) {
-        uint32_t t = m->tensor_index[i];
-        if (t == UINT32_MAX) {
-            return -1;
-        }
-        if (m->tensors[t].name.bytes == bytes && memcmp(m->tensors[t].name.data, name, bytes) == 0) {
-            return t;
-        }
-    }
+    return find_in_parts(m, m->n_files, name);
 }
 
 /* Maps and parses part `no`, whose path is given. */
@@ -153,68 +149,45 @@ static int check_split_tensors(const struct ot_model *m, struct ot_error *err) {
     return OT_OK;
 }
 
-/* One table of the tensors of all parts; a name in two parts is an error. */
+/* One table of the tensors of all parts. */
 static int join_tensors(struct ot_model *m, struct ot_error *err) {
-    uint64_t total = 0;
+    uint64_t total = 0, bytes = 0;
     for (uint32_t i = 0; i < m->n_files; i++) {
         total += m->parts[i].n_tensors;
-    }
-    if (total > UINT32_MAX / 4) {
-        return error_set(err, OT_ERR_FORMAT, m->path, "%llu tensors are too many",
-                         (unsigned long long)total);
-    }
-    uint32_t size = 16;
-    while (size < 2 * total) {
-        size *= 2;
+        for (uint64_t j = 0; j < m->parts[i].n_tensors; j++) {
+            bytes += m->parts[i].tensors[j].name.bytes + 1;
+        }
     }
     m->tensors = mem_calloc(total, sizeof *m->tensors);
-    m->tensor_index = mem_calloc(size, sizeof *m->tensor_index);
-    if (m->tensors == NULL || m->tensor_index == NULL) {
-        return error_memory(err, total * sizeof *m->tensors);
+    m->tensor_names = mem_calloc(total, sizeof *m->tensor_names);
+    m->tensor_name_text = mem_calloc(bytes, 1);
+    if (m->tensors == NULL || m->tensor_names == NULL || m->tensor_name_text == NULL) {
+        return error_memory(err, total * (sizeof *m->tensors + sizeof *m->tensor_names) + bytes);
     }
-    m->tensor_index_size = size;
-    memset(m->tensor_index, 0xff, size * sizeof *m->tensor_index);
+    char *at = m->tensor_name_text;
     for (uint32_t i = 0; i < m->n_files; i++) {
         for (uint64_t j = 0; j < m->parts[i].n_tensors; j++) {
             struct gguf_tensor *t = &m->tensors[m->n_tensors];
             *t = m->parts[i].tensors[j];
             t->file = i;
-            uint32_t mask = size - 1, at = hash_name(t->name.data, t->name.bytes) & mask;
-            for (; m->tensor_index[at] != UINT32_MAX; at = (at + 1) & mask) {
-                const struct gguf_tensor *other = &m->tensors[m->tensor_index[at]];
-                if (other->name.bytes == t->name.bytes &&
-                    memcmp(other->name.data, t->name.data, t->name.bytes) == 0) {
-                    return error_set(err, OT_ERR_FORMAT, m->files[i].path,
-                                     "tensor %.*s is in part %u already",
-                                     (int)min_u64(t->name.bytes, 64), t->name.data, other->file + 1);
-                }
-            }
-            m->tensor_index[at] = m->n_tensors++;
             m->weight_bytes += t->bytes;
+            m->tensor_names[m->n_tensors++] = memcpy(at, t->name.data, t->name.bytes);
+            at += t->name.bytes + 1;
         }
     }
-    return check_split_tensors(m, err);
+    return OT_OK;
 }
 
-/* NUL-terminated copies of the names; control characters become '?'. */
-static int name_tensors(struct ot_model *m, struct ot_error *err) {
-    uint64_t bytes = 0;
+/* Within a part, names are unique already. */
+static int check_names_unique(const struct ot_model *m, struct ot_error *err) {
     for (uint32_t i = 0; i < m->n_tensors; i++) {
-        bytes += m->tensors[i].name.bytes + 1;
-    }
-    m->tensor_names = mem_calloc(m->n_tensors, sizeof *m->tensor_names);
-    m->tensor_name_text = mem_calloc(bytes, 1);
-    if (m->tensor_names == NULL || m->tensor_name_text == NULL) {
-        return error_memory(err, bytes);
-    }
-    char *at = m->tensor_name_text;
-    for (uint32_t i = 0; i < m->n_tensors; i++) {
-        m->tensor_names[i] = at;
-        for (uint64_t j = 0; j < m->tensors[i].name.bytes; j++) {
-            uint8_t c = (uint8_t)m->tensors[i].name.data[j];
-            *at++ = (char)(c < 0x20 || c == 0x7f ? '?' : c);
+        uint32_t part = m->tensors[i].file;
+        int64_t other = find_in_parts(m, part, m->tensor_names[i]);
+        if (other >= 0) {
+            return error_set(err, OT_ERR_FORMAT, m->files[part].path,
+                             "tensor %s is in part %u already, expected once", m->tensor_names[i],
+                             m->tensors[other].file + 1);
         }
-        *at++ = '\0';
     }
     return OT_OK;
 }
@@ -239,7 +212,8 @@ static int read_strings(struct ot_model *m, struct ot_error *err) {
 static int open_all(struct ot_model *m, struct ot_error *err) {
     int rc;
     if ((rc = open_parts(m, err)) != OT_OK || (rc = join_tensors(m, err)) != OT_OK ||
-        (rc = name_tensors(m, err)) != OT_OK || (rc = read_strings(m, err)) != OT_OK ||
+        (rc = check_names_unique(m, err)) != OT_OK ||
+        (rc = check_split_tensors(m, err)) != OT_OK || (rc = read_strings(m, err)) != OT_OK ||
         (rc = model_vocab_open(&m->parts[0], m->path, &m->vocab, err)) != OT_OK) {
         return rc;
     }
@@ -302,7 +276,6 @@ void ot_model_close(struct ot_model *m) {
     mem_free(m->tensors);
     mem_free(m->tensor_names);
     mem_free(m->tensor_name_text);
-    mem_free(m->tensor_index);
     mem_free(m->files);
     mem_free(m->headers);
     mem_free(m->parts);

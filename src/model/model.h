@@ -22,8 +22,6 @@ struct ot_model {
     uint32_t n_tensors;
     char **tensor_names;      /* owned [n_tensors]: NUL-terminated, for messages and tables */
     char *tensor_name_text;   /* owned: what tensor_names point into */
-    uint32_t *tensor_index;   /* owned [tensor_index_size]: hash by name; UINT32_MAX: empty */
-    uint32_t tensor_index_size;
     struct vocab *vocab;      /* owned */
     bool vocab_only;          /* hparams and bind are unset */
     struct hparams hp;
