@@ -86,7 +86,7 @@ static void test_many_generations_with_more_threads_than_cores_lose_no_piece(voi
     static struct job job;
     struct pool *pool = pool_open(9);
     assert_non_null(pool);
-    for (uint32_t i = 0; i < 20000; i++) {
+    for (uint32_t i = 0; i < 6000; i++) {
         run_and_check(pool, &job, i % 23);
     }
     pool_close(pool);
@@ -104,7 +104,7 @@ static void test_a_late_thread_never_works_on_a_job_that_is_over(void **state) {
     (void)state;
     struct pool *pool = pool_open(4);
     assert_non_null(pool);
-    for (uint32_t i = 0; i < 20000; i++) {
+    for (uint32_t i = 0; i < 6000; i++) {
         _Atomic uint64_t sum = 0;
         uint32_t n = 2 + i % 7;
         pool_run(pool, n, add_piece, (void *)&sum);
