@@ -1,0 +1,30 @@
+/* make_tiny.c - writes one of the tests' tiny models to a file, for tools outside the suite.
+ *
+ *     make_tiny OUT.gguf FAMILY DTYPE [SEED]        make_tiny tiny.gguf gemma3 Q4_K 7 */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "onetrip.h"
+#include "support/tiny_model.h"
+
+int main(int argc, char **argv) {
+    if (argc < 4) {
+        fprintf(stderr, "usage: make_tiny OUT.gguf FAMILY DTYPE [SEED]\n");
+        return 2;
+    }
+    uint64_t seed = argc > 4 ? strtoull(argv[4], NULL, 10) : 1;
+    for (uint32_t family = 0; family < TINY_FAMILY_COUNT; family++) {
+        for (uint32_t i = 0; i < TINY_DTYPE_COUNT; i++) {
+            if (strcmp(tiny_family_name((enum tiny_family)family), argv[2]) == 0 &&
+                strcmp(ot_dtype_name(tiny_dtypes[i]), argv[3]) == 0) {
+                struct tiny_model options;
+                tiny_model_defaults(&options, (enum tiny_family)family, tiny_dtypes[i], seed);
+                tiny_model_write(&options, argv[1]);
+                return 0;
+            }
+        }
+    }
+    fprintf(stderr, "make_tiny: no family %s or type %s\n", argv[2], argv[3]);
+    return 2;
+}

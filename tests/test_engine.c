@@ -1,0 +1,551 @@
+/* test_engine.c - contexts over tiny models: what is computed, however it is asked for and wherever the
+ * weights live; and what happens when something fails. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "onetrip.h"
+#include "support/tiny_model.h"
+#include "sys/file.h"
+
+enum { N_TOKENS = 24, MAX_VOCAB = 1024 };
+
+static char directory[64];
+static char path[128];
+
+static int make_directory(void **state) {
+    (void)state;
+    image_directory_make(directory);
+    snprintf(path, sizeof path, "%s/model.gguf", directory);
+    return 0;
+}
+
+static int remove_directory(void **state) {
+    (void)state;
+    image_directory_remove(directory);
+    return 0;
+}
+
+/* ---- helpers ------------------------------------------------------------------------------ */
+
+static uint32_t token_at(uint32_t i) { return (i * 7 + 3) % 256; }
+
+static void write_model(enum tiny_family family, uint32_t dtype) {
+    struct tiny_model options;
+    tiny_model_defaults(&options, family, dtype, 7);
+    tiny_model_write(&options, path);
+}
+
+struct session {
+    struct ot_model *model;
+    struct ot_context *ctx;
+    uint32_t n_vocab;
+};
+
+static void fail_with(const struct ot_error *err) {
+    char text[800];
+    fail_msg("%s", ot_error_text(err, text, sizeof text));
+}
+
+static void session_open(struct session *s, const struct ot_context_params *params) {
+    struct ot_error err;
+    struct ot_model_info info;
+    if (ot_model_open(path, NULL, &s->model, &err) != 0 ||
+        ot_context_open(s->model, params, &s->ctx, &err) != 0) {
+        fail_with(&err);
+    }
+    ot_model_get_info(s->model, &info);
+    s->n_vocab = info.n_vocab;
+    assert_true(s->n_vocab <= MAX_VOCAB);
+}
+
+static void session_close(struct session *s) {
+    ot_context_close(s->ctx);
+    ot_model_close(s->model);
+}
+
+/* Tokens [first, first + n) to sequence seq; logits of all of them. */
+static int feed(struct session *s, uint32_t seq, uint32_t first, uint32_t n, float *logits,
+                struct ot_error *err) {
+    struct ot_input inputs[N_TOKENS];
+    for (uint32_t i = 0; i < n; i++) {
+        inputs[i] = (struct ot_input){token_at(first + i), seq, true};
+    }
+    return ot_decode(s->ctx, inputs, n, logits, err);
+}
+
+static void must_feed(struct session *s, uint32_t seq, uint32_t first, uint32_t n, float *logits) {
+    struct ot_error err;
+    if (feed(s, seq, first, n, logits, &err) != 0) {
+        fail_with(&err);
+    }
+}
+
+static float *logits_for(uint32_t n_vocab) { return calloc((size_t)N_TOKENS * n_vocab, sizeof(float)); }
+
+/* Mean KL(p || q) over rows. */
+static double mean_kl(const float *p, const float *q, uint32_t n_rows, uint32_t n_vocab) {
+    double sum = 0.0;
+    for (uint32_t r = 0; r < n_rows; r++, p += n_vocab, q += n_vocab) {
+        double high_p = p[0], high_q = q[0], sum_p = 0.0, sum_q = 0.0;
+        for (uint32_t i = 0; i < n_vocab; i++) {
+            high_p = fmax(high_p, p[i]);
+            high_q = fmax(high_q, q[i]);
+        }
+        for (uint32_t i = 0; i < n_vocab; i++) {
+            sum_p += exp(p[i] - high_p);
+            sum_q += exp(q[i] - high_q);
+        }
+        for (uint32_t i = 0; i < n_vocab; i++) {
+            double log_p = p[i] - high_p - log(sum_p), log_q = q[i] - high_q - log(sum_q);
+            sum += exp(log_p) * (log_p - log_q);
+        }
+    }
+    return sum / n_rows;
+}
+
+/* Rounding may differ between the kernels of one token and of many, and an activation that lies on
+ * the edge of two codes may then fall to the other side. */
+static void assert_same_within_rounding(const float *a, const float *b, uint32_t n_vocab) {
+    assert_true(mean_kl(a, b, N_TOKENS, n_vocab) < 1e-4);
+}
+
+/* ---- what is computed --------------------------------------------------------------------- */
+
+static void test_every_family_agrees_with_float32_truth(void **state) {
+    (void)state;
+    for (uint32_t family = 0; family < TINY_FAMILY_COUNT; family++) {
+        write_model((enum tiny_family)family, OT_Q8_0);
+        char truth_path[256], *truth;
+        uint64_t bytes;
+        struct ot_error err;
+        snprintf(truth_path, sizeof truth_path, TEST_DATA "/truth/%s.f32",
+                 tiny_family_name((enum tiny_family)family));
+        assert_int_equal(sys_file_slurp(truth_path, 1 << 20, &truth, &bytes, &err), 0);
+        struct session s;
+        session_open(&s, NULL);
+        assert_int_equal(bytes, (uint64_t)N_TOKENS * s.n_vocab * sizeof(float));
+        float *logits = logits_for(s.n_vocab);
+        must_feed(&s, 0, 0, N_TOKENS, logits);
+        double kl = mean_kl((const float *)(const void *)truth, logits, N_TOKENS, s.n_vocab);
+        if (!(kl < 0.003)) {
+            fail_msg("%s: mean KL %g", tiny_family_name((enum tiny_family)family), kl);
+        }
+        free(logits);
+        mem_free(truth);
+        session_close(&s);
+    }
+}
+
+static void test_one_by_one_equals_a_batch_for_every_family_and_split(void **state) {
+    (void)state;
+    for (uint32_t family = 0; family < TINY_FAMILY_COUNT; family++) {
+        write_model((enum tiny_family)family, OT_Q4_0);
+        struct session s;
+        session_open(&s, NULL);
+        float *whole = logits_for(s.n_vocab), *parts = logits_for(s.n_vocab);
+        must_feed(&s, 0, 0, N_TOKENS, whole);
+        static const uint32_t splits[] = {1, 2, 5, 13, 23};
+        for (uint32_t i = 0; i < sizeof splits / sizeof *splits; i++) {
+            assert_int_equal(ot_seq_truncate(s.ctx, 0, 0), 0);
+            for (uint32_t at = 0, n; at < N_TOKENS; at += n) {
+                n = splits[i] < N_TOKENS - at ? splits[i] : N_TOKENS - at;
+                must_feed(&s, 0, at, n, parts + (size_t)at * s.n_vocab);
+            }
+            assert_same_within_rounding(whole, parts, s.n_vocab);
+        }
+        free(whole);
+        free(parts);
+        session_close(&s);
+    }
+}
+
+static void test_every_type_runs_and_one_by_one_equals_a_batch(void **state) {
+    (void)state;
+    for (uint32_t i = 0; i < TINY_DTYPE_COUNT; i++) {
+        write_model(TINY_LLAMA, tiny_dtypes[i]);
+        struct session s;
+        session_open(&s, NULL);
+        float *whole = logits_for(s.n_vocab), *parts = logits_for(s.n_vocab);
+        must_feed(&s, 0, 0, N_TOKENS, whole);
+        assert_int_equal(ot_seq_truncate(s.ctx, 0, 0), 0);
+        for (uint32_t t = 0; t < N_TOKENS; t++) {
+            must_feed(&s, 0, t, 1, parts + (size_t)t * s.n_vocab);
+        }
+        assert_same_within_rounding(whole, parts, s.n_vocab);
+        free(whole);
+        free(parts);
+        session_close(&s);
+    }
+}
+
+static void test_sequences_of_a_batch_do_not_see_each_other(void **state) {
+    (void)state;
+    write_model(TINY_GEMMA3, OT_Q4_0);
+    struct ot_context_params params = {.n_seq = 3};
+    struct session s;
+    session_open(&s, &params);
+    float *alone = logits_for(s.n_vocab), *together = logits_for(s.n_vocab);
+    must_feed(&s, 1, 0, 8, alone);
+    must_feed(&s, 2, 8, 8, alone + 8 * s.n_vocab);
+    for (uint32_t seq = 0; seq < 3; seq++) {
+        assert_int_equal(ot_seq_truncate(s.ctx, seq, 0), 0);
+    }
+    struct ot_input inputs[16];
+    for (uint32_t i = 0; i < 8; i++) { /* interleaved */
+        inputs[2 * i] = (struct ot_input){token_at(i), 1, true};
+        inputs[2 * i + 1] = (struct ot_input){token_at(8 + i), 0, true};
+    }
+    struct ot_error err;
+    assert_int_equal(ot_decode(s.ctx, inputs, 16, together, &err), 0);
+    for (uint32_t i = 0; i < 8; i++) {
+        const size_t row = s.n_vocab * sizeof(float);
+        assert_memory_equal(alone + i * s.n_vocab, together + 2 * i * s.n_vocab, row);
+        assert_memory_equal(alone + (8 + i) * s.n_vocab, together + (2 * i + 1) * s.n_vocab, row);
+    }
+    assert_int_equal(ot_seq_length(s.ctx, 1), 8);
+    assert_int_equal(ot_seq_length(s.ctx, 0), 8);
+    assert_int_equal(ot_seq_length(s.ctx, 2), 0);
+    free(alone);
+    free(together);
+    session_close(&s);
+}
+
+static void test_a_copied_prompt_goes_on_like_its_origin(void **state) {
+    (void)state;
+    write_model(TINY_QWEN2, OT_Q8_0);
+    struct ot_context_params params = {.n_seq = 2};
+    struct session s;
+    session_open(&s, &params);
+    float *a = logits_for(s.n_vocab), *b = logits_for(s.n_vocab);
+    struct ot_error err;
+    must_feed(&s, 0, 0, 10, a);
+    assert_int_equal(ot_seq_copy(s.ctx, 1, 0, 10, &err), 0);
+    must_feed(&s, 0, 10, 1, a);
+    must_feed(&s, 1, 10, 1, b);
+    assert_memory_equal(a, b, s.n_vocab * sizeof(float));
+    assert_int_equal(ot_seq_copy(s.ctx, 1, 0, 12, &err), OT_ERR_ARGUMENT);
+    assert_int_equal(ot_seq_copy(s.ctx, 2, 0, 1, &err), OT_ERR_ARGUMENT);
+    free(a);
+    free(b);
+    session_close(&s);
+}
+
+static void test_only_wanted_logits_are_written_in_order(void **state) {
+    (void)state;
+    write_model(TINY_LLAMA, OT_Q4_0);
+    struct session s;
+    session_open(&s, NULL);
+    float *all = logits_for(s.n_vocab), *some = logits_for(s.n_vocab);
+    must_feed(&s, 0, 0, 9, all);
+    assert_int_equal(ot_seq_truncate(s.ctx, 0, 0), 0);
+    struct ot_input inputs[9];
+    for (uint32_t i = 0; i < 9; i++) {
+        inputs[i] = (struct ot_input){token_at(i), 0, i == 3 || i == 7};
+    }
+    struct ot_error err;
+    assert_int_equal(ot_decode(s.ctx, inputs, 9, some, &err), 0);
+    assert_memory_equal(some, all + 3 * s.n_vocab, s.n_vocab * sizeof(float));
+    assert_memory_equal(some + s.n_vocab, all + 7 * s.n_vocab, s.n_vocab * sizeof(float));
+    assert_true(some[2 * s.n_vocab] == 0.0f);
+    free(all);
+    free(some);
+    session_close(&s);
+}
+
+/* ---- wherever the weights live ------------------------------------------------------------ */
+
+static uint64_t least_budget(const struct ot_context_params *params) {
+    struct ot_error err;
+    struct ot_model *model;
+    struct ot_context *ctx;
+    struct ot_context_info info;
+    assert_int_equal(ot_model_open(path, NULL, &model, &err), 0);
+    struct ot_context_params ample = *params;
+    ample.ram_bytes = 1u << 30;
+    ample.residency = OT_RESIDENCY_STREAM;
+    if (ot_context_open(model, &ample, &ctx, &err) != 0) {
+        fail_with(&err);
+    }
+    ot_context_get_info(ctx, &info);
+    ot_context_close(ctx);
+    ot_model_close(model);
+    return info.least_budget_bytes;
+}
+
+static void test_every_residency_and_budget_gives_the_same_bits(void **state) {
+    (void)state;
+    static const enum tiny_family families[] = {TINY_LLAMA, TINY_GEMMA2, TINY_QWEN3MOE, TINY_PHI3};
+    for (uint32_t i = 0; i < 4; i++) {
+        struct tiny_model options;
+        tiny_model_defaults(&options, families[i], OT_Q4_K, 3);
+        tiny_model_write(&options, path);
+        struct session s;
+        struct ot_context_params params = {.n_ctx = 64};
+        session_open(&s, &params);
+        float *reference = logits_for(s.n_vocab), *logits = logits_for(s.n_vocab);
+        must_feed(&s, 0, 0, 20, reference);
+        must_feed(&s, 0, 20, 1, reference + 20 * s.n_vocab);
+        session_close(&s);
+        uint64_t least = least_budget(&params);
+        static const enum ot_residency modes[] = {OT_RESIDENCY_WIRED, OT_RESIDENCY_STREAM,
+                                                  OT_RESIDENCY_STREAM, OT_RESIDENCY_STREAM,
+                                                  OT_RESIDENCY_STREAM};
+        static const uint64_t extra[] = {1u << 30, 1u << 30, 0, 100 << 10, 700 << 10};
+        for (uint32_t m = 0; m < sizeof modes / sizeof *modes; m++) {
+            params.residency = modes[m];
+            /* the program itself may have grown a little since the least was told */
+            params.ram_bytes = least + (512 << 10) + extra[m];
+            params.n_batch = m == 3 ? 7 : 0;
+            session_open(&s, &params);
+            for (uint32_t pass = 0; pass < 2; pass++) {
+                assert_int_equal(ot_seq_truncate(s.ctx, 0, 0), 0);
+                must_feed(&s, 0, 0, 20, logits);
+                must_feed(&s, 0, 20, 1, logits + 20 * s.n_vocab);
+                assert_memory_equal(reference, logits, 21 * s.n_vocab * sizeof(float));
+            }
+            session_close(&s);
+        }
+        free(reference);
+        free(logits);
+    }
+}
+
+static void test_a_budget_below_the_least_is_refused_with_the_least(void **state) {
+    (void)state;
+    write_model(TINY_LLAMA, OT_Q4_0);
+    struct ot_context_params params = {.ram_bytes = 1 << 20};
+    struct ot_model *model;
+    struct ot_context *ctx = NULL;
+    struct ot_error err;
+    assert_int_equal(ot_model_open(path, NULL, &model, &err), 0);
+    assert_int_equal(ot_context_open(model, &params, &ctx, &err), OT_ERR_BUDGET);
+    assert_null(ctx);
+    assert_non_null(strstr(err.message, "least"));
+    ot_model_close(model);
+}
+
+/* ---- what is refused ---------------------------------------------------------------------- */
+
+static void test_a_full_context_changes_nothing(void **state) {
+    (void)state;
+    write_model(TINY_LLAMA, OT_Q4_0);
+    struct ot_context_params params = {.n_ctx = 10};
+    struct session s;
+    session_open(&s, &params);
+    float *logits = logits_for(s.n_vocab);
+    struct ot_error err;
+    must_feed(&s, 0, 0, 8, logits);
+    assert_int_equal(feed(&s, 0, 8, 3, logits, &err), OT_ERR_FULL);
+    assert_int_equal(ot_seq_length(s.ctx, 0), 8);
+    must_feed(&s, 0, 8, 2, logits);
+    assert_int_equal(feed(&s, 0, 10, 1, logits, &err), OT_ERR_FULL);
+    free(logits);
+    session_close(&s);
+}
+
+static void test_tokens_and_sequences_out_of_range_are_refused(void **state) {
+    (void)state;
+    write_model(TINY_LLAMA, OT_Q4_0);
+    struct session s;
+    session_open(&s, NULL);
+    float *logits = logits_for(s.n_vocab);
+    struct ot_error err;
+    struct ot_input bad_token = {s.n_vocab, 0, true}, bad_seq = {1, 1, true};
+    assert_int_equal(ot_decode(s.ctx, &bad_token, 1, logits, &err), OT_ERR_ARGUMENT);
+    assert_int_equal(ot_decode(s.ctx, &bad_seq, 1, logits, &err), OT_ERR_ARGUMENT);
+    assert_int_equal(ot_decode(s.ctx, &bad_seq, 0, logits, &err), OT_ERR_ARGUMENT);
+    assert_int_equal(ot_seq_truncate(s.ctx, 0, 1), OT_ERR_ARGUMENT);
+    assert_int_equal(ot_seq_truncate(s.ctx, 9, 0), OT_ERR_ARGUMENT);
+    assert_int_equal(ot_seq_length(s.ctx, 9), 0);
+    free(logits);
+    session_close(&s);
+}
+
+static void test_weights_that_are_not_finite_stop_with_an_error(void **state) {
+    (void)state;
+    struct tiny_model options;
+    struct image image;
+    tiny_model_defaults(&options, TINY_LLAMA, OT_F32, 7);
+    tiny_model_image(&options, &image);
+    struct image_tensor *t = image_find_tensor(&image, "blk.1.ffn_down.weight");
+    const uint32_t nan_bits = 0x7fc00000u;
+    memcpy(t->data.data + 400, &nan_bits, sizeof nan_bits);
+    image_write(&image, path);
+    image_deinit(&image);
+    struct session s;
+    session_open(&s, NULL);
+    float *logits = logits_for(s.n_vocab);
+    struct ot_error err;
+    assert_int_equal(feed(&s, 0, 0, 3, logits, &err), OT_ERR_NOT_FINITE);
+    assert_int_equal(ot_seq_length(s.ctx, 0), 0);
+    free(logits);
+    session_close(&s);
+}
+
+static void test_a_raised_stop_flag_ends_the_call(void **state) {
+    (void)state;
+    write_model(TINY_LLAMA, OT_Q4_0);
+    int stop = 1;
+    struct ot_context_params params = {.stop = &stop};
+    struct session s;
+    session_open(&s, &params);
+    float *logits = logits_for(s.n_vocab);
+    struct ot_error err;
+    assert_int_equal(feed(&s, 0, 0, 3, logits, &err), OT_ERR_INTERRUPTED);
+    assert_int_equal(ot_seq_length(s.ctx, 0), 0);
+    stop = 0;
+    must_feed(&s, 0, 0, 3, logits);
+    free(logits);
+    session_close(&s);
+}
+
+/* ---- faults ------------------------------------------------------------------------------- */
+
+/* Opens, computes a prompt and a token, closes; returns the first error's code. */
+static int whole_life(enum ot_residency residency, enum ot_io io, float *logits,
+                      struct ot_error *err) {
+    struct session s = {0};
+    struct ot_context_params params = {.n_ctx = 64, .residency = residency, .io = io};
+    int rc = ot_model_open(path, NULL, &s.model, err);
+    if (rc == 0 && (rc = ot_context_open(s.model, &params, &s.ctx, err)) == 0 &&
+        (rc = feed(&s, 0, 0, 5, logits, err)) == 0) {
+        rc = feed(&s, 0, 5, 1, logits, err);
+    }
+    session_close(&s);
+    return rc;
+}
+
+static const enum ot_residency residencies[] = {OT_RESIDENCY_CACHE, OT_RESIDENCY_WIRED,
+                                                OT_RESIDENCY_STREAM};
+
+static void test_every_allocation_may_fail(void **state) {
+    (void)state;
+    write_model(TINY_MIXTRAL, OT_Q4_0);
+    float *logits = calloc((size_t)N_TOKENS * MAX_VOCAB, sizeof *logits);
+    for (uint32_t r = 0; r < 3; r++) {
+        struct ot_error err;
+        mem_fail_at(0);
+        assert_int_equal(whole_life(residencies[r], OT_IO_THREADS, logits, &err), 0);
+        uint64_t n = mem_fail_count(), live = mem_live_bytes();
+        assert_true(n > 20);
+        for (uint64_t i = 1; i <= n; i++) {
+            err = (struct ot_error){0};
+            mem_fail_at(i);
+            int rc = whole_life(residencies[r], OT_IO_THREADS, logits, &err);
+            /* some are for comfort only; an error must be the right one, and nothing may stay */
+            if (rc != 0) {
+                assert_int_equal(rc, OT_ERR_MEMORY);
+                assert_true(err.message[0] != '\0');
+            }
+            assert_int_equal(mem_live_bytes(), live);
+        }
+        mem_fail_at(0);
+    }
+    free(logits);
+}
+
+static void test_every_read_may_fail(void **state) {
+    (void)state;
+    write_model(TINY_MIXTRAL, OT_Q4_0);
+    float *logits = calloc((size_t)N_TOKENS * MAX_VOCAB, sizeof *logits);
+    for (uint32_t r = 1; r < 3; r++) {
+        for (enum ot_io io = OT_IO_AUTO; io <= OT_IO_THREADS; io++) {
+            struct ot_error err;
+            uint64_t before = sys_read_count();
+            assert_int_equal(whole_life(residencies[r], io, logits, &err), 0);
+            uint64_t n = sys_read_count() - before, live = mem_live_bytes();
+            assert_true(n > 0);
+            for (uint64_t i = 1; i <= n; i++) {
+                err = (struct ot_error){0};
+                sys_fail_reads(i, 1, EIO);
+                int rc = whole_life(residencies[r], io, logits, &err);
+                sys_fail_reads(0, 0, 0);
+                if (rc != 0) {
+                    assert_int_equal(rc, OT_ERR_IO);
+                    assert_true(err.message[0] != '\0');
+                }
+                assert_int_equal(mem_live_bytes(), live);
+            }
+        }
+    }
+    free(logits);
+}
+
+static void test_a_context_survives_a_failed_read(void **state) {
+    (void)state;
+    write_model(TINY_LLAMA, OT_Q4_0);
+    struct ot_context_params params = {.n_ctx = 64, .residency = OT_RESIDENCY_STREAM};
+    uint64_t least = least_budget(&params);
+    params.ram_bytes = least + (512 << 10);
+    struct session s;
+    session_open(&s, &params);
+    float *want = logits_for(s.n_vocab), *logits = logits_for(s.n_vocab);
+    must_feed(&s, 0, 0, 6, want);
+    for (uint64_t i = 1; i < 8; i++) {
+        struct ot_error err;
+        assert_int_equal(ot_seq_truncate(s.ctx, 0, 0), 0);
+        sys_fail_reads(i, 1, EIO);
+        int rc = feed(&s, 0, 0, 6, logits, &err);
+        sys_fail_reads(0, 0, 0);
+        if (rc != 0) {
+            assert_int_equal(rc, OT_ERR_IO);
+            assert_int_equal(ot_seq_length(s.ctx, 0), 0);
+            must_feed(&s, 0, 0, 6, logits);
+        }
+        assert_memory_equal(want, logits, 6 * s.n_vocab * sizeof(float));
+    }
+    free(want);
+    free(logits);
+    session_close(&s);
+}
+
+static void test_a_file_that_shrinks_is_an_error(void **state) {
+    (void)state;
+    for (uint32_t r = 0; r < 3; r++) {
+        write_model(TINY_LLAMA, OT_F32);
+        struct ot_context_params params = {.n_ctx = 64, .residency = residencies[r]};
+        struct session s;
+        session_open(&s, &params);
+        float *logits = logits_for(s.n_vocab);
+        assert_int_equal(truncate(path, 8192), 0);
+        struct ot_error err = {0};
+        int rc = feed(&s, 0, 0, 6, logits, &err);
+        assert_int_equal(rc, OT_ERR_CHANGED);
+        assert_non_null(strstr(err.at, "model.gguf"));
+        free(logits);
+        session_close(&s);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_family_agrees_with_float32_truth),
+        cmocka_unit_test(test_one_by_one_equals_a_batch_for_every_family_and_split),
+        cmocka_unit_test(test_every_type_runs_and_one_by_one_equals_a_batch),
+        cmocka_unit_test(test_sequences_of_a_batch_do_not_see_each_other),
+        cmocka_unit_test(test_a_copied_prompt_goes_on_like_its_origin),
+        cmocka_unit_test(test_only_wanted_logits_are_written_in_order),
+        cmocka_unit_test(test_every_residency_and_budget_gives_the_same_bits),
+        cmocka_unit_test(test_a_budget_below_the_least_is_refused_with_the_least),
+        cmocka_unit_test(test_a_full_context_changes_nothing),
+        cmocka_unit_test(test_tokens_and_sequences_out_of_range_are_refused),
+        cmocka_unit_test(test_weights_that_are_not_finite_stop_with_an_error),
+        cmocka_unit_test(test_a_raised_stop_flag_ends_the_call),
+        cmocka_unit_test(test_every_allocation_may_fail),
+        cmocka_unit_test(test_every_read_may_fail),
+        cmocka_unit_test(test_a_context_survives_a_failed_read),
+        cmocka_unit_test(test_a_file_that_shrinks_is_an_error),
+    };
+    return cmocka_run_group_tests(tests, make_directory, remove_directory);
+}
