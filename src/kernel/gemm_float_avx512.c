@@ -8,11 +8,11 @@
 
 #include "base/checked.h"
 #include "kernel/fill.h"
-#include "kernel/tile_avx512.h"
+#include "kernel/tile.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum { ROWS = KERNEL_TILE_ROWS, BLOCK_COLS = 1024, MAX_TOKENS = 12 };
+enum { ROWS = TILE_ROWS, BLOCK_COLS = TILE_FLOAT_COLS, MAX_TOKENS = 12 };
 
 struct tokens {
     const float *x[MAX_TOKENS]; /* at the block's first column */
@@ -160,18 +160,6 @@ UNPACK(unpack_f32, 4, load_f32)
 UNPACK(unpack_f16, 2, load_f16)
 UNPACK(unpack_bf16, 2, load_bf16)
 
-struct gemm {
-    const uint8_t *w;
-    uint64_t row_bytes;
-    uint32_t n_rows, n_cols;
-    const uint8_t *acts;
-    uint64_t act_bytes;
-    const uint32_t *act_index;
-    uint32_t n_tokens;
-    float *y;
-    uint64_t y_stride;
-};
-
 static void pass_tokens(const struct gemm *g, const float *tile, uint64_t row, uint32_t col,
                         uint32_t n_cols) {
     const uint32_t n_rows = g->n_rows - row < ROWS ? (uint32_t)(g->n_rows - row) : ROWS;
@@ -180,8 +168,7 @@ static void pass_tokens(const struct gemm *g, const float *tile, uint64_t row, u
         const uint32_t n = pick(g->n_tokens - token, &fn);
         struct tokens a = {.n_cols = n_cols, .add = col != 0};
         for (uint32_t m = 0; m < n; m++) {
-            const uint64_t i = g->act_index != NULL ? g->act_index[token + m] : token + m;
-            a.x[m] = (const float *)(const void *)(g->acts + i * g->act_bytes) + col;
+            a.x[m] = (const float *)(const void *)gemm_act(g, token + m) + col;
             a.y[m] = g->y + (token + m) * g->y_stride + row;
         }
         fn(&a, tile, n_rows);
@@ -200,21 +187,9 @@ static void gemm_float(const struct gemm *g, unpack_fn *unpack_type, float *tile
     }
 }
 
-#define GEMM(name, unpack_type)                                                                    \
-    static void name(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,       \
-                     const void *acts, uint64_t act_bytes, const uint32_t *act_index,              \
-                     uint32_t n_tokens, float *y, uint64_t y_stride, void *scratch) {              \
-        gemm_float(&(const struct gemm){w, row_bytes, n_rows, n_cols, acts, act_bytes, act_index,  \
-                                        n_tokens, y, y_stride},                                    \
-                   unpack_type, scratch);                                                          \
-    }
-GEMM(gemm_f32, unpack_f32)
-GEMM(gemm_f16, unpack_f16)
-GEMM(gemm_bf16, unpack_bf16)
-
-uint64_t gemm_float_scratch_bytes_avx512(uint32_t n_cols) {
-    return (uint64_t)min_u32(n_cols, BLOCK_COLS) * ROWS * sizeof(float);
-}
+GEMM_ENTRY(gemm_f32, gemm_float(&g, unpack_f32, scratch))
+GEMM_ENTRY(gemm_f16, gemm_float(&g, unpack_f16, scratch))
+GEMM_ENTRY(gemm_bf16, gemm_float(&g, unpack_bf16, scratch))
 
 void gemm_float_fill_avx512(struct kernels *k) {
     k->type[OT_F32].gemm = gemm_f32;

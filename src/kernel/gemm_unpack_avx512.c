@@ -1,4 +1,4 @@
-/* gemm_unpack_avx512.c - 16 rows of any quantised type to half a tile (tile_avx512.h).
+/* gemm_unpack_avx512.c - 16 rows of any quantised type to a part of a tile (tile.h).
  *
  * 16 bytes of each of 16 rows are loaded so that four in-lane interleavings give, for each of the
  * four dwords, one register with that dword of all rows: packed bits are transposed before they are
@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "kernel/blocks.h"
-#include "kernel/tile_avx512.h"
+#include "kernel/tile.h"
 #include "onetrip.h"
 
 #define INLINE static inline __attribute__((always_inline))
@@ -17,7 +17,7 @@ struct quad {
 };
 
 /* r.v[i], lane l = 16 bytes of row 4 l + i. The broadcasts are masked loads. */
-INLINE struct quad load_rows(const uint8_t *const rows[16], uint64_t offset) {
+INLINE struct quad load_rows(const uint8_t *const *rows, uint64_t offset) {
     struct quad r;
     for (uint32_t i = 0; i < 4; i++) {
         __m512i v = _mm512_castsi128_si512(_mm_loadu_si128((const void *)(rows[i] + offset)));
@@ -31,7 +31,7 @@ INLINE struct quad load_rows(const uint8_t *const rows[16], uint64_t offset) {
 }
 
 /* The 16 bytes from offset on of each row, as four dwords. */
-INLINE struct quad load_dwords(const uint8_t *const rows[16], uint64_t offset) {
+INLINE struct quad load_dwords(const uint8_t *const *rows, uint64_t offset) {
     const struct quad r = load_rows(rows, offset);
     const __m512i a = _mm512_unpacklo_epi32(r.v[0], r.v[1]);
     const __m512i b = _mm512_unpacklo_epi32(r.v[2], r.v[3]);
@@ -58,7 +58,9 @@ INLINE __m512 byte_f32(__m512i dwords, uint32_t i) {
         _mm512_and_si512(_mm512_srli_epi32(dwords, 8 * i), _mm512_set1_epi32(255)));
 }
 
-/* Group g of 16 columns: its codes, and where the sums of its products start. */
+/* Group g of 16 columns: its codes, [4][32 rows][4] (rows of the other part between these), and
+ * where the sums of its products start: at -128 * (sum of the 16 codes), because activations come
+ * as q + 128. */
 INLINE void store_group(struct tile t, uint64_t g, struct quad codes) {
     __m512i sum = _mm512_setzero_si512();
     for (uint32_t i = 0; i < 4; i++) {
@@ -103,7 +105,7 @@ INLINE __mmask64 fifth_bits(__m512i qh, uint32_t half, uint32_t i, bool set) {
     return set ? _mm512_test_epi8_mask(v, bit) : _mm512_testn_epi8_mask(v, bit);
 }
 
-static void unpack_q4_0(const uint8_t *const rows[16], uint64_t offset, uint32_t n_blocks,
+static void unpack_q4_0(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
                         struct tile t) {
     for (uint32_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q4_0)) {
         const struct quad qs = load_dwords(rows, offset + 2);
@@ -113,7 +115,7 @@ static void unpack_q4_0(const uint8_t *const rows[16], uint64_t offset, uint32_t
     }
 }
 
-static void unpack_q4_1(const uint8_t *const rows[16], uint64_t offset, uint32_t n_blocks,
+static void unpack_q4_1(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
                         struct tile t) {
     for (uint32_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q4_1)) {
         const struct quad qs = load_dwords(rows, offset + 4);
@@ -125,7 +127,7 @@ static void unpack_q4_1(const uint8_t *const rows[16], uint64_t offset, uint32_t
     }
 }
 
-static void unpack_q5_0(const uint8_t *const rows[16], uint64_t offset, uint32_t n_blocks,
+static void unpack_q5_0(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
                         struct tile t) {
     for (uint32_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q5_0)) {
         const struct quad qs = load_dwords(rows, offset + 6), head = load_dwords(rows, offset);
@@ -143,7 +145,7 @@ static void unpack_q5_0(const uint8_t *const rows[16], uint64_t offset, uint32_t
     }
 }
 
-static void unpack_q5_1(const uint8_t *const rows[16], uint64_t offset, uint32_t n_blocks,
+static void unpack_q5_1(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
                         struct tile t) {
     for (uint32_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q5_1)) {
         const struct quad qs = load_dwords(rows, offset + 8), head = load_dwords(rows, offset);
@@ -159,7 +161,7 @@ static void unpack_q5_1(const uint8_t *const rows[16], uint64_t offset, uint32_t
     }
 }
 
-static void unpack_q8_0(const uint8_t *const rows[16], uint64_t offset, uint32_t n_blocks,
+static void unpack_q8_0(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
                         struct tile t) {
     for (uint32_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q8_0)) {
         store_group(t, 2 * b, load_dwords(rows, offset + 2));
@@ -168,7 +170,7 @@ static void unpack_q8_0(const uint8_t *const rows[16], uint64_t offset, uint32_t
     }
 }
 
-static void unpack_iq4_nl(const uint8_t *const rows[16], uint64_t offset, uint32_t n_blocks,
+static void unpack_iq4_nl(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
                           struct tile t) {
     const __m512i table = table_of(codes_iq4);
     for (uint32_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_iq4_nl)) {
@@ -188,7 +190,7 @@ INLINE __m512 mxfp4_scale(__m512i dwords) {
     return _mm512_castsi512_ps(_mm512_mask_blend_epi32(small, normal, denormal));
 }
 
-static void unpack_mxfp4(const uint8_t *const rows[16], uint64_t offset, uint32_t n_blocks,
+static void unpack_mxfp4(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
                          struct tile t) {
     const __m512i table = table_of(codes_mxfp4);
     for (uint32_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_mxfp4)) {
@@ -201,7 +203,7 @@ static void unpack_mxfp4(const uint8_t *const rows[16], uint64_t offset, uint32_
 
 /* ---- types of 256 values ---- */
 
-static void unpack_iq4_xs(const uint8_t *const rows[16], uint64_t offset, uint32_t n_blocks,
+static void unpack_iq4_xs(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
                           struct tile t) {
     const __m512i table = table_of(codes_iq4);
     for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_iq4_xs)) {
@@ -230,7 +232,7 @@ struct scales_k {
     __m512 d, dmin_negative;
 };
 
-INLINE struct scales_k load_scales_k(const uint8_t *const rows[16], uint64_t offset) {
+INLINE struct scales_k load_scales_k(const uint8_t *const *rows, uint64_t offset) {
     const struct quad head = load_dwords(rows, offset);
     const __m512i a = head.v[1], b = head.v[2], c = head.v[3];
     const __m512i six = bytes(63), four = bytes(15), top = bytes(0x30);
@@ -255,7 +257,7 @@ INLINE void store_scales_k(struct tile t, uint64_t b, const struct scales_k *s) 
     }
 }
 
-static void unpack_q4_k(const uint8_t *const rows[16], uint64_t offset, uint32_t n_blocks,
+static void unpack_q4_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
                         struct tile t) {
     for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q4_k)) {
         const struct scales_k s = load_scales_k(rows, offset);
@@ -276,7 +278,7 @@ INLINE struct quad add_where(struct quad q, struct quad flags, uint32_t bit, int
     return q;
 }
 
-static void unpack_q5_k(const uint8_t *const rows[16], uint64_t offset, uint32_t n_blocks,
+static void unpack_q5_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
                         struct tile t) {
     for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q5_k)) {
         const struct scales_k s = load_scales_k(rows, offset);
@@ -296,7 +298,7 @@ INLINE __m512i pair(__m512i v, uint32_t k) {
     return _mm512_and_si512(_mm512_srli_epi32(v, 2 * k), bytes(3));
 }
 
-static void unpack_q6_k(const uint8_t *const rows[16], uint64_t offset, uint32_t n_blocks,
+static void unpack_q6_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
                         struct tile t) {
     for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q6_k)) {
         const struct quad scales = load_dwords(rows, offset + 192);
@@ -328,7 +330,7 @@ INLINE struct quad pairs(struct quad q, uint32_t k) {
     return q;
 }
 
-static void unpack_q3_k(const uint8_t *const rows[16], uint64_t offset, uint32_t n_blocks,
+static void unpack_q3_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
                         struct tile t) {
     for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q3_k)) {
         const struct quad s = load_dwords(rows, offset + 96);
@@ -354,7 +356,7 @@ static void unpack_q3_k(const uint8_t *const rows[16], uint64_t offset, uint32_t
     }
 }
 
-static void unpack_q2_k(const uint8_t *const rows[16], uint64_t offset, uint32_t n_blocks,
+static void unpack_q2_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
                         struct tile t) {
     for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q2_k)) {
         const struct quad s = load_dwords(rows, offset);
@@ -377,21 +379,23 @@ static void unpack_q2_k(const uint8_t *const rows[16], uint64_t offset, uint32_t
     }
 }
 
-const struct tile_type *tile_type_avx512(uint32_t dtype) {
+enum { PLAIN_32, MIN_32, PLAIN_16, MIN_16 }; /* rows of gemm_avx512.c's table of multipliers */
+
+const struct tile_type *tile_types_avx512(void) {
     static const struct tile_type types[OT_DTYPE_MAX] = {
-        [OT_Q4_0] = {unpack_q4_0, 32, sizeof(struct block_q4_0), 32, false},
-        [OT_Q4_1] = {unpack_q4_1, 32, sizeof(struct block_q4_1), 32, true},
-        [OT_Q5_0] = {unpack_q5_0, 32, sizeof(struct block_q5_0), 32, false},
-        [OT_Q5_1] = {unpack_q5_1, 32, sizeof(struct block_q5_1), 32, true},
-        [OT_Q8_0] = {unpack_q8_0, 32, sizeof(struct block_q8_0), 32, false},
-        [OT_IQ4_NL] = {unpack_iq4_nl, 32, sizeof(struct block_iq4_nl), 32, false},
-        [OT_MXFP4] = {unpack_mxfp4, 32, sizeof(struct block_mxfp4), 32, false},
-        [OT_IQ4_XS] = {unpack_iq4_xs, 256, sizeof(struct block_iq4_xs), 32, false},
-        [OT_Q4_K] = {unpack_q4_k, 256, sizeof(struct block_q4_k), 32, true},
-        [OT_Q5_K] = {unpack_q5_k, 256, sizeof(struct block_q5_k), 32, true},
-        [OT_Q6_K] = {unpack_q6_k, 256, sizeof(struct block_q6_k), 16, false},
-        [OT_Q3_K] = {unpack_q3_k, 256, sizeof(struct block_q3_k), 16, false},
-        [OT_Q2_K] = {unpack_q2_k, 256, sizeof(struct block_q2_k), 16, true},
+        [OT_Q4_0] = {unpack_q4_0, 32, sizeof(struct block_q4_0), 32, PLAIN_32, false},
+        [OT_Q4_1] = {unpack_q4_1, 32, sizeof(struct block_q4_1), 32, MIN_32, true},
+        [OT_Q5_0] = {unpack_q5_0, 32, sizeof(struct block_q5_0), 32, PLAIN_32, false},
+        [OT_Q5_1] = {unpack_q5_1, 32, sizeof(struct block_q5_1), 32, MIN_32, true},
+        [OT_Q8_0] = {unpack_q8_0, 32, sizeof(struct block_q8_0), 32, PLAIN_32, false},
+        [OT_IQ4_NL] = {unpack_iq4_nl, 32, sizeof(struct block_iq4_nl), 32, PLAIN_32, false},
+        [OT_MXFP4] = {unpack_mxfp4, 32, sizeof(struct block_mxfp4), 32, PLAIN_32, false},
+        [OT_IQ4_XS] = {unpack_iq4_xs, 256, sizeof(struct block_iq4_xs), 32, PLAIN_32, false},
+        [OT_Q4_K] = {unpack_q4_k, 256, sizeof(struct block_q4_k), 32, MIN_32, true},
+        [OT_Q5_K] = {unpack_q5_k, 256, sizeof(struct block_q5_k), 32, MIN_32, true},
+        [OT_Q6_K] = {unpack_q6_k, 256, sizeof(struct block_q6_k), 16, PLAIN_16, false},
+        [OT_Q3_K] = {unpack_q3_k, 256, sizeof(struct block_q3_k), 16, PLAIN_16, false},
+        [OT_Q2_K] = {unpack_q2_k, 256, sizeof(struct block_q2_k), 16, MIN_16, true},
     };
-    return &types[dtype];
+    return types;
 }

@@ -1,0 +1,106 @@
+/* tile.h - many tokens by a quantised weight matrix: what all instruction sets do alike.
+ *
+ * A tile is 32 rows of a block of columns, unpacked from the file's layout into scratch that fits
+ * the L2 cache: 8-bit codes in the order in which the instruction set multiplies them, with f32
+ * scales and minima beside them. All tokens pass over a tile before it is overwritten. An
+ * instruction set gives one unpacker for each type and a few multipliers; one multiplier serves
+ * many types.
+ *
+ *   value(row, col) = scale(row, group) * code(row, col) + min(row, group)
+ *
+ * where a group is a run of 16 or 32 columns, as fine as the type's scales. */
+#ifndef KERNEL_TILE_H
+#define KERNEL_TILE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kernel/kernel.h"
+
+enum { TILE_ROWS = KERNEL_TILE_ROWS, TILE_MAX_TOKENS = 6, TILE_MAX_KINDS = 6 };
+/* Columns of a block where tiles are f32: [TILE_FLOAT_COLS][TILE_ROWS] of scratch. */
+enum { TILE_FLOAT_COLS = 1024 };
+
+/* A tile, or from a later row on: parts of part_rows rows, their pointers a stride apart. */
+struct tile {
+    int8_t *codes;  /* part 0; what part p has lies p * codes_stride further */
+    int32_t *start; /* first value of each sum of 16 products; p * group_stride further */
+    float *scale;   /* [group][part_rows or more], as start */
+    float *min;     /* as scale; unused where the type's multiplier does not want sums */
+    uint64_t codes_stride, group_stride;
+};
+
+/* Unpacks n_blocks blocks of a part's rows, from offset bytes into each row. Rows that the matrix
+ * does not have are given as repetitions of others. */
+typedef void tile_unpack_fn(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
+                            struct tile part);
+
+struct tile_type {
+    tile_unpack_fn *unpack; /* NULL: the instruction set has no kernel for this type */
+    uint16_t block_cols, block_bytes;
+    uint8_t scale_cols; /* 16 or 32: columns of a group */
+    uint8_t kind;       /* which multiplier */
+    bool wants_sums;    /* the multiplier reads tile_tokens.sums */
+};
+
+/* A few tokens' activations in a block of columns. */
+struct tile_tokens {
+    const uint8_t *row[TILE_MAX_TOKENS]; /* in the type's layout */
+    uint64_t q_offset, d_offset;         /* from row to the block's q and d */
+    float *sums;                         /* [group][token]: d * sum of q over the group */
+    float *y[TILE_MAX_TOKENS];           /* at the tile's first row */
+    uint32_t n_cols;
+    bool add; /* not the first block of columns: add to what y holds */
+};
+
+/* y[m][r] (+)= the products of token m with row r, for r < n_rows <= TILE_ROWS. */
+typedef void tile_multiply_fn(const struct tile_tokens *tokens, const struct tile *tile,
+                              uint32_t n_rows);
+
+struct tile_isa {
+    const struct tile_type *types;                               /* [OT_DTYPE_MAX] */
+    tile_multiply_fn *multiply[TILE_MAX_KINDS][TILE_MAX_TOKENS]; /* [kind][tokens - 1] */
+    uint32_t part_rows;
+    bool
+        interleaved; /* parts lie side by side in [col / 4][32 rows][4], else one after the other */
+};
+
+/* The arguments of kernel_gemm_fn. */
+struct gemm {
+    const uint8_t *w;
+    uint64_t row_bytes;
+    uint32_t n_rows, n_cols;
+    const void *acts; /* LAYOUT_Q8 or one with the same offsets */
+    uint64_t act_bytes;
+    const uint32_t *act_index;
+    uint32_t n_tokens;
+    float *y;
+    uint64_t y_stride;
+};
+
+static inline const uint8_t *gemm_act(const struct gemm *g, uint32_t token) {
+    const uint64_t i = g->act_index != NULL ? g->act_index[token] : token;
+    return (const uint8_t *)g->acts + i * g->act_bytes;
+}
+
+void tile_gemm(const struct tile_isa *isa, uint32_t dtype, const struct gemm *g, void *scratch);
+/* What any gemm of quantised or floating weights needs: kernels.gemm_scratch_bytes. */
+uint64_t gemm_scratch_bytes(uint32_t n_cols);
+
+/* A kernel_gemm_fn: the table's signature has no room for what differs between types. */
+#define GEMM_ENTRY(name, call)                                                                     \
+    static void name(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,       \
+                     const void *acts, uint64_t act_bytes, const uint32_t *act_index,              \
+                     uint32_t n_tokens, float *y, uint64_t y_stride, void *scratch) {              \
+        const struct gemm g = {w,         row_bytes, n_rows,   n_cols, acts,                       \
+                               act_bytes, act_index, n_tokens, y,      y_stride};                  \
+        call;                                                                                      \
+    }
+
+/* Parts of an instruction set's gemm that have a file of their own. */
+const struct tile_type *tile_types_avx512(void);
+const struct tile_type *tile_types_avx2(void);
+void gemm_float_fill_avx512(struct kernels *k);
+void gemm_float_fill_avx2(struct kernels *k);
+
+#endif
