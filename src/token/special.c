@@ -114,71 +114,99 @@ static bool gather(const struct special_starts *starts, const char *text, uint64
     return true;
 }
 
-/* Gives the places tokens of one length, as far as their bytes are free, and drops places from open
- * [*n_open] (indices of places) that cannot begin a token any more. */
-static void claim(const struct special *s, const struct special_length *length, const char *text,
-                  uint64_t bytes, uint8_t wanted, struct places *places, uint32_t *open,
-                  uint32_t *n_open, uint8_t *taken) {
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < *n_open; i++) {
-        struct special_hit *hit = &places->hits[open[i]];
-        if (bit_get(taken, hit->at)) {
-            continue;
-        }
-        open[kept++] = open[i];
-        /* What is taken so far is at least as long, so it would cover one of the two ends. */
-        if (length->bytes > bytes - hit->at || !bit_get(length->first, (uint8_t)text[hit->at]) ||
-            bit_get(taken, hit->at + length->bytes - 1)) {
-            continue;
-        }
-        uint32_t id = words_find(s->words, text + hit->at, length->bytes);
-        if (id == WORD_NONE || (s->kinds[id] & wanted) == 0) {
-            continue;
-        }
-        hit->id = id;
-        for (uint32_t b = 0; b < length->bytes; b++) {
-            bit_set(taken, hit->at + b);
+/* Whether [from, to) touches a quoted span. */
+static bool touches_quoted(const struct special_wish *wish, uint64_t from, uint64_t to) {
+    uint32_t low = 0, high = wish->n_quoted; /* the first span that ends after from */
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (wish->quoted[middle].to > from) {
+            high = middle;
+        } else {
+            low = middle + 1;
         }
     }
-    *n_open = kept;
+    return low < wish->n_quoted && wish->quoted[low].from < to;
 }
 
-int special_find(const struct special *special, const char *text, uint64_t text_bytes, bool parse,
-                 struct special_hit **hits, uint32_t *n_hits, struct ot_error *err) {
-    const struct special_starts *starts = parse ? special->parsed : special->always;
-    uint8_t wanted = parse ? SPECIAL_ALWAYS | SPECIAL_PARSED : SPECIAL_ALWAYS;
-    struct places places = {0};
-    uint32_t *open = NULL;
-    uint8_t *taken = NULL;
-    bool ok = !starts->any || gather(starts, text, text_bytes, &places);
-    if (ok && places.n != 0) {
-        open = mem_calloc(places.n, sizeof *open);
-        taken = mem_calloc(text_bytes / 8 + 1, 1);
-        ok = open != NULL && taken != NULL;
+/* The token of that length that is at this place, wanted, and allowed there; or WORD_NONE. */
+static uint32_t token_at(const struct special *s, const struct special_wish *wish, const char *text,
+                         uint32_t at, uint32_t bytes) {
+    uint32_t id = words_find(s->words, text + at, bytes);
+    if (id == WORD_NONE || (s->kinds[id] & SPECIAL_ALWAYS) != 0) {
+        return id;
     }
-    if (!ok) {
-        mem_free(places.hits);
-        mem_free(open);
-        mem_free(taken);
-        return error_memory(err, text_bytes);
-    }
-    uint32_t n_open = places.n;
-    for (uint32_t i = 0; i < n_open; i++) {
-        open[i] = i;
-    }
-    for (uint32_t i = 0; i < special->n_lengths && n_open != 0; i++) {
-        claim(special, &special->lengths[i], text, text_bytes, wanted, &places, open, &n_open,
-              taken);
-    }
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < places.n; i++) {
-        if (places.hits[i].id != WORD_NONE) {
-            places.hits[n++] = places.hits[i];
+    bool wanted = (s->kinds[id] & SPECIAL_PARSED) != 0 && wish->parse;
+    return wanted && !touches_quoted(wish, at, (uint64_t)at + bytes) ? id : WORD_NONE;
+}
+
+/* One call of special_find. */
+struct search {
+    const struct special *special;
+    const struct special_wish *wish;
+    const char *text;
+    uint64_t bytes;
+    struct places places;
+    uint32_t *open; /* owned [n_open]: indices of places that may still begin a token */
+    uint32_t n_open;
+    uint8_t *taken; /* owned: a bit for each byte that a token has */
+};
+
+/* Gives the places tokens of one length, as far as their bytes are free. */
+static void claim(struct search *s, const struct special_length *length) {
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < s->n_open; i++) {
+        struct special_hit *hit = &s->places.hits[s->open[i]];
+        if (bit_get(s->taken, hit->at)) {
+            continue;
+        }
+        s->open[kept++] = s->open[i];
+        /* What is taken so far is at least as long, so it would cover one of the two ends. */
+        if (length->bytes > s->bytes - hit->at ||
+            !bit_get(length->first, (uint8_t)s->text[hit->at]) ||
+            bit_get(s->taken, hit->at + length->bytes - 1)) {
+            continue;
+        }
+        hit->id = token_at(s->special, s->wish, s->text, hit->at, length->bytes);
+        for (uint32_t b = 0; hit->id != WORD_NONE && b < length->bytes; b++) {
+            bit_set(s->taken, hit->at + b);
         }
     }
-    mem_free(open);
-    mem_free(taken);
-    *hits = places.hits;
+    s->n_open = kept;
+}
+
+int special_find(const struct special *special, const char *text, uint64_t text_bytes,
+                 const struct special_wish *wish, struct special_hit **hits, uint32_t *n_hits,
+                 struct ot_error *err) {
+    const struct special_starts *starts = wish->parse ? special->parsed : special->always;
+    struct search s = {.special = special, .wish = wish, .text = text, .bytes = text_bytes};
+    bool ok = !starts->any || gather(starts, text, text_bytes, &s.places);
+    if (ok && s.places.n != 0) {
+        s.open = mem_calloc(s.places.n, sizeof *s.open);
+        s.taken = mem_calloc(text_bytes / 8 + 1, 1);
+        ok = s.open != NULL && s.taken != NULL;
+    }
+    if (!ok) {
+        mem_free(s.places.hits);
+        mem_free(s.open);
+        mem_free(s.taken);
+        return error_memory(err, text_bytes);
+    }
+    s.n_open = s.places.n;
+    for (uint32_t i = 0; i < s.n_open; i++) {
+        s.open[i] = i;
+    }
+    for (uint32_t i = 0; i < special->n_lengths && s.n_open != 0; i++) {
+        claim(&s, &special->lengths[i]);
+    }
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < s.places.n; i++) {
+        if (s.places.hits[i].id != WORD_NONE) {
+            s.places.hits[n++] = s.places.hits[i];
+        }
+    }
+    mem_free(s.open);
+    mem_free(s.taken);
+    *hits = s.places.hits;
     *n_hits = n;
     return 0;
 }

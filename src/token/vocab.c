@@ -368,11 +368,12 @@ static bool strips_after(const struct vocab *v, uint32_t id) {
     return true;
 }
 
-static int add_text(struct work *w, const char *text, uint64_t bytes, bool parse) {
+static int add_text(struct work *w, const char *text, uint64_t bytes,
+                    const struct special_wish *wish) {
     const struct vocab *v = w->vocab;
     struct special_hit *hits = NULL;
     uint32_t n_hits = 0;
-    int rc = special_find(&v->special, text, bytes, parse, &hits, &n_hits, w->err);
+    int rc = special_find(&v->special, text, bytes, wish, &hits, &n_hits, w->err);
     uint64_t from = 0;
     bool strip = false;
     for (uint32_t i = 0; rc == 0 && i < n_hits; i++) {
@@ -387,22 +388,19 @@ static int add_text(struct work *w, const char *text, uint64_t bytes, bool parse
     return rc != 0 ? rc : add_plain(w, text + from, bytes - from, strip);
 }
 
-int vocab_tokenize(const struct vocab *vocab, const char *text, size_t text_bytes, uint32_t flags,
-                   uint32_t **ids, size_t *n_ids, struct ot_error *err) {
+static int tokenize(const struct vocab *vocab, const char *text, size_t text_bytes,
+                    const struct special_wish *wish, bool bos, bool eos, uint32_t **ids,
+                    size_t *n_ids, struct ot_error *err) {
     if (text_bytes > TEXT_BYTES_MAX) {
         return error_set(err, OT_ERR_ARGUMENT, "text", "%llu bytes, at most 1 GiB can be tokenised",
                          (unsigned long long)text_bytes);
     }
     struct work w = {.vocab = vocab, .err = err};
-    bool special = (flags & OT_TOK_ADD_SPECIAL) != 0;
-    int rc = 0;
-    if (special && vocab->add_bos) {
-        rc = add_id(&w, (uint32_t)vocab->bos);
-    }
+    int rc = bos && vocab->bos >= 0 ? add_id(&w, (uint32_t)vocab->bos) : 0;
     if (rc == 0) {
-        rc = add_text(&w, text, text_bytes, (flags & OT_TOK_PARSE_SPECIAL) != 0);
+        rc = add_text(&w, text, text_bytes, wish);
     }
-    if (rc == 0 && special && vocab->add_eos) {
+    if (rc == 0 && eos) {
         rc = add_id(&w, (uint32_t)vocab->eos);
     }
     if (rc == 0 && w.ids == NULL) {
@@ -418,6 +416,21 @@ int vocab_tokenize(const struct vocab *vocab, const char *text, size_t text_byte
     *ids = w.ids;
     *n_ids = w.n_ids;
     return 0;
+}
+
+int vocab_tokenize(const struct vocab *vocab, const char *text, size_t text_bytes, uint32_t flags,
+                   uint32_t **ids, size_t *n_ids, struct ot_error *err) {
+    bool add = (flags & OT_TOK_ADD_SPECIAL) != 0;
+    struct special_wish wish = {.parse = (flags & OT_TOK_PARSE_SPECIAL) != 0};
+    return tokenize(vocab, text, text_bytes, &wish, add && vocab->add_bos, add && vocab->add_eos,
+                    ids, n_ids, err);
+}
+
+int vocab_tokenize_quoting(const struct vocab *vocab, const char *text, size_t text_bytes, bool bos,
+                           const struct vocab_span *quoted, uint32_t n_quoted, uint32_t **ids,
+                           size_t *n_ids, struct ot_error *err) {
+    struct special_wish wish = {.parse = true, .quoted = quoted, .n_quoted = n_quoted};
+    return tokenize(vocab, text, text_bytes, &wish, bos || vocab->add_bos, false, ids, n_ids, err);
 }
 
 /* ---- tokens to text ----------------------------------------------------------------------- */

@@ -52,6 +52,16 @@ uint32_t vocab_size(const struct vocab *vocab);
 /* Behind ot_tokenize, ot_token_bytes, ot_detokenize, ot_token_ends of onetrip.h: same meaning. */
 int vocab_tokenize(const struct vocab *vocab, const char *text, size_t text_bytes, uint32_t flags,
                    uint32_t **ids, size_t *n_ids, struct ot_error *err);
+/* Tokenises a text for an answer to follow: special tokens are parsed but for those that touch a
+ * quoted span, where they are ordinary text. Between special tokens the text is cut no further than
+ * vocab_tokenize would: quoting changes no other token. BOS comes first where the file says so or
+ * where bos is set; EOS is never added. quoted [n_quoted]: ascending, not overlapping. */
+struct vocab_span {
+    uint64_t from, to;
+};
+int vocab_tokenize_quoting(const struct vocab *vocab, const char *text, size_t text_bytes, bool bos,
+                           const struct vocab_span *quoted, uint32_t n_quoted, uint32_t **ids,
+                           size_t *n_ids, struct ot_error *err);
 size_t vocab_token_bytes(const struct vocab *vocab, uint32_t token, bool special, char *buf,
                          size_t buf_bytes);
 int vocab_detokenize(const struct vocab *vocab, const uint32_t *ids, size_t n_ids, bool special,
