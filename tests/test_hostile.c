@@ -568,7 +568,7 @@ static void test_special_ids_are_tokens(void **state) {
     static const char *const keys[] = {
         "tokenizer.ggml.bos_token_id",     "tokenizer.ggml.eos_token_id",
         "tokenizer.ggml.unknown_token_id", "tokenizer.ggml.eot_token_id",
-        "tokenizer.ggml.eom_token_id",
+        "tokenizer.ggml.eom_token_id",     "tokenizer.ggml.padding_token_id",
     };
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         struct image image;

@@ -154,6 +154,29 @@ static int read_ids(const struct reader *r, struct vocab_source *s) {
     return 0;
 }
 
+/* Also ids that nothing here uses (padding, separators) are those of tokens. */
+static int check_ids(const struct reader *r, uint32_t n_tokens) {
+    static const char prefix[] = KEY(""), suffix[] = "_token_id";
+    uint64_t prefix_bytes = sizeof prefix - 1, suffix_bytes = sizeof suffix - 1;
+    for (uint64_t i = 0; i < r->g->n_kv; i++) {
+        struct gguf_string key = r->g->kv[i].key;
+        char name[GGUF_MAX_NAME_BYTES + 1];
+        if (key.bytes < prefix_bytes + suffix_bytes ||
+            memcmp(key.data, prefix, prefix_bytes) != 0 ||
+            memcmp(key.data + key.bytes - suffix_bytes, suffix, suffix_bytes) != 0) {
+            continue;
+        }
+        memcpy(name, key.data, key.bytes);
+        name[key.bytes] = '\0';
+        uint32_t id;
+        int rc = gguf_get_u32(r->g, r->path, name, 0, 0, n_tokens - 1, &id, r->err);
+        if (rc != 0) {
+            return rc;
+        }
+    }
+    return 0;
+}
+
 static int read_flags(const struct reader *r, struct vocab_source *s) {
     const struct {
         const char *key;
@@ -203,7 +226,8 @@ static int read_all(const struct reader *r, struct arrays *a, struct vocab_sourc
                          a->model == NULL ? KEY("model") : KEY("tokens"));
     }
     if ((rc = read_types(r, s->n_tokens, &a->types)) != 0 ||
-        (rc = read_scores(r, s->n_tokens, &a->scores)) != 0 || (rc = read_ids(r, s)) != 0 ||
+        (rc = read_scores(r, s->n_tokens, &a->scores)) != 0 ||
+        (rc = check_ids(r, s->n_tokens)) != 0 || (rc = read_ids(r, s)) != 0 ||
         (rc = read_flags(r, s)) != 0 || (rc = read_habit(r, s)) != 0) {
         return rc;
     }
