@@ -42,7 +42,7 @@ bench: all ## speed on the models in the cache
 	for model in smollm2 gemma3; do $(BUILD)/onetrip inspect $$model >/dev/null 2>&1 && $(BUILD)/onetrip bench $$model; done; true
 
 bench-peers: all ## onetrip and its peers in turn (fetches and builds the peers)
-	bench/compare
+	sh bench/compare/all.sh
 
 install: all ## PREFIX=/usr/local, DESTDIR
 	DESTDIR=$(DESTDIR) cmake --install $(BUILD)

@@ -1,7 +1,7 @@
 """The engines that are compared: how each is started, and how its figures are read.
 
-Every engine offers speed(model, threads, prompt, gen) -> {'pp': tok/s, 'tg': tok/s} in memory, and
-those that can run over budget offer over_budget(model, threads, n, limit_bytes) -> command, parser.
+measure: prompt and decode speed in memory; over_budget: decode in a cgroup. Both return the figures
+of cgroup.run and 'pp', 'tg' in tokens a second, or raise Failed.
 """
 import json
 import os
@@ -48,15 +48,15 @@ class LlamaCpp:
         return result
 
     def over_budget(self, model, threads, n, limit_bytes):
-        return self.measure(model, threads, 0, n, cold=True, limit_bytes=limit_bytes)
+        """n decode steps after one token that is not timed, cold."""
+        return self.measure(model, threads, 0, n, 1, cold=True, limit_bytes=limit_bytes)
 
 
 class Onetrip:
-    name = 'onetrip'
-
-    def __init__(self, program, env=None):
+    def __init__(self, program, env=None, name='onetrip'):
         self.program = program
         self.env = env
+        self.name = name
 
     def _report(self, arguments, limit_bytes=None):
         with tempfile.TemporaryDirectory() as folder:
@@ -83,6 +83,10 @@ class Onetrip:
                                '--quiet'], limit_bytes)
         result['tg'] = result['report']['timing']['decode_tokens_per_s']
         return result
+
+    def first_token(self, model, threads):
+        return self._report(['run', model, '--raw', '-p', 'a', '-n', '1', '--temp', '0',
+                             '--ignore-eos', '-t', str(threads), '--quiet'])
 
 
 class Xllamacpp:
