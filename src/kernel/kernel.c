@@ -32,13 +32,16 @@ void kernels_fill_avx2(struct kernels *k) {
 
 void kernels_fill_avx512(struct kernels *k) {
     k->isa = "avx512-vnni";
+    vector_fill_avx512(k);
     layout_fill_avx512(k);
     gemv_fill_avx512(k);
+    gemm_fill_avx512(k);
+    attention_fill_avx512(k);
 }
 
 static bool cpu_has_avx2(void) {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-           __builtin_cpu_supports("f16c");
+    /* Every processor with AVX2 has F16C, for which clang 14's builtin has no name. */
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 
 static bool cpu_has_avx512(void) {
