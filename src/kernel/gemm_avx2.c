@@ -1,0 +1,163 @@
+/* gemm_avx2.c - many tokens by a quantised weight matrix, with AVX2 (tile.h).
+ *
+ * vpmaddubsw multiplies unsigned by signed bytes and adds pairs into 16 bits, saturating. Four such
+ * sums of codes below 32 still fit 16 bits (4 * 2 * 31 * 127 < 2^15), two of codes below 64 do, and
+ * one of 8-bit codes whose sign has gone to the activation.
+ *
+ * A part is 8 rows; up to 6 tokens pass over it with their results in registers. Each sum of 16
+ * products is scaled by its activation's and its weight's scale; then minima times the sums of the
+ * activations are added. */
+#include <immintrin.h>
+#include <string.h>
+
+#include "kernel/fill.h"
+#include "kernel/layout.h"
+#include "kernel/tile.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+enum { PART_ROWS = 8 };
+enum width { FIVE_BITS, SIX_BITS, SIGNED };
+
+INLINE __m256i broadcast_4(const uint8_t *p) {
+    int32_t v;
+    memcpy(&v, p, 4);
+    return _mm256_set1_epi32(v);
+}
+
+INLINE __m256 broadcast_f32(const uint8_t *p) {
+    float v;
+    memcpy(&v, p, 4);
+    return _mm256_set1_ps(v);
+}
+
+/* Products of 16 columns of 8 rows, w [4 columns]; magnitude: |w| where w is signed. */
+INLINE __m256i dot_16(const uint8_t *q, const __m256i w[4], const __m256i magnitude[4],
+                      enum width width) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i p[4];
+    for (uint32_t k = 0; k < 4; k++) {
+        const __m256i a = broadcast_4(q + 4 * k);
+        p[k] = width == SIGNED ? _mm256_maddubs_epi16(magnitude[k], _mm256_sign_epi8(a, w[k]))
+                               : _mm256_maddubs_epi16(w[k], a);
+    }
+    if (width == SIGNED) {
+        for (uint32_t k = 0; k < 4; k++)
+            p[k] = _mm256_madd_epi16(p[k], ones);
+        return _mm256_add_epi32(_mm256_add_epi32(p[0], p[1]), _mm256_add_epi32(p[2], p[3]));
+    }
+    const __m256i low = _mm256_add_epi16(p[0], p[1]), high = _mm256_add_epi16(p[2], p[3]);
+    if (width == FIVE_BITS)
+        return _mm256_madd_epi16(_mm256_add_epi16(low, high), ones);
+    return _mm256_add_epi32(_mm256_madd_epi16(low, ones), _mm256_madd_epi16(high, ones));
+}
+
+INLINE __m256i first(uint32_t n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+/* One part; n, scale_cols and width are constants where this is inlined. */
+INLINE void multiply_part(const struct tile_tokens *a, uint32_t n, const struct tile *t,
+                          uint32_t scale_cols, enum width width, uint32_t part, uint32_t n_rows) {
+    const __m256i rows = first(n_rows);
+    const int8_t *codes = t->codes + part * t->codes_stride;
+    const float *scale = t->scale + part * t->group_stride;
+    const float *min = t->min + part * t->group_stride;
+    __m256 f[TILE_MAX_TOKENS];
+#pragma GCC unroll 6
+    for (uint32_t m = 0; m < n; m++)
+        f[m] = a->add ? _mm256_maskload_ps(a->y[m] + part * PART_ROWS, rows) : _mm256_setzero_ps();
+    for (uint64_t g = 0; g < a->n_cols / 16; g++) {
+        const uint64_t group = scale_cols == 16 ? g : g / 2;
+        __m256i w[4], magnitude[4];
+        for (uint32_t k = 0; k < 4; k++) {
+            w[k] = _mm256_load_si256(
+                (const __m256i *)(const void *)(codes + (g * 4 + k) * 4 * PART_ROWS));
+            magnitude[k] = width == SIGNED ? _mm256_abs_epi8(w[k]) : w[k];
+        }
+        const __m256 s = _mm256_load_ps(scale + group * PART_ROWS);
+#pragma GCC unroll 6
+        for (uint32_t m = 0; m < n; m++) {
+            const __m256i dot = dot_16(a->row[m] + a->q_offset + g * 16, w, magnitude, width);
+            const __m256 d = broadcast_f32(a->row[m] + a->d_offset + g * 4);
+            f[m] = _mm256_fmadd_ps(_mm256_mul_ps(d, s), _mm256_cvtepi32_ps(dot), f[m]);
+        }
+        if (width == SIGNED || (scale_cols == 32 && g % 2 == 0))
+            continue;
+        const __m256 low = _mm256_load_ps(min + group * PART_ROWS);
+#pragma GCC unroll 6
+        for (uint32_t m = 0; m < n; m++)
+            f[m] = _mm256_fmadd_ps(_mm256_set1_ps(a->sums[group * n + m]), low, f[m]);
+    }
+#pragma GCC unroll 6
+    for (uint32_t m = 0; m < n; m++)
+        _mm256_maskstore_ps(a->y[m] + part * PART_ROWS, rows, f[m]);
+}
+
+#define MULTIPLY(n, kind, scale_cols, width)                                                       \
+    static void multiply_##kind##_##n(const struct tile_tokens *a, const struct tile *t,           \
+                                      uint32_t n_rows) {                                           \
+        for (uint32_t r = 0; r < n_rows; r += PART_ROWS)                                           \
+            multiply_part(a, n, t, scale_cols, width, r / PART_ROWS, n_rows - r);                  \
+    }
+#define MULTIPLY_KIND(kind, scale_cols, width)                                                     \
+    MULTIPLY(1, kind, scale_cols, width)                                                           \
+    MULTIPLY(2, kind, scale_cols, width)                                                           \
+    MULTIPLY(3, kind, scale_cols, width)                                                           \
+    MULTIPLY(4, kind, scale_cols, width)                                                           \
+    MULTIPLY(5, kind, scale_cols, width)                                                           \
+    MULTIPLY(6, kind, scale_cols, width)
+#define MULTIPLY_ROW(kind)                                                                         \
+    {                                                                                              \
+        multiply_##kind##_1, multiply_##kind##_2, multiply_##kind##_3, multiply_##kind##_4,        \
+            multiply_##kind##_5, multiply_##kind##_6                                               \
+    }
+
+MULTIPLY_KIND(five_32, 32, FIVE_BITS)
+MULTIPLY_KIND(five_16, 16, FIVE_BITS)
+MULTIPLY_KIND(six_16, 16, SIX_BITS)
+MULTIPLY_KIND(signed_32, 32, SIGNED)
+
+static void gemm_quantised(uint32_t dtype, const struct gemm *g, void *scratch) {
+    const struct tile_isa isa = {
+        .types = tile_types_avx2(),
+        .multiply = {MULTIPLY_ROW(five_32), MULTIPLY_ROW(five_16), MULTIPLY_ROW(six_16),
+                     MULTIPLY_ROW(signed_32)},
+        .part_rows = PART_ROWS,
+        .interleaved = false,
+    };
+    tile_gemm(&isa, dtype, g, scratch);
+}
+
+GEMM_ENTRY(gemm_q4_0, gemm_quantised(OT_Q4_0, &g, scratch))
+GEMM_ENTRY(gemm_q4_1, gemm_quantised(OT_Q4_1, &g, scratch))
+GEMM_ENTRY(gemm_q5_0, gemm_quantised(OT_Q5_0, &g, scratch))
+GEMM_ENTRY(gemm_q5_1, gemm_quantised(OT_Q5_1, &g, scratch))
+GEMM_ENTRY(gemm_q8_0, gemm_quantised(OT_Q8_0, &g, scratch))
+GEMM_ENTRY(gemm_q2_k, gemm_quantised(OT_Q2_K, &g, scratch))
+GEMM_ENTRY(gemm_q3_k, gemm_quantised(OT_Q3_K, &g, scratch))
+GEMM_ENTRY(gemm_q4_k, gemm_quantised(OT_Q4_K, &g, scratch))
+GEMM_ENTRY(gemm_q5_k, gemm_quantised(OT_Q5_K, &g, scratch))
+GEMM_ENTRY(gemm_q6_k, gemm_quantised(OT_Q6_K, &g, scratch))
+GEMM_ENTRY(gemm_iq4_nl, gemm_quantised(OT_IQ4_NL, &g, scratch))
+GEMM_ENTRY(gemm_iq4_xs, gemm_quantised(OT_IQ4_XS, &g, scratch))
+GEMM_ENTRY(gemm_mxfp4, gemm_quantised(OT_MXFP4, &g, scratch))
+
+void gemm_fill_avx2(struct kernels *k) {
+    static const struct {
+        uint8_t dtype;
+        kernel_gemm_fn *fn;
+    } table[] = {
+        {OT_Q4_0, gemm_q4_0},   {OT_Q4_1, gemm_q4_1},     {OT_Q5_0, gemm_q5_0},
+        {OT_Q5_1, gemm_q5_1},   {OT_Q8_0, gemm_q8_0},     {OT_Q2_K, gemm_q2_k},
+        {OT_Q3_K, gemm_q3_k},   {OT_Q4_K, gemm_q4_k},     {OT_Q5_K, gemm_q5_k},
+        {OT_Q6_K, gemm_q6_k},   {OT_IQ4_NL, gemm_iq4_nl}, {OT_IQ4_XS, gemm_iq4_xs},
+        {OT_MXFP4, gemm_mxfp4},
+    };
+    for (uint32_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        k->type[table[i].dtype].gemm = table[i].fn;
+        k->type[table[i].dtype].layout_gemm = LAYOUT_Q8;
+    }
+    gemm_float_fill_avx2(k);
+    k->gemm_scratch_bytes = gemm_scratch_bytes;
+}

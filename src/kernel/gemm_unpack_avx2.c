@@ -1,0 +1,363 @@
+/* gemm_unpack_avx2.c - 8 rows of any quantised type to a part of a tile (tile.h).
+ *
+ * As gemm_unpack_avx512.c, with half as many rows: packed bits are transposed before they are
+ * widened. Codes of up to 6 bits are unsigned here, because that is what vpmaddubsw multiplies by
+ * signed activations; their zero point becomes a part of the minimum. Codes of 8 bits stay signed.
+ */
+#include <immintrin.h>
+
+#include "kernel/blocks.h"
+#include "kernel/tile.h"
+#include "onetrip.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+enum { ROWS = 8 };
+
+struct quad {
+    __m256i v[4]; /* dword i of 8 rows */
+};
+
+/* The 16 bytes from offset on of each row, as four dwords. */
+INLINE struct quad load_dwords(const uint8_t *const *rows, uint64_t offset) {
+    __m256i r[4]; /* row i, row 4 + i */
+    for (uint32_t i = 0; i < 4; i++)
+        r[i] = _mm256_inserti128_si256(
+            _mm256_castsi128_si256(_mm_loadu_si128((const void *)(rows[i] + offset))),
+            _mm_loadu_si128((const void *)(rows[4 + i] + offset)), 1);
+    const __m256i a = _mm256_unpacklo_epi32(r[0], r[1]), b = _mm256_unpacklo_epi32(r[2], r[3]);
+    const __m256i c = _mm256_unpackhi_epi32(r[0], r[1]), d = _mm256_unpackhi_epi32(r[2], r[3]);
+    return (struct quad){{_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b),
+                          _mm256_unpacklo_epi64(c, d), _mm256_unpackhi_epi64(c, d)}};
+}
+
+INLINE __m256i bytes(int b) {
+    return _mm256_set1_epi8((char)b);
+}
+INLINE __m256i dwords(int d) {
+    return _mm256_set1_epi32(d);
+}
+INLINE __m256i shift_right(__m256i v, uint32_t n) {
+    return _mm256_srl_epi32(v, _mm_cvtsi32_si128((int)n));
+}
+
+/* The low 16 bits of each dword as half precision. */
+INLINE __m256 half_low(__m256i v) {
+    v = _mm256_and_si256(v, dwords(0xffff));
+    v = _mm256_permute4x64_epi64(_mm256_packus_epi32(v, v), 0x08);
+    return _mm256_cvtph_ps(_mm256_castsi256_si128(v));
+}
+INLINE __m256 half_high(__m256i v) {
+    return half_low(_mm256_srli_epi32(v, 16));
+}
+
+INLINE void store_group(struct tile t, uint64_t g, struct quad codes) {
+    for (uint32_t i = 0; i < 4; i++)
+        _mm256_store_si256((__m256i *)(void *)(t.codes + (g * 4 + i) * 4 * ROWS), codes.v[i]);
+}
+
+/* Scale and minimum of a group, and what codes have too much: value = scale * (code - zero) + min
+ */
+INLINE void store_scale(struct tile t, uint64_t group, __m256 scale, int zero) {
+    _mm256_store_ps(t.scale + group * ROWS, scale);
+    _mm256_store_ps(t.min + group * ROWS, _mm256_mul_ps(scale, _mm256_set1_ps((float)-zero)));
+}
+INLINE void store_scale_min(struct tile t, uint64_t group, __m256 scale, __m256 min) {
+    _mm256_store_ps(t.scale + group * ROWS, scale);
+    _mm256_store_ps(t.min + group * ROWS, min);
+}
+
+INLINE struct quad nibbles(struct quad q, bool high) {
+    for (uint32_t i = 0; i < 4; i++)
+        q.v[i] = _mm256_and_si256(high ? _mm256_srli_epi32(q.v[i], 4) : q.v[i], bytes(15));
+    return q;
+}
+
+/* ---- types of 32 values ---- */
+
+INLINE struct quad look_up(struct quad q, __m256i table) {
+    for (uint32_t i = 0; i < 4; i++)
+        q.v[i] = _mm256_shuffle_epi8(table, q.v[i]);
+    return q;
+}
+
+INLINE __m256i table_of(const int8_t *values) {
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)values));
+}
+
+/* 16 in the bytes of q whose bit is set among bits 16 h .. 16 h + 15 of each row's dword. */
+INLINE struct quad add_fifth_bits(struct quad q, __m256i qh, uint32_t half) {
+    const __m256i rows =
+        _mm256_broadcastsi128_si256(_mm_set_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0));
+    for (uint32_t i = 0; i < 4; i++) {
+        const __m256i byte = _mm256_add_epi8(rows, bytes((int)(2 * half + i / 2)));
+        const __m256i bit = dwords(i % 2 == 0 ? 0x08040201 : (int)0x80402010);
+        const __m256i set =
+            _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(qh, byte), bit), bit);
+        q.v[i] = _mm256_or_si256(q.v[i], _mm256_and_si256(set, bytes(16)));
+    }
+    return q;
+}
+
+static void unpack_q4_0(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
+                        struct tile t) {
+    for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q4_0)) {
+        const struct quad qs = load_dwords(rows, offset + 2);
+        store_group(t, 2 * b, nibbles(qs, false));
+        store_group(t, 2 * b + 1, nibbles(qs, true));
+        store_scale(t, b, half_low(load_dwords(rows, offset).v[0]), 8);
+    }
+}
+
+static void unpack_q4_1(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
+                        struct tile t) {
+    for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q4_1)) {
+        const struct quad qs = load_dwords(rows, offset + 4);
+        const __m256i d = load_dwords(rows, offset).v[0];
+        store_group(t, 2 * b, nibbles(qs, false));
+        store_group(t, 2 * b + 1, nibbles(qs, true));
+        store_scale_min(t, b, half_low(d), half_high(d));
+    }
+}
+
+static void unpack_q5_0(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
+                        struct tile t) {
+    for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q5_0)) {
+        const struct quad qs = load_dwords(rows, offset + 6), head = load_dwords(rows, offset);
+        /* d is the low half of dword 0; the four bytes of bits straddle dwords 0 and 1. */
+        const __m256i qh =
+            _mm256_or_si256(_mm256_srli_epi32(head.v[0], 16), _mm256_slli_epi32(head.v[1], 16));
+        store_group(t, 2 * b, add_fifth_bits(nibbles(qs, false), qh, 0));
+        store_group(t, 2 * b + 1, add_fifth_bits(nibbles(qs, true), qh, 1));
+        store_scale(t, b, half_low(head.v[0]), 16);
+    }
+}
+
+static void unpack_q5_1(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
+                        struct tile t) {
+    for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q5_1)) {
+        const struct quad qs = load_dwords(rows, offset + 8), head = load_dwords(rows, offset);
+        store_group(t, 2 * b, add_fifth_bits(nibbles(qs, false), head.v[1], 0));
+        store_group(t, 2 * b + 1, add_fifth_bits(nibbles(qs, true), head.v[1], 1));
+        store_scale_min(t, b, half_low(head.v[0]), half_high(head.v[0]));
+    }
+}
+
+static void unpack_q8_0(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
+                        struct tile t) {
+    for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q8_0)) {
+        store_group(t, 2 * b, load_dwords(rows, offset + 2));
+        store_group(t, 2 * b + 1, load_dwords(rows, offset + 18));
+        _mm256_store_ps(t.scale + b * ROWS, half_low(load_dwords(rows, offset).v[0]));
+    }
+}
+
+static void unpack_iq4_nl(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
+                          struct tile t) {
+    const __m256i table = table_of(codes_iq4);
+    for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_iq4_nl)) {
+        const struct quad qs = load_dwords(rows, offset + 2);
+        store_group(t, 2 * b, look_up(nibbles(qs, false), table));
+        store_group(t, 2 * b + 1, look_up(nibbles(qs, true), table));
+        _mm256_store_ps(t.scale + b * ROWS, half_low(load_dwords(rows, offset).v[0]));
+    }
+}
+
+/* Half of 2^(e - 127): an exponent, or for the two smallest a denormal. */
+INLINE __m256 mxfp4_scale(__m256i v) {
+    const __m256i e = _mm256_and_si256(v, dwords(255));
+    const __m256i normal = _mm256_slli_epi32(_mm256_sub_epi32(e, dwords(1)), 23);
+    const __m256i denormal = _mm256_sllv_epi32(dwords(0x00200000), e);
+    const __m256i small = _mm256_cmpgt_epi32(dwords(2), e);
+    return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, denormal, small));
+}
+
+static void unpack_mxfp4(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
+                         struct tile t) {
+    const __m256i table = _mm256_add_epi8(table_of(codes_mxfp4), bytes(12));
+    for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_mxfp4)) {
+        const struct quad qs = load_dwords(rows, offset + 1);
+        store_group(t, 2 * b, look_up(nibbles(qs, false), table));
+        store_group(t, 2 * b + 1, look_up(nibbles(qs, true), table));
+        store_scale(t, b, mxfp4_scale(load_dwords(rows, offset).v[0]), 12);
+    }
+}
+
+/* ---- types of 256 values ---- */
+
+/* Byte i of each dword, of which mask's bits, as f32. */
+INLINE __m256 field_f32(__m256i v, uint32_t shift, int mask) {
+    return _mm256_cvtepi32_ps(_mm256_and_si256(shift_right(v, shift), dwords(mask)));
+}
+
+static void unpack_iq4_xs(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
+                          struct tile t) {
+    const __m256i table = table_of(codes_iq4);
+    for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_iq4_xs)) {
+        const struct quad head = load_dwords(rows, offset);
+        const __m256i high = _mm256_srli_epi32(head.v[0], 16);
+        const __m256 d = half_low(head.v[0]);
+        for (uint32_t k = 0; k < 8; k++) {
+            const struct quad qs = load_dwords(rows, offset + 8 + 16 * k);
+            store_group(t, 16 * b + 2 * k, look_up(nibbles(qs, false), table));
+            store_group(t, 16 * b + 2 * k + 1, look_up(nibbles(qs, true), table));
+            const __m256i l = _mm256_and_si256(shift_right(head.v[1], 4 * k), dwords(15));
+            const __m256i h = _mm256_and_si256(shift_right(high, 2 * k), dwords(3));
+            const __m256i scale =
+                _mm256_sub_epi32(_mm256_or_si256(l, _mm256_slli_epi32(h, 4)), dwords(32));
+            _mm256_store_ps(t.scale + (8 * b + k) * ROWS,
+                            _mm256_mul_ps(d, _mm256_cvtepi32_ps(scale)));
+        }
+    }
+}
+
+/* Scales and minima of Q4_K and Q5_K. */
+INLINE void store_scales_k(const uint8_t *const *rows, uint64_t offset, uint64_t b, struct tile t) {
+    const struct quad head = load_dwords(rows, offset);
+    const __m256i x = head.v[1], y = head.v[2], z = head.v[3];
+    const __m256i six = bytes(63), four = bytes(15), top = bytes(0x30);
+    const __m256i scale[2] = {
+        _mm256_and_si256(x, six),
+        _mm256_or_si256(_mm256_and_si256(z, four), _mm256_and_si256(_mm256_srli_epi32(x, 2), top))};
+    const __m256i min[2] = {_mm256_and_si256(y, six),
+                            _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi32(z, 4), four),
+                                            _mm256_and_si256(_mm256_srli_epi32(y, 2), top))};
+    const __m256 d = half_low(head.v[0]);
+    const __m256 dmin = _mm256_sub_ps(_mm256_setzero_ps(), half_high(head.v[0]));
+    for (uint32_t k = 0; k < 8; k++)
+        store_scale_min(t, 8 * b + k, _mm256_mul_ps(d, field_f32(scale[k / 4], k % 4 * 8, 255)),
+                        _mm256_mul_ps(dmin, field_f32(min[k / 4], k % 4 * 8, 255)));
+}
+
+static void unpack_q4_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
+                        struct tile t) {
+    for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q4_k)) {
+        store_scales_k(rows, offset, b, t);
+        for (uint32_t i = 0; i < 8; i++) {
+            const struct quad qs = load_dwords(rows, offset + 16 + 16 * i);
+            const uint64_t g = 16 * b + i / 2 * 4 + i % 2;
+            store_group(t, g, nibbles(qs, false));
+            store_group(t, g + 2, nibbles(qs, true));
+        }
+    }
+}
+
+/* n in the bytes of q whose flag has the bit. */
+INLINE struct quad add_where(struct quad q, struct quad flags, uint32_t bit, int n) {
+    const __m256i b = bytes(1 << bit);
+    for (uint32_t i = 0; i < 4; i++) {
+        const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(flags.v[i], b), b);
+        q.v[i] = _mm256_or_si256(q.v[i], _mm256_and_si256(set, bytes(n)));
+    }
+    return q;
+}
+
+static void unpack_q5_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
+                        struct tile t) {
+    for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q5_k)) {
+        store_scales_k(rows, offset, b, t);
+        const struct quad qh[2] = {load_dwords(rows, offset + 16), load_dwords(rows, offset + 32)};
+        for (uint32_t i = 0; i < 8; i++) {
+            const struct quad qs = load_dwords(rows, offset + 48 + 16 * i);
+            const uint64_t g = 16 * b + i / 2 * 4 + i % 2;
+            store_group(t, g, add_where(nibbles(qs, false), qh[i % 2], i / 2 * 2, 16));
+            store_group(t, g + 2, add_where(nibbles(qs, true), qh[i % 2], i / 2 * 2 + 1, 16));
+        }
+    }
+}
+
+/* Bits 2 k, 2 k + 1 of each byte. */
+INLINE struct quad pairs(struct quad q, uint32_t k) {
+    for (uint32_t i = 0; i < 4; i++)
+        q.v[i] = _mm256_and_si256(shift_right(q.v[i], 2 * k), bytes(3));
+    return q;
+}
+
+static void unpack_q6_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
+                        struct tile t) {
+    for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q6_k)) {
+        const struct quad scales = load_dwords(rows, offset + 192);
+        const __m256 d = half_high(load_dwords(rows, offset + 194).v[3]);
+        for (uint32_t g = 0; g < 16; g++) {
+            const __m256i s = _mm256_srai_epi32(
+                _mm256_sll_epi32(scales.v[g / 4], _mm_cvtsi32_si128((int)(24 - g % 4 * 8))), 24);
+            store_scale(t, 16 * b + g, _mm256_mul_ps(d, _mm256_cvtepi32_ps(s)), 32);
+        }
+        /* i: which 16 of the 32 values that share a shift */
+        for (uint32_t h = 0; h < 2; h++)
+            for (uint32_t i = 0; i < 2; i++) {
+                const struct quad qh = load_dwords(rows, offset + 128 + 32 * h + 16 * i);
+                for (uint32_t k = 0; k < 4; k++) {
+                    struct quad q = nibbles(
+                        load_dwords(rows, offset + 64 * h + 32 * (k % 2) + 16 * i), k / 2 != 0);
+                    const struct quad top = pairs(qh, k);
+                    for (uint32_t j = 0; j < 4; j++)
+                        q.v[j] = _mm256_or_si256(q.v[j], _mm256_slli_epi32(top.v[j], 4));
+                    store_group(t, 16 * b + 8 * h + 2 * k + i, q);
+                }
+            }
+    }
+}
+
+static void unpack_q3_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
+                        struct tile t) {
+    for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q3_k)) {
+        const struct quad s = load_dwords(rows, offset + 96);
+        const __m256 d = half_low(s.v[3]);
+        const struct quad flags[2] = {load_dwords(rows, offset), load_dwords(rows, offset + 16)};
+        for (uint32_t g = 0; g < 16; g++) {
+            const __m256i low = shift_right(s.v[g / 4 % 2], g % 4 * 8 + g / 8 * 4);
+            const __m256i high = shift_right(s.v[2], g % 4 * 8 + g / 4 * 2);
+            const __m256i scale =
+                _mm256_or_si256(_mm256_and_si256(low, dwords(15)),
+                                _mm256_slli_epi32(_mm256_and_si256(high, dwords(3)), 4));
+            store_scale(t, 16 * b + g,
+                        _mm256_mul_ps(d, _mm256_cvtepi32_ps(_mm256_sub_epi32(scale, dwords(32)))),
+                        4);
+        }
+        for (uint32_t i = 0; i < 4; i++) {
+            const struct quad qs = load_dwords(rows, offset + 32 + 16 * i);
+            for (uint32_t k = 0; k < 4; k++)
+                store_group(t, 16 * b + i / 2 * 8 + 2 * k + i % 2,
+                            add_where(pairs(qs, k), flags[i % 2], i / 2 * 4 + k, 4));
+        }
+    }
+}
+
+static void unpack_q2_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
+                        struct tile t) {
+    for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q2_k)) {
+        const struct quad s = load_dwords(rows, offset);
+        const __m256i dm = load_dwords(rows, offset + 68).v[3];
+        const __m256 d = half_low(dm), dmin = _mm256_sub_ps(_mm256_setzero_ps(), half_high(dm));
+        for (uint32_t g = 0; g < 16; g++)
+            store_scale_min(t, 16 * b + g, _mm256_mul_ps(d, field_f32(s.v[g / 4], g % 4 * 8, 15)),
+                            _mm256_mul_ps(dmin, field_f32(s.v[g / 4], g % 4 * 8 + 4, 15)));
+        for (uint32_t i = 0; i < 4; i++) {
+            const struct quad qs = load_dwords(rows, offset + 16 + 16 * i);
+            for (uint32_t k = 0; k < 4; k++)
+                store_group(t, 16 * b + i / 2 * 8 + 2 * k + i % 2, pairs(qs, k));
+        }
+    }
+}
+
+enum { FIVE_BITS_32, FIVE_BITS_16, SIX_BITS_16, SIGNED_32 }; /* rows of gemm_avx2.c's multipliers */
+
+const struct tile_type *tile_types_avx2(void) {
+    static const struct tile_type types[OT_DTYPE_MAX] = {
+        [OT_Q4_0] = {unpack_q4_0, 32, sizeof(struct block_q4_0), 32, FIVE_BITS_32, true},
+        [OT_Q4_1] = {unpack_q4_1, 32, sizeof(struct block_q4_1), 32, FIVE_BITS_32, true},
+        [OT_Q5_0] = {unpack_q5_0, 32, sizeof(struct block_q5_0), 32, FIVE_BITS_32, true},
+        [OT_Q5_1] = {unpack_q5_1, 32, sizeof(struct block_q5_1), 32, FIVE_BITS_32, true},
+        [OT_Q8_0] = {unpack_q8_0, 32, sizeof(struct block_q8_0), 32, SIGNED_32, false},
+        [OT_IQ4_NL] = {unpack_iq4_nl, 32, sizeof(struct block_iq4_nl), 32, SIGNED_32, false},
+        [OT_MXFP4] = {unpack_mxfp4, 32, sizeof(struct block_mxfp4), 32, FIVE_BITS_32, true},
+        [OT_IQ4_XS] = {unpack_iq4_xs, 256, sizeof(struct block_iq4_xs), 32, SIGNED_32, false},
+        [OT_Q4_K] = {unpack_q4_k, 256, sizeof(struct block_q4_k), 32, FIVE_BITS_32, true},
+        [OT_Q5_K] = {unpack_q5_k, 256, sizeof(struct block_q5_k), 32, FIVE_BITS_32, true},
+        [OT_Q6_K] = {unpack_q6_k, 256, sizeof(struct block_q6_k), 16, SIX_BITS_16, true},
+        [OT_Q3_K] = {unpack_q3_k, 256, sizeof(struct block_q3_k), 16, FIVE_BITS_16, true},
+        [OT_Q2_K] = {unpack_q2_k, 256, sizeof(struct block_q2_k), 16, FIVE_BITS_16, true},
+    };
+    return types;
+}
