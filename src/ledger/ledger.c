@@ -89,6 +89,22 @@ void ledger_post_rounded(struct ledger *l, uint32_t extent, enum ot_boundary bou
     c->times++;
 }
 
+void ledger_repost(struct ledger *l, uint32_t extent, enum ot_boundary boundary, enum ot_cause from,
+                   enum ot_cause to, uint64_t moved_bytes, uint64_t needed_bytes,
+                   uint64_t rounding_bytes) {
+    assert(extent < l->n_extents && boundary < OT_BOUNDARY_COUNT && from < OT_CAUSE_COUNT);
+    struct ledger_counter *c = &l->counters[extent][boundary][from];
+    /* After a reset there is nothing to take back. */
+    if (c->times > 0 && c->moved_bytes >= moved_bytes && c->needed_bytes >= needed_bytes &&
+        c->rounding_bytes >= rounding_bytes) {
+        c->moved_bytes -= moved_bytes;
+        c->needed_bytes -= needed_bytes;
+        c->rounding_bytes -= rounding_bytes;
+        c->times--;
+        ledger_post_rounded(l, extent, boundary, to, moved_bytes, 0, rounding_bytes);
+    }
+}
+
 const struct ledger_counter *ledger_get(const struct ledger *l, uint32_t extent,
                                         enum ot_boundary boundary, enum ot_cause cause) {
     assert(extent < l->n_extents && boundary < OT_BOUNDARY_COUNT && cause < OT_CAUSE_COUNT);

@@ -47,6 +47,11 @@ void ledger_post(struct ledger *l, uint32_t extent, enum ot_boundary boundary, e
 void ledger_post_rounded(struct ledger *l, uint32_t extent, enum ot_boundary boundary,
                          enum ot_cause cause, uint64_t moved_bytes, uint64_t needed_bytes,
                          uint64_t rounding_bytes);
+/* Takes back one post under `from` (its bytes as posted) and posts the moved bytes under `to`, needed
+ * by nobody: what was read ahead and never used. */
+void ledger_repost(struct ledger *l, uint32_t extent, enum ot_boundary boundary, enum ot_cause from,
+                   enum ot_cause to, uint64_t moved_bytes, uint64_t needed_bytes,
+                   uint64_t rounding_bytes);
 const struct ledger_counter *ledger_get(const struct ledger *l, uint32_t extent,
                                         enum ot_boundary boundary, enum ot_cause cause);
 enum ot_known ledger_known(enum ot_boundary boundary, enum ot_cause cause);

@@ -3,7 +3,8 @@
  *   residency.c  the public functions: choosing the mode, passing calls on, what is said about it
  *   cache.c      mode cache: mappings, and the thread that reads ahead into the page cache
  *   layout.c     modes wired and stream: which rows are wired, which are streamed, in which memory
- *   mover.c      modes wired and stream: reads, slots, views
+ *   mover.c      modes wired and stream: reading ahead, slots, views
+ *   reads.c      the reads themselves: issued, posted, checked
  *   experts.c    parts of EXPERT extents on demand, kept by a policy
  *   rows.c       single rows
  *   measure.c    the disk alone */
@@ -45,6 +46,7 @@ struct residency {
 
     const char *mode, *why;
     uint64_t n_sweeps, wait_ns, min_bytes;
+    uint64_t moved_bytes; /* from disk, all extents together */
     bool in_sweep;
 };
 
@@ -84,6 +86,8 @@ void mover_release(struct mover *m, const struct residency_view *view);
 void mover_want_parts(struct mover *m, uint32_t extent, const uint32_t *parts, uint32_t n_parts);
 int mover_rows(struct mover *m, uint32_t extent, const uint32_t *rows, uint32_t n,
                residency_row_fn *each, void *user, struct ot_error *err);
+/* Takes in every read that is under way. */
+void mover_settle(struct mover *m);
 void mover_info(const struct mover *m, struct residency_info *info);
 bool mover_check(const struct mover *m);
 

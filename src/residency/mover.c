@@ -1,60 +1,578 @@
-/* mover.c - own memory, filled by direct reads. Refused in this commit: the page cache only. */
-#include "base/error.h"
-#include "residency/internal.h"
+/* mover.c - modes wired and stream: own memory that direct reads fill, ahead of the engine.
+ *
+ * A byte's life here: the cursor comes to its piece or block; a read of whole sectors is issued,
+ * straight to the arena or to a free slot; when it has landed, views point into it. A slot whose
+ * last view is released is free, and the cursor's next block is read into it at once. mover.h has
+ * the invariants.
+ *
+ * Threads: the engine thread only. */
+#include "residency/mover.h"
 
-uint64_t residency_least_bytes(const struct residency_extent *extents, uint32_t n_extents) {
-    (void)extents;
-    (void)n_extents;
+#include <stdlib.h>
+
+#include "base/alloc.h"
+#include "base/checked.h"
+#include "base/error.h"
+#include "residency/plant.h"
+#include "sys/memory.h"
+
+enum { VIEW_BYTES_LEAST = 256 << 10 };
+
+/* ---- opening and closing ---- */
+
+static int take_arrays(struct mover *m, struct ot_error *err) {
+    const struct layout *l = &m->layout;
+    /* Experts' parts are read into their own places, with the depth of the wired runs' pieces. */
+    m->n_flights = l->n_slots + 2 * FILL_DEPTH + ROW_READS;
+    m->flights = mem_calloc(m->n_flights, sizeof *m->flights);
+    m->free_flights = mem_calloc(m->n_flights, sizeof *m->free_flights);
+    m->pieces = mem_calloc(l->n_pieces, sizeof *m->pieces);
+    m->pieces_ready = mem_calloc(m->r->n_extents, sizeof *m->pieces_ready);
+    m->block_slot = mem_calloc(l->n_blocks, sizeof *m->block_slot);
+    m->block_seen = mem_calloc(l->n_blocks, sizeof *m->block_seen);
+    m->slots = mem_calloc(l->n_slots, sizeof *m->slots);
+    if (m->flights == NULL || m->free_flights == NULL || m->pieces == NULL ||
+        m->pieces_ready == NULL || m->block_slot == NULL || m->block_seen == NULL ||
+        m->slots == NULL) {
+        return error_memory(err, l->n_pieces * sizeof *m->pieces);
+    }
+    for (uint32_t i = 0; i < m->n_flights; i++) {
+        m->free_flights[m->n_free_flights++] = i;
+    }
+    for (uint32_t i = 0; i < l->n_blocks; i++) {
+        m->block_slot[i] = NO_SLOT;
+    }
+    for (uint32_t i = 0; i < m->r->n_extents; i++) {
+        for (uint32_t p = 0; p < l->extents[i].n_pieces; p++) {
+            m->pieces[l->extents[i].first_piece + p].extent = i;
+        }
+    }
     return 0;
 }
-int residency_measure_disk(struct residency *r, double *bytes_per_s, uint64_t *bytes,
-                           struct ot_error *err) {
-    (void)r;
-    (void)bytes_per_s;
-    (void)bytes;
-    return error_set(err, OT_ERR_UNSUPPORTED, "", "not in this build");
+
+static int take_memory(struct mover *m, struct ot_error *err) {
+    const struct layout *l = &m->layout;
+    if (l->arena_bytes > 0) {
+        m->arena = sys_memory_take(l->arena_bytes, true, err);
+        if (m->arena == NULL) {
+            return OT_ERR_MEMORY;
+        }
+        m->locked_bytes = sys_memory_lock(m->arena, l->arena_bytes);
+    }
+    if (l->n_slots > 0) {
+        m->slots_memory = sys_memory_take(l->n_slots * l->slot_bytes, true, err);
+        if (m->slots_memory == NULL) {
+            return OT_ERR_MEMORY;
+        }
+        for (uint32_t i = 0; i < l->n_slots; i++) {
+            m->slots[i] =
+                (struct slot){.memory = m->slots_memory + i * l->slot_bytes, .block = NO_BLOCK};
+        }
+    }
+    return 0;
 }
+
 int mover_open(struct residency *r, const struct residency_params *params, struct mover **out,
                struct ot_error *err) {
-    (void)r;
-    (void)params;
-    (void)out;
-    return error_set(err, OT_ERR_UNSUPPORTED, "", "weights beyond the budget: not in this build");
-}
-void mover_close(struct mover *m) {
-    (void)m;
-}
-int mover_sweep_begin(struct mover *m, struct ot_error *err) {
-    (void)m;
-    (void)err;
+    struct mover *m = mem_calloc(1, sizeof *m);
+    if (m == NULL) {
+        return error_memory(err, sizeof *m);
+    }
+    m->r = r;
+    const char *verify = getenv("ONETRIP_VERIFY");
+    m->verify = verify != NULL && verify[0] == '1';
+    int code = layout_make(r, &m->layout, err);
+    if (code == 0) {
+        code = take_arrays(m, err);
+    }
+    if (code == 0) {
+        code = take_memory(m, err);
+    }
+    if (code == 0) {
+        code = sys_reader_open(params->io, m->n_flights, params->n_threads, &m->reader, err);
+    }
+    if (code == 0) {
+        code = experts_open(m, err);
+    }
+    if (code == 0) {
+        code = rows_open(m, err);
+    }
+    if (code != 0) {
+        mover_close(m);
+        return code;
+    }
+    r->mode = m->layout.streamed_bytes > 0 || params->residency == OT_RESIDENCY_STREAM ? "stream"
+                                                                                       : "wired";
+    m->cursor = (struct cursor){0};
+    mover_pump(m);
+    *out = m;
     return 0;
 }
-void mover_sweep_end(struct mover *m, bool failed) {
-    (void)m;
-    (void)failed;
+
+void mover_close(struct mover *m) {
+    if (m == NULL) {
+        return;
+    }
+    if (m->reader != NULL) {
+        while (reads_take(m, true)) { /* what is under way still counts */
+        }
+    }
+    sys_reader_close(m->reader);
+    rows_close(m->rows);
+    experts_close(m->experts);
+    sys_memory_free(m->slots_memory, m->layout.n_slots * m->layout.slot_bytes);
+    sys_memory_free(m->arena, m->layout.arena_bytes);
+    mem_free(m->slots);
+    mem_free(m->block_seen);
+    mem_free(m->block_slot);
+    mem_free(m->pieces_ready);
+    mem_free(m->pieces);
+    mem_free(m->free_flights);
+    mem_free(m->flights);
+    layout_deinit(&m->layout);
+    mem_free(m);
 }
+
+/* ---- slots ---- */
+
+void mover_free_slot(struct mover *m, uint32_t slot) {
+    struct slot *s = &m->slots[slot];
+    if (s->block != NO_BLOCK && m->block_slot[s->block] == slot) {
+        m->block_slot[s->block] = NO_SLOT;
+    }
+    if (s->state == READY && !s->used) {
+        ledger_repost(m->r->ledger, m->r->extents[s->extent].ledger_id, OT_DISK_RAM, s->cause,
+                      OT_CAUSE_PREFETCH_WASTED, s->moved_bytes, s->needed_bytes, s->rounding_bytes);
+    }
+    s->state = EMPTY;
+    s->block = NO_BLOCK;
+    s->orphan = false;
+}
+
+/* Gives up what a slot holds; while it is being read, as soon as that has ended. */
+static void discard(struct mover *m, uint32_t slot) {
+    struct slot *s = &m->slots[slot];
+    if (s->state == READING) {
+        if (s->block != NO_BLOCK) {
+            m->block_slot[s->block] = NO_SLOT;
+        }
+        s->orphan = true;
+    } else if (s->state != EMPTY) {
+        mover_free_slot(m, slot);
+    }
+}
+
+/* How far the engine still has to go to a slot's rows. */
+static uint64_t distance(const struct mover *m, const struct slot *s) {
+    uint64_t n = m->r->n_extents;
+    uint64_t extents =
+        s->extent >= m->at_extent ? s->extent - m->at_extent : s->extent + n - m->at_extent;
+    return extents << 32 | s->row;
+}
+
+uint32_t mover_take_slot(struct mover *m, bool force) {
+    uint32_t farthest = NO_SLOT;
+    for (uint32_t i = 0; i < m->layout.n_slots; i++) {
+        const struct slot *s = &m->slots[i];
+        if (s->state == EMPTY) {
+            return i;
+        }
+        if (s->pins == 0 && s->state != READING &&
+            (farthest == NO_SLOT || distance(m, s) > distance(m, &m->slots[farthest]))) {
+            farthest = i;
+        }
+    }
+    if (!force || farthest == NO_SLOT) {
+        return NO_SLOT;
+    }
+    mover_free_slot(m, farthest);
+    return farthest;
+}
+
+/* ---- reading ahead ---- */
+
+static bool issue_piece(struct mover *m, uint32_t extent, uint32_t index) {
+    const struct residency_extent *e = &m->r->extents[extent];
+    const struct layout_extent *x = &m->layout.extents[extent];
+    uint32_t align = m->r->files[e->file].direct_align;
+    uint64_t run = sectors_bytes(e->offset, x->wired_rows * e->row_bytes, align);
+    uint64_t at = (uint64_t)(index - x->first_piece) * PIECE_BYTES;
+    uint64_t bytes = min_u64(PIECE_BYTES, run - at);
+    /* Of the run's outer sectors only the extent's own bytes are wanted. */
+    uint64_t start = max_u64(x->sector_start + at, e->offset);
+    uint64_t end = min_u64(x->sector_start + at + bytes, e->offset + x->wired_rows * e->row_bytes);
+    if (m->n_filling >= FILL_DEPTH || !reads_issue(m, FLIGHT_PIECE, index, extent, start,
+                                                   end - start, m->arena + x->arena_at + at)) {
+        return false;
+    }
+    m->pieces[index].state = READING;
+    m->n_filling++;
+    return true;
+}
+
+static bool issue_block(struct mover *m, uint32_t extent, uint32_t block, uint32_t slot) {
+    const struct residency_extent *e = &m->r->extents[extent];
+    struct slot *s = &m->slots[slot];
+    uint32_t row, n_rows;
+    layout_block_rows(&m->layout, e, extent, block, &row, &n_rows);
+    uint64_t offset = e->offset + row * e->row_bytes;
+    if (!reads_issue(m, FLIGHT_SLOT, slot, extent, offset, n_rows * e->row_bytes, s->memory)) {
+        return false;
+    }
+    uint32_t align = m->r->files[e->file].direct_align;
+    *s = (struct slot){
+        .memory = s->memory,
+        .data = s->memory + (offset - sectors_start(offset, align)),
+        .state = READING,
+        .extent = extent,
+        .row = row,
+        .n_rows = n_rows,
+        .block = block,
+    };
+    m->block_slot[block] = slot;
+    return true;
+}
+
+/* Does what the cursor points at. False where that must wait. */
+static bool step(struct mover *m) {
+    struct cursor *c = &m->cursor;
+    if (c->next_sweep && c->extent >= m->at_extent) {
+        return false; /* round to where the engine still is */
+    }
+    const struct layout_extent *x = &m->layout.extents[c->extent];
+    if (c->sub < x->n_pieces) {
+        if (c->sub == 0 && m->pieces_ready[c->extent] == x->n_pieces) {
+            c->sub = x->n_pieces;
+            return true;
+        }
+        uint32_t piece = x->first_piece + c->sub;
+        if (m->pieces[piece].state == EMPTY && !issue_piece(m, c->extent, piece)) {
+            return false;
+        }
+        c->sub++;
+        return true;
+    }
+    uint32_t index = c->sub - x->n_pieces;
+    if (index < x->n_blocks) {
+        uint32_t block = x->first_block + index;
+        if (m->block_slot[block] == NO_SLOT) {
+            uint32_t slot = mover_take_slot(m, false);
+            if (slot == NO_SLOT || !issue_block(m, c->extent, block, slot)) {
+                return false;
+            }
+        }
+        c->sub++;
+        return true;
+    }
+    uint32_t last = c->next_sweep ? m->r->n_extents - 1 : m->r->last_extent;
+    if (c->extent >= last) {
+        if (c->next_sweep) {
+            return false;
+        }
+        *c = (struct cursor){.next_sweep = true};
+    } else {
+        c->extent++;
+        c->sub = 0;
+    }
+    return true;
+}
+
+void mover_pump(struct mover *m) {
+    experts_pump(m);
+    while (step(m)) {
+    }
+    sys_reader_start(m->reader);
+}
+
+static void report_progress(const struct mover *m) {
+    const struct residency *r = m->r;
+    if (r->progress != NULL && m->filled_bytes < m->layout.wired_bytes) {
+        r->progress(r->progress_user, m->filled_bytes, m->layout.wired_bytes);
+    }
+}
+
+static void piece_landed(struct mover *m, const struct flight *f, bool ok) {
+    struct piece *p = &m->pieces[f->index];
+    const struct layout_extent *x = &m->layout.extents[p->extent];
+    p->state = ok ? READY : EMPTY;
+    m->n_filling--;
+    if (!ok) {
+        m->fill_failed = true;
+        return;
+    }
+    m->filled_bytes += f->payload_bytes;
+    uint32_t *ready = &m->pieces_ready[p->extent];
+    while (*ready < x->n_pieces && m->pieces[x->first_piece + *ready].state == READY) {
+        (*ready)++;
+    }
+    report_progress(m);
+    if (residency_planted() == RESIDENCY_PLANT_UNWIRED) {
+        sys_memory_drop(f->buf, f->bytes);
+    }
+}
+
+void mover_landed(struct mover *m, const struct flight *f, bool ok) {
+    if (f->kind == FLIGHT_PIECE) {
+        piece_landed(m, f, ok);
+        return;
+    }
+    struct slot *s = &m->slots[f->index];
+    s->state = ok ? READY : FAILED;
+    if (s->orphan) {
+        mover_free_slot(m, f->index);
+    }
+}
+
+/* ---- sweeps ---- */
+
+/* Gives up what is read ahead too far to be of use soon. */
+static void keep_what_comes_next(struct mover *m) {
+    for (uint32_t i = 0; i < m->layout.n_slots; i++) {
+        const struct slot *s = &m->slots[i];
+        if (s->block == NO_BLOCK || s->block >= m->layout.n_slots) {
+            discard(m, i);
+        }
+    }
+}
+
+int mover_sweep_begin(struct mover *m, struct ot_error *err) {
+    (void)err;
+    m->at_extent = 0;
+    keep_what_comes_next(m);
+    if (m->fill_failed || !m->cursor.next_sweep) {
+        m->cursor = (struct cursor){0};
+    }
+    m->fill_failed = false;
+    m->cursor.next_sweep = false;
+    mover_pump(m);
+    return 0;
+}
+
+void mover_sweep_end(struct mover *m, bool failed) {
+    for (uint32_t i = 0; i < m->layout.n_slots; i++) {
+        struct slot *s = &m->slots[i];
+        if (s->pins > 0) {
+            s->pins = 0;
+            mover_free_slot(m, i);
+        } else if (s->state == FAILED) {
+            mover_free_slot(m, i);
+        }
+    }
+    experts_sweep_end(m);
+    m->at_extent = m->r->n_extents;
+    if (failed) {
+        m->cursor = (struct cursor){.next_sweep = true};
+    } else {
+        if (!m->cursor.next_sweep) {
+            m->cursor = (struct cursor){.next_sweep = true};
+        }
+        mover_pump(m);
+    }
+}
+
+/* ---- views ---- */
+
+/* Waits until enough of a wired run is there. 1: not yet, and wait is false. */
+static int wired_rows_ready(struct mover *m, uint32_t extent, uint32_t row, bool wait,
+                            uint32_t *ready_rows, struct ot_error *err) {
+    const struct residency_extent *e = &m->r->extents[extent];
+    const struct layout_extent *x = &m->layout.extents[extent];
+    uint64_t skip = e->offset - x->sector_start;
+    uint64_t least_rows = max_u64(VIEW_BYTES_LEAST / e->row_bytes, 1);
+    least_rows = min_u64(least_rows, x->wired_rows - row);
+    for (;;) {
+        if (m->pieces_ready[extent] == x->n_pieces) {
+            *ready_rows = x->wired_rows;
+            return 0;
+        }
+        uint64_t bytes = (uint64_t)m->pieces_ready[extent] * PIECE_BYTES;
+        *ready_rows = (uint32_t)((bytes - min_u64(bytes, skip)) / e->row_bytes);
+        if (*ready_rows >= row + least_rows) {
+            return 0;
+        }
+        if (m->fill_failed) {
+            return reads_failure(m, err);
+        }
+        if (reads_take(m, false)) {
+            continue;
+        }
+        mover_pump(m);
+        if (!wait) {
+            return 1;
+        }
+        if (m->pieces[x->first_piece + m->pieces_ready[extent]].state == EMPTY) {
+            /* The cursor passed by: the piece could not be read then. */
+            m->cursor = (struct cursor){.extent = extent, .sub = m->pieces_ready[extent]};
+            mover_pump(m);
+        }
+        reads_take(m, true);
+    }
+}
+
+/* Reads a block that the cursor did not read ahead, and lets the cursor go on behind it. */
+static int demand_block(struct mover *m, uint32_t extent, uint32_t block, struct ot_error *err) {
+    while (m->block_slot[block] == NO_SLOT) {
+        uint32_t slot = mover_take_slot(m, true);
+        if (slot != NO_SLOT && issue_block(m, extent, block, slot)) {
+            const struct layout_extent *x = &m->layout.extents[extent];
+            m->cursor =
+                (struct cursor){.extent = extent, .sub = x->n_pieces + block - x->first_block + 1};
+            sys_reader_start(m->reader);
+        } else if (!reads_take(m, true)) {
+            return error_set(err, OT_ERR_ARGUMENT, "residency",
+                             "no slot is free: views are held while more are asked for");
+        }
+    }
+    return 0;
+}
+
+/* Waits until a slot has been read. 1: not yet, and wait is false. */
+int mover_wait_slot(struct mover *m, uint32_t slot, bool wait, struct ot_error *err) {
+    while (m->slots[slot].state == READING) {
+        if (!reads_take(m, false)) {
+            if (!wait) {
+                return 1;
+            }
+            reads_take(m, true);
+        }
+    }
+    if (m->slots[slot].state == FAILED) {
+        mover_free_slot(m, slot);
+        return reads_failure(m, err);
+    }
+    return 0;
+}
+
+void mover_view_slot(struct mover *m, uint32_t slot, uint32_t row, struct residency_view *view) {
+    struct slot *s = &m->slots[slot];
+    s->pins++;
+    s->used = true;
+    *view = (struct residency_view){
+        .data = s->data + (row - s->row) * m->r->extents[s->extent].row_bytes,
+        .row = row,
+        .n_rows = s->row + s->n_rows - row,
+        .extent = s->extent,
+        .part = s->part,
+        .slot = slot,
+    };
+}
+
 int mover_acquire(struct mover *m, uint32_t extent, uint32_t part, uint32_t row, bool wait,
                   struct residency_view *view, struct ot_error *err) {
-    (void)m, (void)extent, (void)part, (void)row, (void)wait, (void)view, (void)err;
-    return 0;
+    const struct residency_extent *e = &m->r->extents[extent];
+    const struct layout_extent *x = &m->layout.extents[extent];
+    if (e->contract == RESIDENCY_EXPERT) {
+        m->at_extent = extent;
+        return experts_acquire(m, extent, part, row, wait, view, err);
+    }
+    if (e->contract != RESIDENCY_SWEEP) {
+        return error_set(err, OT_ERR_ARGUMENT, "residency", "extent %u is read by single rows only",
+                         extent);
+    }
+    m->at_extent = extent;
+    if (row < x->wired_rows) {
+        uint32_t ready_rows;
+        int code = wired_rows_ready(m, extent, row, wait, &ready_rows, err);
+        if (code != 0) {
+            return code;
+        }
+        *view = (struct residency_view){
+            .data = m->arena + x->arena_at + (e->offset - x->sector_start) + row * e->row_bytes,
+            .row = row,
+            .n_rows = ready_rows - row,
+            .extent = extent,
+            .slot = NO_SLOT,
+        };
+        return 0;
+    }
+    uint32_t block = x->first_block + (row - x->wired_rows) / x->block_rows;
+    if (m->block_slot[block] == NO_SLOT) {
+        mover_pump(m);
+    }
+    if (m->block_slot[block] == NO_SLOT) {
+        if (!wait) {
+            return 1;
+        }
+        int code = demand_block(m, extent, block, err);
+        if (code != 0) {
+            return code;
+        }
+    }
+    uint32_t slot = m->block_slot[block];
+    int code = mover_wait_slot(m, slot, wait, err);
+    if (code == 0) {
+        mover_view_slot(m, slot, row, view);
+    }
+    return code;
 }
+
 void mover_release(struct mover *m, const struct residency_view *view) {
-    (void)m;
-    (void)view;
+    if (view->slot == NO_SLOT) {
+        return;
+    }
+    if (view->slot >= m->layout.n_slots) {
+        experts_release(m, view->slot - m->layout.n_slots);
+        return;
+    }
+    if (m->slots[view->slot].pins == 0) {
+        return;
+    }
+    if (--m->slots[view->slot].pins == 0) {
+        mover_free_slot(m, view->slot);
+        while (reads_take(m, false)) {
+        }
+        mover_pump(m);
+    }
 }
+
 void mover_want_parts(struct mover *m, uint32_t extent, const uint32_t *parts, uint32_t n_parts) {
-    (void)m, (void)extent, (void)parts, (void)n_parts;
+    experts_want(m, extent, parts, n_parts);
+    mover_pump(m);
 }
-int mover_rows(struct mover *m, uint32_t extent, const uint32_t *rows, uint32_t n,
-               residency_row_fn *each, void *user, struct ot_error *err) {
-    (void)m, (void)extent, (void)rows, (void)n, (void)each, (void)user, (void)err;
-    return 0;
+
+/* ---- what is said about it ---- */
+
+void mover_settle(struct mover *m) {
+    while (reads_take(m, true)) {
+    }
 }
+
 void mover_info(const struct mover *m, struct residency_info *info) {
-    (void)m;
-    (void)info;
+    const struct layout *l = &m->layout;
+    info->io = reads_name(m);
+    info->wired_bytes = l->wired_bytes + experts_held_bytes(m);
+    info->locked_bytes = m->locked_bytes;
+    info->slot_bytes = l->n_slots * l->slot_bytes;
+    info->streamed_bytes_per_sweep = l->streamed_bytes;
+    info->resident_bytes = m->arena != NULL ? sys_memory_resident(m->arena, l->arena_bytes) : 0;
+    info->resident_bytes = min_u64(info->resident_bytes, l->wired_bytes) + experts_held_bytes(m);
+    info->n_reads = m->n_reads;
+    info->n_reads_direct = m->n_reads_direct;
 }
+
 bool mover_check(const struct mover *m) {
-    (void)m;
-    return true;
+    uint32_t n_filling = 0;
+    for (uint32_t i = 0; i < m->layout.n_pieces; i++) {
+        n_filling += m->pieces[i].state == READING;
+    }
+    if (n_filling != m->n_filling || !layout_check(m->r, &m->layout)) {
+        return false;
+    }
+    for (uint32_t i = 0; i < m->layout.n_slots; i++) {
+        const struct slot *s = &m->slots[i];
+        if (s->pins > 0 && s->state != READY) {
+            return false;
+        }
+        if (s->state != EMPTY && !s->orphan && s->block != NO_BLOCK &&
+            m->block_slot[s->block] != i) {
+            return false;
+        }
+    }
+    for (uint32_t b = 0; b < m->layout.n_blocks; b++) {
+        uint32_t slot = m->block_slot[b];
+        if (slot != NO_SLOT && m->slots[slot].block != b) {
+            return false;
+        }
+    }
+    return experts_check(m);
 }

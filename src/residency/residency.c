@@ -19,6 +19,7 @@ void residency_post(struct residency *r, uint32_t extent, enum ot_cause cause, u
     ledger_post_rounded(r->ledger, r->extents[extent].ledger_id, OT_DISK_RAM, cause, moved_bytes,
                         needed_bytes, rounding_bytes);
     r->posted_bytes[extent] += moved_bytes;
+    r->moved_bytes += moved_bytes;
 }
 
 /* Bytes of the page cache that all extents take, in whole pages. */
@@ -103,6 +104,7 @@ static int copy_params(struct residency *r, const struct residency_params *param
     r->files = params->files;
     r->n_files = params->n_files;
     r->n_extents = params->n_extents;
+    r->last_extent = params->n_extents - 1;
     r->budget_bytes = params->weights_budget_bytes;
     r->ledger = params->ledger;
     r->progress = params->progress;
@@ -260,7 +262,10 @@ int residency_rows(struct residency *r, uint32_t extent, const uint32_t *rows, u
                             : mover_rows(r->mover, extent, rows, n, each, user, err);
 }
 
-void residency_get_info(const struct residency *r, struct residency_info *info) {
+void residency_get_info(struct residency *r, struct residency_info *info) {
+    if (r->mover != NULL) {
+        mover_settle(r->mover);
+    }
     *info = (struct residency_info){.mode = r->mode, .why = r->why, .io = "mmap"};
     info->n_sweeps = r->n_sweeps;
     info->wait_ns = r->wait_ns;

@@ -121,7 +121,8 @@ struct residency_info {
     uint64_t n_sweeps;
     uint64_t n_reads, n_reads_direct; /* requested as direct, and really direct */
 };
-void residency_get_info(const struct residency *r, struct residency_info *info);
+/* Waits for the reads under way, so that the ledger holds them too. */
+void residency_get_info(struct residency *r, struct residency_info *info);
 
 /* Reads what one sweep streams (or, in cache mode, what a cold start reads), without computing. */
 int residency_measure_disk(struct residency *r, double *bytes_per_s, uint64_t *bytes,

@@ -85,6 +85,7 @@ int sys_reader_open(enum ot_io io, uint32_t depth, uint32_t n_threads, struct sy
     const char *refused = getenv("ONETRIP_NO_URING");
     bool try_uring = io != OT_IO_THREADS && (refused == NULL || refused[0] != '1');
     int error = try_uring ? uring_open(r) : EPERM;
+    r->uring = error == 0;
     if (error != 0) {
         error = threads_open(r, n_threads);
     }
@@ -108,6 +109,8 @@ void sys_reader_close(struct sys_reader *r) {
     mem_free(r->ops);
     mem_free(r);
 }
+
+bool sys_reader_uring(const struct sys_reader *r) { return r->uring; }
 
 uint32_t sys_reader_in_flight(const struct sys_reader *r) {
     return r->n_in_flight;

@@ -31,6 +31,7 @@ struct reader_way {
 
 struct sys_reader {
     const struct reader_way *way;
+    bool uring;
     void *state;    /* owned by the way */
     struct op *ops; /* owned [depth] */
     uint32_t depth, n_in_flight;

@@ -1,0 +1,140 @@
+/* mover.h - the state of modes wired and stream, shared by mover.c (pieces, blocks, views), reads.c
+ * (issuing reads and taking them in), experts.c and rows.c.
+ *
+ * The cursor walks the schedule ahead of the engine: for each extent the pieces of its wired run that
+ * are not in memory yet, then its streamed blocks; at the end of the sweep it goes on with the next.
+ * A block needs a free slot. Reads are issued when the engine calls, and run without it.
+ *
+ * Invariants, checked by mover_check():
+ *   a slot with pins > 0 is READY and is never refilled
+ *   block_slot[b] == s exactly when slot s holds, or is being filled with, block b
+ *   n_filling == number of pieces that are being read
+ *
+ * Threads: the engine thread only. */
+#ifndef RESIDENCY_MOVER_H
+#define RESIDENCY_MOVER_H
+
+#include "residency/internal.h"
+#include "residency/layout.h"
+#include "sys/reader.h"
+
+enum state { EMPTY, READING, READY, FAILED };
+enum { FILL_DEPTH = 12, NO_BLOCK = UINT32_MAX };
+
+struct piece {
+    uint32_t extent;
+    uint8_t state; /* enum state */
+};
+
+struct slot {
+    uint8_t *memory; /* in slots_memory */
+    const uint8_t *data; /* of the first row */
+    enum state state;
+    uint32_t pins;
+    uint32_t extent, part, row, n_rows;
+    uint32_t block; /* streamed block, or NO_BLOCK: of an expert's part */
+    bool used;      /* a view was given of it */
+    enum ot_cause cause; /* as posted when it was read, for the case that it is never used */
+    uint64_t moved_bytes, needed_bytes, rounding_bytes;
+    bool orphan;    /* nobody wants it any more: free it when it has been read */
+};
+
+/* Position in the schedule. */
+struct cursor {
+    uint32_t extent;
+    uint32_t sub;  /* pieces, then blocks of the extent */
+    bool next_sweep;
+};
+
+/* One read under way; the reader's tag is its index. */
+struct flight {
+    enum flight_kind { FLIGHT_NONE, FLIGHT_PIECE, FLIGHT_SLOT, FLIGHT_UNIT, FLIGHT_ROW } kind;
+    uint32_t index; /* piece, slot, unit or row buffer */
+    uint32_t extent;
+    uint64_t offset, bytes; /* in the file */
+    uint64_t payload_bytes; /* of them wanted */
+    void *buf;
+    bool direct, sampled;
+    uint64_t cached_before; /* sampled: bytes of the range in the page cache */
+};
+
+struct mover {
+    struct residency *r; /* borrowed */
+    struct layout layout;
+    struct sys_reader *reader;
+    struct flight *flights; /* owned [n_flights] */
+    uint32_t *free_flights; /* owned, a stack */
+    uint32_t n_flights, n_free_flights;
+
+    uint8_t *arena, *slots_memory;
+    struct piece *pieces;    /* owned [layout.n_pieces] */
+    uint32_t *pieces_ready;  /* owned [n_extents] from the first piece on, without a gap */
+    uint32_t *block_slot;    /* owned [layout.n_blocks] */
+    bool *block_seen;        /* owned [layout.n_blocks] it was read before */
+    struct slot *slots;      /* owned [layout.n_slots] */
+    uint32_t n_filling;
+    bool fill_failed; /* a piece could not be read since the sweep began */
+    struct cursor cursor;
+    uint32_t at_extent; /* where the engine is */
+
+    struct experts *experts; /* owned; NULL: no EXPERT extents */
+    struct rows *rows;       /* owned; NULL: no single rows */
+
+    struct ot_error failure; /* of the last read that failed */
+    uint64_t filled_bytes;   /* of wired runs, for progress */
+    uint64_t locked_bytes;
+    uint64_t n_reads, n_reads_direct;
+    bool buffered_found; /* O_DIRECT was asked for and had no effect */
+    bool verify;         /* compare what was read with a second, buffered read */
+};
+
+/* ---- reads.c ---- */
+
+/* Issues a read of the sectors that hold [offset, offset + payload) of an extent's file to buf. False
+ * where as many reads are in flight as there may be. */
+bool reads_issue(struct mover *m, enum flight_kind kind, uint32_t index, uint32_t extent,
+                 uint64_t offset, uint64_t payload_bytes, void *buf);
+/* Takes in one completion; wait: sleeps until there is one, and counts the time. False where there
+ * is none. */
+bool reads_take(struct mover *m, bool wait);
+const char *reads_name(const struct mover *m);
+/* Of streamed bytes that came again: what Belady's bound would have moved too. */
+uint64_t reads_needed_bytes(const struct mover *m, uint64_t payload_bytes);
+/* For a caller that must give an error: what the last failed read said. */
+int reads_failure(const struct mover *m, struct ot_error *err);
+
+/* ---- mover.c, for the others ---- */
+
+/* Reads ahead as far as slots and the reader allow. */
+void mover_pump(struct mover *m);
+/* A free slot; makes one free by giving up the block that is needed last, where force is set.
+ * NO_SLOT where there is none. */
+uint32_t mover_take_slot(struct mover *m, bool force);
+void mover_free_slot(struct mover *m, uint32_t slot);
+/* Waits until a slot has been read; 1: not yet, and wait is false. Frees it on failure. */
+int mover_wait_slot(struct mover *m, uint32_t slot, bool wait, struct ot_error *err);
+void mover_view_slot(struct mover *m, uint32_t slot, uint32_t row, struct residency_view *view);
+/* A read of a slot or piece has ended. */
+void mover_landed(struct mover *m, const struct flight *f, bool ok);
+
+/* ---- experts.c ---- */
+int experts_open(struct mover *m, struct ot_error *err);
+void experts_close(struct experts *x);
+int experts_acquire(struct mover *m, uint32_t extent, uint32_t part, uint32_t row, bool wait,
+                    struct residency_view *view, struct ot_error *err);
+void experts_want(struct mover *m, uint32_t extent, const uint32_t *parts, uint32_t n_parts);
+void experts_release(struct mover *m, uint32_t unit);
+void experts_pump(struct mover *m);
+void experts_landed(struct mover *m, const struct flight *f, bool ok);
+bool experts_first_trip(struct mover *m, const struct flight *f);
+void experts_sweep_end(struct mover *m);
+uint64_t experts_held_bytes(const struct mover *m);
+bool experts_check(const struct mover *m);
+
+/* ---- rows.c ---- */
+int rows_open(struct mover *m, struct ot_error *err);
+void rows_close(struct rows *x);
+bool rows_first_trip(struct mover *m, const struct flight *f);
+void rows_landed(struct mover *m, const struct flight *f, bool ok);
+
+#endif

@@ -1,0 +1,225 @@
+/* reads.c - issuing the reads of own memory, and taking in what comes: each is posted to the ledger
+ * here, exactly once, when its bytes have arrived.
+ *
+ * Whether direct reads are direct is not believed but looked at: from time to time the page cache
+ * is asked about the range before and after.
+ *
+ * Threads: the engine thread only. */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/checked.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "residency/mover.h"
+#include "residency/plant.h"
+
+enum { SAMPLE_FIRST = 8, SAMPLE_EVERY = 64 };
+
+static enum residency_plant planted;
+
+void residency_plant(enum residency_plant fault) {
+    planted = fault;
+}
+enum residency_plant residency_planted(void) {
+    return planted;
+}
+
+bool reads_issue(struct mover *m, enum flight_kind kind, uint32_t index, uint32_t extent,
+                 uint64_t offset, uint64_t payload_bytes, void *buf) {
+    if (m->n_free_flights == 0) {
+        return false;
+    }
+    const struct sys_file *file = &m->r->files[m->r->extents[extent].file];
+    uint32_t align = file->direct_align;
+    uint32_t tag = m->free_flights[--m->n_free_flights];
+    struct flight *f = &m->flights[tag];
+    *f = (struct flight){
+        .kind = kind,
+        .index = index,
+        .extent = extent,
+        .offset = sectors_start(offset, align),
+        .bytes = sectors_bytes(offset, payload_bytes, align),
+        .payload_bytes = payload_bytes,
+        .buf = buf,
+        .direct = file->direct_fd >= 0,
+    };
+    f->sampled = f->direct && (m->n_reads < SAMPLE_FIRST || m->n_reads % SAMPLE_EVERY == 0);
+    if (f->sampled) {
+        f->cached_before = sys_file_cached_range(file, f->offset, f->bytes);
+    }
+    m->n_reads++;
+    if (planted == RESIDENCY_PLANT_TWICE) {
+        sys_file_pread(file, f->direct, f->offset, buf, f->bytes);
+    }
+    struct sys_read read = {
+        .file = file,
+        .offset = f->offset + (planted == RESIDENCY_PLANT_SHIFT ? align : 0),
+        .buf = buf,
+        .bytes = f->bytes,
+        .need_bytes = offset + payload_bytes - f->offset,
+        .direct = f->direct && planted != RESIDENCY_PLANT_BUFFERED,
+        .tag = tag,
+    };
+    if (!sys_reader_add(m->reader, &read)) {
+        m->free_flights[m->n_free_flights++] = tag;
+        m->n_reads--;
+        return false;
+    }
+    return true;
+}
+
+/* Sees to it that a read that went through the page cache leaves nothing there, and notices one
+ * that should not have. */
+static void look_for_cache(struct mover *m, const struct flight *f) {
+    const struct sys_file *file = &m->r->files[m->r->extents[f->extent].file];
+    if (!f->direct) {
+        sys_file_drop(file, f->offset, f->bytes);
+        return;
+    }
+    if (f->sampled && sys_file_cached_range(file, f->offset, f->bytes) > f->cached_before) {
+        m->buffered_found = true;
+    }
+    if (m->buffered_found) {
+        sys_file_drop(file, f->offset, f->bytes);
+    } else {
+        m->n_reads_direct++;
+    }
+}
+
+/* True for the first trip of these bytes; remembers it. */
+static bool first_trip(struct mover *m, const struct flight *f) {
+    switch (f->kind) {
+    case FLIGHT_SLOT:
+        if (m->slots[f->index].block == NO_BLOCK) {
+            return experts_first_trip(m, f);
+        }
+        bool first = !m->block_seen[m->slots[f->index].block];
+        m->block_seen[m->slots[f->index].block] = true;
+        return first;
+    case FLIGHT_UNIT: return experts_first_trip(m, f);
+    case FLIGHT_ROW: return rows_first_trip(m, f);
+    default: return true;
+    }
+}
+
+uint64_t reads_needed_bytes(const struct mover *m, uint64_t payload_bytes) {
+    uint64_t sweep = m->layout.sweep_bytes;
+    uint64_t bound = sweep - min_u64(sweep, m->r->budget_bytes);
+    return (uint64_t)((unsigned __int128)payload_bytes * bound /
+                      max_u64(m->layout.streamed_bytes, 1));
+}
+
+/* Posts what has come. A first trip is a load, and needed; a streamed block's later ones are the
+ * plan's, and needed as far as the budget is smaller than what a sweep uses; an expert's part that
+ * was evicted, or a row that was asked for before, is a reload. */
+static void post(struct mover *m, const struct flight *f) {
+    enum ot_cause cause = OT_CAUSE_LOAD;
+    uint64_t needed = f->payload_bytes;
+    bool block = f->kind == FLIGHT_SLOT && m->slots[f->index].block != NO_BLOCK;
+    if (!first_trip(m, f)) {
+        cause = block ? OT_CAUSE_STREAM : OT_CAUSE_RELOAD;
+        needed = block ? reads_needed_bytes(m, f->payload_bytes) : 0;
+    }
+    if (f->kind == FLIGHT_SLOT) {
+        struct slot *s = &m->slots[f->index];
+        s->cause = cause;
+        s->moved_bytes = f->bytes;
+        s->needed_bytes = needed;
+        s->rounding_bytes = f->bytes - f->payload_bytes;
+    }
+    residency_post(m->r, f->extent, cause, f->bytes, needed, f->bytes - f->payload_bytes);
+}
+
+/* For the test build and ONETRIP_VERIFY=1: the bytes are those of the file at the right place. */
+static bool same_as_file(struct mover *m, const struct flight *f, uint64_t got_bytes) {
+    if (!m->verify) {
+        return true;
+    }
+    const struct sys_file *file = &m->r->files[m->r->extents[f->extent].file];
+    uint64_t bytes = min_u64(got_bytes, file->bytes - f->offset);
+    uint8_t *again = mem_calloc(bytes, 1);
+    bool same = again != NULL && sys_file_read(file, f->offset, again, bytes, &m->failure) == 0;
+    if (same && memcmp(again, f->buf, (size_t)bytes) != 0) {
+        error_set(&m->failure, OT_ERR_IO, file->path,
+                  "%llu bytes at %llu are in memory with other values than in the file",
+                  (unsigned long long)bytes, (unsigned long long)f->offset);
+        same = false;
+    }
+    mem_free(again);
+    return same;
+}
+
+static bool arrived(struct mover *m, const struct flight *f, const struct sys_read_done *done) {
+    const struct sys_file *file = &m->r->files[m->r->extents[f->extent].file];
+    if (done->error != 0) {
+        error_sys(&m->failure, OT_ERR_IO, done->error, file->path,
+                  "reading %llu bytes at %llu failed", (unsigned long long)f->bytes,
+                  (unsigned long long)f->offset);
+        return false;
+    }
+    uint64_t end = f->offset + done->got_bytes;
+    if (end < min_u64(f->offset + f->bytes, file->bytes)) {
+        error_set(&m->failure, OT_ERR_CHANGED, file->path,
+                  "ends at byte %llu now, had %llu when it was opened", (unsigned long long)end,
+                  (unsigned long long)file->bytes);
+        return false;
+    }
+    look_for_cache(m, f);
+    post(m, f);
+    return same_as_file(m, f, done->got_bytes);
+}
+
+bool reads_take(struct mover *m, bool wait) {
+    struct sys_read_done done;
+    uint64_t start_ns = wait ? clock_ns() : 0;
+    bool there = sys_reader_next(m->reader, wait, &done);
+    if (wait) {
+        m->r->wait_ns += clock_ns() - start_ns;
+    }
+    if (!there) {
+        return false;
+    }
+    struct flight f = m->flights[done.tag];
+    m->free_flights[m->n_free_flights++] = done.tag;
+    bool ok = arrived(m, &f, &done);
+    switch (f.kind) {
+    case FLIGHT_PIECE:
+    case FLIGHT_SLOT: mover_landed(m, &f, ok); break;
+    case FLIGHT_UNIT: experts_landed(m, &f, ok); break;
+    case FLIGHT_ROW: rows_landed(m, &f, ok); break;
+    case FLIGHT_NONE: break;
+    }
+    return true;
+}
+
+const char *reads_name(const struct mover *m) {
+    bool direct = true, some = false;
+    for (uint32_t i = 0; i < m->r->n_files; i++) {
+        bool is = m->r->files[i].direct_fd >= 0;
+        direct = direct && is;
+        some = some || is;
+    }
+    bool uring = sys_reader_uring(m->reader);
+    if (m->buffered_found) {
+        return uring ? "io_uring buffered, though O_DIRECT was granted"
+                     : "threads buffered, though O_DIRECT was granted";
+    }
+    if (direct) {
+        return uring ? "io_uring direct" : "threads direct";
+    }
+    if (some) {
+        return uring ? "io_uring, some files direct" : "threads, some files direct";
+    }
+    return uring ? "io_uring buffered, page cache dropped behind"
+                 : "threads buffered, page cache dropped behind";
+}
+
+int reads_failure(const struct mover *m, struct ot_error *err) {
+    if (err != NULL) {
+        *err = m->failure;
+    }
+    return m->failure.code;
+}
