@@ -118,6 +118,7 @@ static int read_prompt(struct answerer *a, const uint32_t *ids, size_t n_ids,
     }
     double start = now_s();
     rc = decode(a, ids + same, n_ids - same, err);
+    progress_clear();
     if (rc == 0) {
         a->prompt_s += now_s() - start;
         for (size_t i = 0; i < n_ids; i++) {

@@ -53,7 +53,9 @@ static int decode(struct bench *b, uint32_t n, bool want_logits) {
         b->inputs[i] =
             (struct ot_input){.token = next_token(b), .want_logits = want_logits && i + 1 == n};
     }
-    if (ot_decode(b->session.ctx, b->inputs, n, b->logits, &err) != 0) {
+    int rc = ot_decode(b->session.ctx, b->inputs, n, b->logits, &err);
+    progress_clear();
+    if (rc != 0) {
         return complain_error(&err);
     }
     return 0;

@@ -2,9 +2,11 @@
  *
  * Every turn renders the whole conversation; what the context already holds of it is not computed
  * again. */
-#include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/select.h>
+#include <unistd.h>
 
 #include "cli/answer.h"
 
@@ -109,18 +111,31 @@ static void run_command(struct session *s, struct answerer *a, struct history *h
     }
 }
 
+/* Waits until a line can be read; false where Ctrl-C came first, also one from before the wait. */
+static bool wait_for_line(void) {
+    sigset_t interrupt, before;
+    fd_set input;
+    sigemptyset(&interrupt);
+    sigaddset(&interrupt, SIGINT);
+    sigprocmask(SIG_BLOCK, &interrupt, &before);
+    FD_ZERO(&input);
+    FD_SET(STDIN_FILENO, &input);
+    bool ready =
+        stop_flag == 0 && pselect(STDIN_FILENO + 1, &input, NULL, NULL, NULL, &before) >= 0;
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    return ready;
+}
+
 /* A line without its end; -1 at the end of input. A Ctrl-C gives an empty line. */
 static ssize_t ask(char **line, size_t *capacity) {
     fprintf(stderr, "> ");
     fflush(stderr);
-    errno = 0;
-    ssize_t n = getline(line, capacity, stdin);
-    if (n < 0 && errno == EINTR) {
-        clearerr(stdin);
+    if (!wait_for_line()) {
         stop_reset();
         fprintf(stderr, "\n(Ctrl-D leaves)\n");
         return 0;
     }
+    ssize_t n = getline(line, capacity, stdin);
     while (n > 0 && ((*line)[n - 1] == '\n' || (*line)[n - 1] == '\r')) {
         (*line)[--n] = '\0';
     }

@@ -44,7 +44,9 @@ static int run_chunk(struct evaluation *e, size_t first, uint32_t n, size_t wind
         inputs[i] = (struct ot_input){.token = e->ids[first + i], .want_logits = true};
     }
     double start = now_s();
-    if (ot_decode(e->session->ctx, inputs, n, e->logits, &err) != 0) {
+    int rc = ot_decode(e->session->ctx, inputs, n, e->logits, &err);
+    progress_clear();
+    if (rc != 0) {
         return complain_error(&err);
     }
     e->seconds += now_s() - start;

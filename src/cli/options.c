@@ -330,7 +330,7 @@ static size_t distance(const char *a, const char *b) {
 
 const char *nearest_word(const char *word, const char *const *words) {
     const char *best = NULL;
-    size_t best_distance = strlen(word) / 2 + 1;
+    size_t best_distance = strlen(word) / 3 + 2;
     for (; *words != NULL; words++) {
         size_t d = distance(word, *words);
         bool begins = strlen(word) > 3 && strncmp(word, *words, strlen(word)) == 0;

@@ -75,18 +75,28 @@ static void note_requests(struct session *s, uint32_t n_threads) {
     request_number(s, 2, "batch", set->n_batch);
 }
 
+/* Percent on the terminal's line; -1: nothing is shown. */
+static int shown_percent = -1;
+
 static void show_progress(void *user, uint64_t done, uint64_t total) {
-    int *last = user;
+    (void)user;
     int percent = total != 0 ? (int)(100.0 * (double)done / (double)total) : 100;
-    if (percent != *last) {
-        *last = percent;
-        fprintf(stderr, percent >= 100 ? "\r\033[K" : "\rloading %d %%", percent);
+    if (percent != shown_percent) {
+        shown_percent = percent;
+        fprintf(stderr, "\rloading %d %%", percent);
         fflush(stderr);
     }
 }
 
+void progress_clear(void) {
+    if (shown_percent >= 0) {
+        fprintf(stderr, "\r\033[K");
+        fflush(stderr);
+        shown_percent = -1;
+    }
+}
+
 int session_open_context(struct session *s, uint32_t n_ctx, uint32_t n_threads) {
-    static int last_percent;
     const struct settings *set = s->settings;
     struct ot_context_params params;
     ot_context_default_params(&params);
@@ -98,17 +108,13 @@ int session_open_context(struct session *s, uint32_t n_ctx, uint32_t n_threads) 
     params.n_batch = (uint32_t)set->n_batch;
     params.trace_path = set->trace;
     params.stop = &stop_flag;
-    last_percent = -1;
     if (isatty(STDERR_FILENO) && !set->quiet) {
         params.progress = show_progress;
-        params.progress_user = &last_percent;
     }
     note_requests(s, n_threads);
     struct ot_error err;
     int rc = ot_context_open(s->model, &params, &s->ctx, &err);
-    if (last_percent >= 0 && last_percent < 100) {
-        fprintf(stderr, "\r\033[K");
-    }
+    progress_clear();
     if (rc != 0) {
         s->ctx = NULL;
         return complain_error(&err);

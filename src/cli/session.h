@@ -24,6 +24,8 @@ int session_open_context(struct session *s, uint32_t n_ctx, uint32_t n_threads);
 /* Writes --report and --ledger, and prints the summary where asked for. */
 int session_report(struct session *s, const struct ot_run *run, bool print);
 void session_close(struct session *s);
+/* Loading goes on while the first sweep computes: to be called when that is over. */
+void progress_clear(void);
 
 /* The text of -p, of -f or of standard input, whole; *text is owned by the caller, NUL-terminated.
  * Returns 0 or an exit code after a message. */

@@ -1,0 +1,733 @@
+/* test_cli.c - the program's command line: flags, prompts, exit codes, files, on a tiny model. */
+#include <jansson.h>
+#include <pty.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "support/program.h"
+#include "support/tiny_model.h"
+
+static char directory[64];
+static char model[128];
+
+enum { MAX_ARGS = 24 };
+
+/* Runs the program with arguments up to NULL. */
+static struct outcome onetrip(const char *input, ...) {
+    const char *args[MAX_ARGS] = {ONETRIP_PROGRAM};
+    size_t n = 1;
+    va_list list;
+    va_start(list, input);
+    while (n + 1 < MAX_ARGS && (args[n] = va_arg(list, const char *)) != NULL) {
+        n++;
+    }
+    va_end(list);
+    return program_run(args, input, input != NULL ? strlen(input) : 0);
+}
+
+static const char *in_directory(const char *name) {
+    static char paths[4][128];
+    static unsigned turn;
+    char *path = paths[turn++ % 4];
+    snprintf(path, sizeof paths[0], "%s/%s", directory, name);
+    return path;
+}
+
+static void assert_says(const char *text, const char *words) {
+    if (strstr(text, words) == NULL) {
+        print_error("expected \"%s\" in:\n%s\n", words, text);
+        fail();
+    }
+}
+
+static void assert_one_line(const char *text) {
+    const char *end = strchr(text, '\n');
+    if (end == NULL || end[1] != '\0' || strncmp(text, "onetrip: ", 9) != 0) {
+        print_error("expected one line that begins with \"onetrip: \", found:\n%s\n", text);
+        fail();
+    }
+}
+
+static void assert_exit(const struct outcome *o, int exit_code) {
+    if (o->exit_code != exit_code) {
+        print_error("exit code %d (signal %d), expected %d; standard error:\n%s\n", o->exit_code,
+                    o->signal, exit_code, o->err);
+        fail();
+    }
+}
+
+static json_t *parse_json(const char *text) {
+    json_error_t fault;
+    json_t *root = json_loads(text, 0, &fault);
+    if (root == NULL) {
+        print_error("not JSON, line %d: %s\n%s\n", fault.line, fault.text, text);
+        fail();
+    }
+    return root;
+}
+
+/* ---- flags ---- */
+
+static void test_every_wrong_command_line_is_one_clear_line_and_exit_2(void **state) {
+    static const struct {
+        const char *args[8];
+        const char *says;
+    } table[] = {
+        {{NULL}, "a command is missing"},
+        {{"rnu"}, "the nearest is run"},
+        {{"frobnicate"}, "unknown command"},
+        {{"run"}, "MODEL is missing"},
+        {{"run", "a", "b"}, "one MODEL expected"},
+        {{"run", "m", "--tmp", "1"}, "the nearest is --temp"},
+        {{"run", "m", "--tempera", "1"}, "unknown option --tempera"},
+        {{"run", "m", "-Z"}, "unknown option -Z"},
+        {{"run", "m", "-n"}, "needs a value"},
+        {{"run", "m", "-n", "many"}, "whole number from -1"},
+        {{"run", "m", "-n", "-2"}, "whole number from -1"},
+        {{"run", "m", "-n", "2147483648"}, "whole number from -1"},
+        {{"run", "m", "-n", "99999999999999999999"}, "whole number from -1"},
+        {{"run", "m", "-n", "1e3"}, "whole number"},
+        {{"run", "m", "-n", " 1"}, "whole number"},
+        {{"run", "m", "-n", ""}, "whole number"},
+        {{"run", "m", "-c", "-1"}, "whole number from 0"},
+        {{"run", "m", "-t", "1025"}, "whole number from 0 to 1024"},
+        {{"run", "m", "--temp", "nan"}, "not a number from 0"},
+        {{"run", "m", "--temp", "inf"}, "not a number from 0"},
+        {{"run", "m", "--temp", "-0.5"}, "not a number from 0"},
+        {{"run", "m", "--temp", "1x"}, "not a number from 0"},
+        {{"run", "m", "--top-p", "1.5"}, "from 0 to 1"},
+        {{"run", "m", "--min-p", "2"}, "from 0 to 1"},
+        {{"run", "m", "--repeat-penalty", "0"}, "--repeat-penalty"},
+        {{"run", "m", "--seed", "-2"}, "--seed"},
+        {{"run", "m", "--ram", "lots"}, "not a size"},
+        {{"run", "m", "--ram", "-4G"}, "not a size"},
+        {{"run", "m", "--ram", "0"}, "not a size"},
+        {{"run", "m", "--ram", "0x10"}, "not a size"},
+        {{"run", "m", "--ram", "101%"}, "not a size"},
+        {{"run", "m", "--ram", "99999999999T"}, "not a size"},
+        {{"run", "m", "--ram", "4Gibibytes"}, "not a size"},
+        {{"run", "m", "--ram", ""}, "not a size"},
+        {{"run", "m", "--residency", "ram"}, "auto|cache|wired|stream"},
+        {{"run", "m", "--io", "mmap"}, "auto|uring|threads"},
+        {{"run", "m", "--raw=yes"}, "takes no value"},
+        {{"run", "m", "--stop", ""}, "--stop"},
+        {{"bench", "m", "-p", "1,"}, "list"},
+        {{"bench", "m", "-p", "1,x"}, "list"},
+        {{"bench", "m", "-r", "0"}, "from 1"},
+        {{"eval", "m", "--temp", "1"}, "unknown option --temp"},
+        {{"eval", "m", "--ids", "i", "-f", "t"}, "one of them"},
+        {{"ledger", "f", "--by", "colour"}, "unknown grouping"},
+        {{"simulate", "t"}, "--budget SIZE is missing"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        const char *args[MAX_ARGS] = {ONETRIP_PROGRAM};
+        memcpy(args + 1, table[i].args, sizeof table[i].args);
+        struct outcome o = program_run(args, NULL, 0);
+        assert_one_line(o.err);
+        assert_says(o.err, table[i].says);
+        assert_exit(&o, 2);
+        assert_int_equal(o.out_bytes, 0);
+        outcome_free(&o);
+    }
+}
+
+static void test_help_is_there_for_the_program_and_each_command(void **state) {
+    static const char *const commands[] = {"run",   "eval",   "tokenize", "inspect",
+                                           "bench", "ledger", "simulate"};
+    (void)state;
+    struct outcome all = onetrip(NULL, "--help", NULL);
+    assert_exit(&all, 0);
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        assert_says(all.out, commands[i]);
+        struct outcome by_flag = onetrip(NULL, commands[i], "--help", NULL);
+        struct outcome by_word = onetrip(NULL, "help", commands[i], NULL);
+        assert_exit(&by_flag, 0);
+        assert_says(by_flag.out, "options:");
+        assert_says(by_flag.out, "--help");
+        assert_string_equal(by_flag.out, by_word.out);
+        outcome_free(&by_flag);
+        outcome_free(&by_word);
+    }
+    outcome_free(&all);
+    struct outcome version = onetrip(NULL, "--version", NULL);
+    assert_exit(&version, 0);
+    assert_says(version.out, "commit ");
+    assert_says(version.out, "kernels ");
+    outcome_free(&version);
+}
+
+static void test_a_model_that_is_not_there_is_named_in_one_line(void **state) {
+    static const char *const commands[] = {"run", "eval", "tokenize", "inspect", "bench"};
+    (void)state;
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        struct outcome o = onetrip("x", commands[i], "no-such-model", NULL);
+        assert_exit(&o, 1);
+        assert_one_line(o.err);
+        assert_says(o.err, "no-such-model");
+        outcome_free(&o);
+        o = onetrip("x", commands[i], directory, NULL);
+        assert_exit(&o, 1);
+        assert_one_line(o.err);
+        assert_says(o.err, directory);
+        outcome_free(&o);
+    }
+}
+
+static void test_a_model_is_found_by_its_name_in_the_cache(void **state) {
+    char folder[128], link_path[160];
+    (void)state;
+    snprintf(folder, sizeof folder, "%s/onetrip", directory);
+    mkdir(folder, 0755);
+    snprintf(folder, sizeof folder, "%s/onetrip/models", directory);
+    mkdir(folder, 0755);
+    snprintf(link_path, sizeof link_path, "%s/small.gguf", folder);
+    assert_int_equal(symlink(model, link_path), 0);
+    setenv("XDG_CACHE_HOME", directory, 1);
+    struct outcome o = onetrip(NULL, "inspect", "small", NULL);
+    assert_exit(&o, 0);
+    assert_says(o.out, "small.gguf");
+    outcome_free(&o);
+    unsetenv("XDG_CACHE_HOME");
+}
+
+/* ---- run ---- */
+
+static void test_run_prints_the_answer_alone_on_standard_output(void **state) {
+    (void)state;
+    struct outcome o = onetrip(NULL, "run", model, "--raw", "-p", "hello", "-n", "8", "--temp", "0",
+                               "--ignore-eos", "-q", NULL);
+    assert_exit(&o, 0);
+    assert_string_equal(o.err, "");
+    assert_true(o.out_bytes > 1);
+    assert_int_equal(o.out[o.out_bytes - 1], '\n');
+    struct outcome again =
+        onetrip("hello", "run", model, "--raw", "-n", "8", "--temp", "0", "--ignore-eos", NULL);
+    assert_exit(&again, 0);
+    assert_string_equal(again.out, o.out);
+    assert_says(again.err, "ram>cache");
+    assert_says(again.err, "requested");
+    assert_says(again.err, "/proc/self/io");
+    outcome_free(&o);
+    outcome_free(&again);
+}
+
+static void test_a_seed_gives_the_same_text_again(void **state) {
+    char *text[3];
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        struct outcome o =
+            onetrip(NULL, "run", model, "-p", "hello", "-n", "24", "--temp", "1.5", "--top-k", "0",
+                    "--ignore-eos", "-q", "--seed", i < 2 ? "7" : "8", NULL);
+        assert_exit(&o, 0);
+        text[i] = strdup(o.out);
+        outcome_free(&o);
+    }
+    assert_string_equal(text[0], text[1]);
+    assert_string_not_equal(text[0], text[2]);
+    for (int i = 0; i < 3; i++) {
+        free(text[i]);
+    }
+}
+
+static void test_hostile_prompts_end_clearly(void **state) {
+    (void)state;
+    struct outcome o = onetrip(NULL, "run", model, "-p", "", NULL);
+    assert_exit(&o, 2);
+    assert_one_line(o.err);
+    assert_says(o.err, "empty");
+    outcome_free(&o);
+    o = onetrip("", "run", model, NULL);
+    assert_exit(&o, 2);
+    assert_says(o.err, "empty");
+    outcome_free(&o);
+    o = onetrip(NULL, "run", model, "-p", "\xff", "-n", "2", "-q", NULL);
+    assert_exit(&o, 0);
+    outcome_free(&o);
+    o = onetrip(NULL, "run", model, "--raw", "-c", "8", "-p", "a b c d e f g h i j k l m n o",
+                NULL);
+    assert_exit(&o, 1);
+    assert_one_line(o.err);
+    assert_says(o.err, "the context holds 8");
+    outcome_free(&o);
+    size_t bytes = 10u << 20;
+    char *large = malloc(bytes + 1);
+    memset(large, 'a', bytes);
+    large[bytes] = '\0';
+    o = onetrip(large, "run", model, NULL);
+    assert_exit(&o, 1);
+    assert_one_line(o.err);
+    assert_says(o.err, "tokens, the context holds");
+    outcome_free(&o);
+    free(large);
+    o = onetrip(NULL, "run", model, "-f", directory, NULL);
+    assert_exit(&o, 1);
+    assert_says(o.err, "is a directory");
+    outcome_free(&o);
+    o = onetrip(NULL, "run", model, "-f", in_directory("absent.txt"), NULL);
+    assert_exit(&o, 1);
+    assert_says(o.err, "absent.txt: No such file");
+    outcome_free(&o);
+    o = onetrip(NULL, "run", model, "-p", "x", "--chat-template", "klingon", NULL);
+    assert_exit(&o, 1);
+    assert_one_line(o.err);
+    assert_says(o.err, "chatml");
+    outcome_free(&o);
+}
+
+static void test_a_stop_string_is_found_across_tokens_and_not_shown(void **state) {
+    (void)state;
+    struct outcome whole = onetrip(NULL, "run", model, "--raw", "-p", "hello", "-n", "40", "--temp",
+                                   "0", "--ignore-eos", "-q", NULL);
+    assert_exit(&whole, 0);
+    assert_true(whole.out_bytes > 16);
+    /* A piece from the middle that is whole characters. */
+    char stop[8] = "";
+    size_t at = 0;
+    for (size_t i = 6; i + 4 < whole.out_bytes && stop[0] == '\0'; i++) {
+        bool plain = true;
+        for (size_t k = 0; k < 4; k++) {
+            plain &= whole.out[i + k] > 0x20 && whole.out[i + k] < 0x7f;
+        }
+        if (plain) {
+            memcpy(stop, whole.out + i, 4);
+            stop[4] = '\0';
+            at = (size_t)(strstr(whole.out, stop) - whole.out);
+        }
+    }
+    assert_string_not_equal(stop, "");
+    struct outcome cut =
+        onetrip(NULL, "run", model, "--raw", "-p", "hello", "-n", "40", "--temp", "0",
+                "--ignore-eos", "-q", "--stop", "never seen", "--stop", stop, NULL);
+    assert_exit(&cut, 0);
+    assert_true(cut.out_bytes == at || cut.out_bytes == at + 1);
+    assert_memory_equal(cut.out, whole.out, at);
+    outcome_free(&whole);
+    outcome_free(&cut);
+}
+
+static void test_generation_ends_where_the_context_is_full(void **state) {
+    (void)state;
+    struct outcome o = onetrip(NULL, "run", model, "--raw", "-p", "hello", "-c", "24", "--temp",
+                               "0", "--ignore-eos", "--report", in_directory("full.json"), NULL);
+    assert_exit(&o, 0);
+    assert_says(o.err, "the context is full (24 tokens)");
+    outcome_free(&o);
+    json_t *root = json_load_file(in_directory("full.json"), 0, NULL);
+    assert_non_null(root);
+    const json_t *tokens = json_object_get(root, "tokens");
+    /* The last token of all was chosen and needs no place. */
+    assert_int_equal(json_array_size(json_object_get(tokens, "prompt")) +
+                         json_array_size(json_object_get(tokens, "generated")),
+                     25);
+    json_decref(root);
+}
+
+static void test_output_that_cannot_be_written_is_an_error(void **state) {
+    (void)state;
+    char command[512];
+    snprintf(command, sizeof command, "%s run %s --raw -p hello -n 4 -q >/dev/full 2>%s",
+             ONETRIP_PROGRAM, model, in_directory("full.err"));
+    int status = system(command);
+    assert_int_equal(WEXITSTATUS(status), 1);
+    snprintf(command, sizeof command, "%s inspect %s >/dev/full 2>/dev/null", ONETRIP_PROGRAM,
+             model);
+    status = system(command);
+    assert_int_equal(WEXITSTATUS(status), 1);
+    snprintf(command, sizeof command, "%s inspect %s >&- 2>/dev/null", ONETRIP_PROGRAM, model);
+    status = system(command);
+    assert_int_equal(WEXITSTATUS(status), 1);
+    /* A reader that leaves ends the run quietly. */
+    snprintf(
+        command, sizeof command,
+        "{ %s run %s --raw -p hello --ignore-eos -n 2000 -c 4096 -q 2>%s; echo $? >%s; } | true",
+        ONETRIP_PROGRAM, model, in_directory("pipe.err"), in_directory("pipe.code"));
+    assert_int_equal(system(command), 0);
+    FILE *file = fopen(in_directory("pipe.code"), "r");
+    int code = -1;
+    assert_non_null(file);
+    assert_int_equal(fscanf(file, "%d", &code), 1);
+    fclose(file);
+    assert_int_equal(code, 141);
+    struct outcome o = onetrip(NULL, "run", model, "-p", "x", "-n", "1", "-q", "--report",
+                               "/nonexistent/report.json", NULL);
+    assert_exit(&o, 1);
+    assert_one_line(o.err);
+    assert_says(o.err, "/nonexistent/report.json");
+    outcome_free(&o);
+}
+
+static void test_ctrl_c_ends_an_answer_with_exit_130(void **state) {
+    int out[2];
+    (void)state;
+    assert_int_equal(pipe(out), 0);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        dup2(out[1], 1);
+        close(out[0]);
+        close(out[1]);
+        alarm(60);
+        execl(ONETRIP_PROGRAM, ONETRIP_PROGRAM, "run", model, "--raw", "-p", "hello",
+              "--ignore-eos", "-c", "500000", "-q", "--temp", "0", (char *)NULL);
+        _exit(127);
+    }
+    close(out[1]);
+    char byte;
+    assert_int_equal(read(out[0], &byte, 1), 1);
+    kill(child, SIGINT);
+    while (read(out[0], &byte, 1) > 0) {
+    }
+    close(out[0]);
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 130);
+    assert_int_equal(byte, '\n');
+}
+
+/* Reads from the terminal until words were seen. */
+static void await(int terminal, const char *words, char *seen, size_t n) {
+    size_t used = strlen(seen);
+    while (strstr(seen, words) == NULL) {
+        ssize_t got = read(terminal, seen + used, n - used - 1);
+        if (got <= 0) {
+            print_error("the terminal closed; expected \"%s\" in:\n%s\n", words, seen);
+            fail();
+        }
+        used += (size_t)got;
+        seen[used] = '\0';
+    }
+}
+
+static void test_a_terminal_without_a_prompt_is_a_conversation(void **state) {
+    static char seen[1 << 20];
+    int terminal;
+    (void)state;
+    pid_t child = forkpty(&terminal, NULL, NULL, NULL);
+    assert_true(child >= 0);
+    if (child == 0) {
+        alarm(60);
+        execl(ONETRIP_PROGRAM, ONETRIP_PROGRAM, "run", model, "-n", "12", "--temp", "0",
+              "--ignore-eos", "-c", "2000", (char *)NULL);
+        _exit(127);
+    }
+    await(terminal, "> ", seen, sizeof seen);
+    assert_int_equal(write(terminal, "/help\n", 6), 6);
+    await(terminal, "Ctrl-D", seen, sizeof seen);
+    seen[0] = '\0';
+    assert_int_equal(write(terminal, "hello\n", 6), 6);
+    await(terminal, "\n> ", seen, sizeof seen);
+    seen[0] = '\0';
+    assert_int_equal(write(terminal, "/ledger\n", 8), 8);
+    await(terminal, "waiting for the disk", seen, sizeof seen);
+    assert_says(seen, "12 generated");
+    seen[0] = '\0';
+    assert_int_equal(write(terminal, "again\n", 6), 6);
+    await(terminal, "\n> ", seen, sizeof seen);
+    assert_int_equal(write(terminal, "/nonsense\n", 10), 10);
+    await(terminal, "is no command", seen, sizeof seen);
+    seen[0] = '\0';
+    assert_int_equal(write(terminal, "/reset\n", 7), 7);
+    await(terminal, "a new conversation", seen, sizeof seen);
+    seen[0] = '\0';
+    assert_int_equal(write(terminal, "\x03", 1), 1); /* Ctrl-C at the prompt */
+    await(terminal, "Ctrl-D leaves", seen, sizeof seen);
+    assert_int_equal(write(terminal, "\x04", 1), 1); /* Ctrl-D */
+    await(terminal, "24 generated", seen, sizeof seen);
+    while (read(terminal, seen, sizeof seen) > 0) {
+    }
+    close(terminal);
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+/* ---- the report and the ledger ---- */
+
+static void assert_object(const json_t *root, const char *key, const char *const *fields) {
+    const json_t *object = json_object_get(root, key);
+    if (json_is_array(object)) {
+        assert_true(json_array_size(object) > 0);
+        object = json_array_get(object, 0);
+    }
+    for (; *fields != NULL; fields++) {
+        if (json_object_get(object, *fields) == NULL) {
+            print_error("the report has no %s.%s\n", key, *fields);
+            fail();
+        }
+    }
+}
+
+static void test_the_report_has_the_fields_that_others_rely_on(void **state) {
+    static const struct {
+        const char *key;
+        const char *fields[10];
+    } table[] = {
+        {"program", {"version", "commit"}},
+        {"model", {"path", "architecture", "file_bytes", "weight_bytes"}},
+        {"machine", {"cpu", "isa", "threads", "memory_bytes", "limit_bytes"}},
+        {"requested", {"ram", "threads", "ctx", "residency", "io"}},
+        {"effective", {"ram", "threads", "ctx", "residency", "io"}},
+        {"tokens", {"prompt", "generated"}},
+        {"sweeps", {"prompt", "decode"}},
+        {"timing",
+         {"load_s", "first_token_s", "prompt_s", "decode_s", "prompt_tokens_per_s",
+          "decode_tokens_per_s"}},
+        {"residency",
+         {"budget_bytes", "wired_bytes", "streamed_bytes_per_sweep", "kv_bytes", "activation_bytes",
+          "peak_rss_bytes"}},
+        {"movements", {"boundary", "class", "cause", "known", "moved_bytes", "needed_bytes"}},
+        {"closure", {"boundary", "ledger_bytes", "system_bytes", "source", "residual"}},
+    };
+    (void)state;
+    struct outcome o =
+        onetrip(NULL, "run", model, "--raw", "-p", "hello you", "-n", "5", "--temp", "0",
+                "--ignore-eos", "-q", "-t", "1", "--report", in_directory("report.json"), NULL);
+    assert_exit(&o, 0);
+    outcome_free(&o);
+    json_t *root = json_load_file(in_directory("report.json"), 0, NULL);
+    assert_non_null(root);
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        assert_object(root, table[i].key, table[i].fields);
+    }
+    const json_t *tokens = json_object_get(root, "tokens");
+    assert_int_equal(json_array_size(json_object_get(tokens, "generated")), 5);
+    const json_t *sweeps = json_object_get(root, "sweeps");
+    assert_int_equal(json_integer_value(json_object_get(sweeps, "prompt")), 1);
+    assert_int_equal(json_integer_value(json_object_get(sweeps, "decode")), 4);
+    const json_t *requested = json_object_get(root, "requested");
+    const json_t *effective = json_object_get(root, "effective");
+    assert_int_equal(json_integer_value(json_object_get(requested, "threads")), 1);
+    assert_int_equal(json_integer_value(json_object_get(effective, "threads")), 1);
+    json_decref(root);
+}
+
+static void test_a_ledger_reads_back_the_same_from_lines_and_from_sqlite(void **state) {
+    static const char *const by[] = {"boundary", "class", "tensor", "cause", "layer"};
+    const char *lines = in_directory("run.jsonl"), *database = in_directory("run.sqlite");
+    (void)state;
+    /* Warm and cold differ in disk>ram: the file is in the page cache after the first run. */
+    for (int i = 0; i < 2; i++) {
+        struct outcome o =
+            onetrip(NULL, "run", model, "--raw", "-p", "hello", "-n", "4", "--temp", "0",
+                    "--ignore-eos", "-q", "--ledger", i == 0 ? lines : database, NULL);
+        assert_exit(&o, 0);
+        outcome_free(&o);
+    }
+    for (size_t i = 0; i < sizeof by / sizeof *by; i++) {
+        struct outcome a = onetrip(NULL, "ledger", lines, "--by", by[i], NULL);
+        struct outcome b = onetrip(NULL, "ledger", database, "--by", by[i], NULL);
+        assert_exit(&a, 0);
+        assert_exit(&b, 0);
+        assert_says(a.out, "ram>cache");
+        const char *from = strstr(a.out, "ram>cache"), *other = strstr(b.out, "ram>cache");
+        assert_non_null(other);
+        assert_string_equal(from, other);
+        outcome_free(&a);
+        outcome_free(&b);
+    }
+    struct outcome top = onetrip(NULL, "ledger", lines, "--by", "tensor", "--top", "1", NULL);
+    assert_exit(&top, 0);
+    const char *first = strstr(top.out, "ram>cache");
+    assert_non_null(first);
+    assert_null(strstr(first + 1, "\nram>cache"));
+    outcome_free(&top);
+}
+
+/* ---- eval, tokenize, inspect, bench ---- */
+
+static void test_eval_refuses_ids_that_are_none(void **state) {
+    static const struct {
+        const char *text, *says;
+    } table[] = {
+        {"", "line"},
+        {"{}", "not a JSON array"},
+        {"[1, 2", "line"},
+        {"[1, \"2\"]", "entry 1"},
+        {"[1, -1]", "entry 1 is -1"},
+        {"[1.5]", "entry 0"},
+        {"[99999999]", "entry 0 is 99999999"},
+        {"[99999999999999999999999]", "line"},
+        {"[[1]]", "entry 0"},
+        {"[null]", "entry 0"},
+        {"[]", "empty"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        image_write_bytes(in_directory("ids.json"), table[i].text, strlen(table[i].text));
+        struct outcome o = onetrip(NULL, "eval", model, "--ids", in_directory("ids.json"), NULL);
+        assert_exit(&o, 1);
+        assert_one_line(o.err);
+        assert_says(o.err, table[i].says);
+        outcome_free(&o);
+    }
+    char *deep = malloc(200001);
+    memset(deep, '[', 200000);
+    deep[200000] = '\0';
+    struct outcome o = onetrip(deep, "eval", model, "--ids", "-", NULL);
+    assert_exit(&o, 1);
+    assert_one_line(o.err);
+    outcome_free(&o);
+    free(deep);
+}
+
+static void test_eval_writes_every_logit_in_numpy_format(void **state) {
+    (void)state;
+    struct outcome o = onetrip("[1, 5, 9, 20, 7, 3, 2]", "eval", model, "--ids", "-", "--logits",
+                               in_directory("logits.npy"), "--json", "-c", "4", "-q", NULL);
+    assert_exit(&o, 0);
+    json_t *root = parse_json(o.out);
+    assert_int_equal(json_integer_value(json_object_get(root, "tokens")), 7);
+    assert_int_equal(json_integer_value(json_object_get(root, "windows")), 2);
+    assert_int_equal(json_integer_value(json_object_get(root, "scored")), 5);
+    assert_true(json_real_value(json_object_get(root, "perplexity")) > 1.0);
+    json_decref(root);
+    outcome_free(&o);
+    FILE *file = fopen(in_directory("logits.npy"), "rb");
+    assert_non_null(file);
+    unsigned char head[10];
+    assert_int_equal(fread(head, 1, 10, file), 10);
+    assert_memory_equal(head, "\x93NUMPY\x01\x00", 8);
+    size_t header = head[8] + 256u * head[9];
+    assert_int_equal((header + 10) % 64, 0);
+    char *text = calloc(header + 1, 1);
+    assert_int_equal(fread(text, 1, header, file), header);
+    unsigned rows = 0, columns = 0;
+    assert_int_equal(sscanf(text, "{'descr': '<f4', 'fortran_order': False, 'shape': (%u, %u), }",
+                            &rows, &columns),
+                     2);
+    assert_int_equal(rows, 7);
+    assert_int_equal(fseek(file, 0, SEEK_END), 0);
+    assert_int_equal((size_t)ftell(file), 10 + header + (size_t)rows * columns * 4);
+    free(text);
+    fclose(file);
+}
+
+static void test_tokens_go_back_to_the_text_they_came_from(void **state) {
+    static const char text[] = "hello \xc3\xa4 world\n\n 12";
+    (void)state;
+    struct outcome ids = onetrip(text, "tokenize", model, "--no-bos", NULL);
+    struct outcome json = onetrip(text, "tokenize", model, "--no-bos", "--json", NULL);
+    assert_exit(&ids, 0);
+    assert_exit(&json, 0);
+    json_t *array = parse_json(json.out);
+    assert_true(json_is_array(array));
+    json_decref(array);
+    struct outcome from_words = onetrip(ids.out, "tokenize", model, "--decode", NULL);
+    struct outcome from_json = onetrip(json.out, "tokenize", model, "--decode", NULL);
+    assert_exit(&from_words, 0);
+    assert_string_equal(from_words.out, text);
+    assert_string_equal(from_json.out, text);
+    struct outcome bad = onetrip("1 x", "tokenize", model, "--decode", NULL);
+    assert_exit(&bad, 1);
+    assert_says(bad.err, "entry 1");
+    outcome_free(&ids);
+    outcome_free(&json);
+    outcome_free(&from_words);
+    outcome_free(&from_json);
+    outcome_free(&bad);
+}
+
+static void test_inspect_sums_what_one_token_needs(void **state) {
+    (void)state;
+    struct outcome o = onetrip(NULL, "inspect", model, "--json", "--tensors", NULL);
+    assert_exit(&o, 0);
+    json_t *root = parse_json(o.out), *tensor;
+    json_int_t sum = 0;
+    size_t i;
+    json_array_foreach(json_object_get(root, "tensors"), i, tensor) {
+        sum += json_integer_value(json_object_get(tensor, "bytes_per_token"));
+    }
+    assert_true(sum > 0);
+    assert_int_equal(sum, json_integer_value(json_object_get(root, "bytes_per_token")));
+    json_decref(root);
+    outcome_free(&o);
+    o = onetrip(NULL, "inspect", model, "--tensors", NULL);
+    assert_exit(&o, 0);
+    assert_says(o.out, "blk.0.attn_q.weight");
+    assert_says(o.out, "llama");
+    outcome_free(&o);
+}
+
+static void test_bench_measures_each_test_of_its_lists(void **state) {
+    static const char *const tests[] = {"pp8", "pp16", "tg4", "pp8@d8", "pp16@d8", "tg4@d8"};
+    (void)state;
+    struct outcome o =
+        onetrip(NULL, "bench", model, "-p", "8,16", "-n", "4", "-d", "0,8", "-r", "2", "-t", "1",
+                "--ram", "200M", "--json", "--report", in_directory("bench.json"), NULL);
+    assert_exit(&o, 0);
+    json_t *printed = parse_json(o.out);
+    json_t *report = json_load_file(in_directory("bench.json"), 0, NULL);
+    assert_non_null(report);
+    const json_t *results[2] = {json_object_get(printed, "results"),
+                                json_object_get(report, "results")};
+    for (int k = 0; k < 2; k++) {
+        assert_int_equal(json_array_size(results[k]), 6);
+        for (size_t i = 0; i < 6; i++) {
+            const json_t *row = json_array_get(results[k], i);
+            assert_string_equal(json_string_value(json_object_get(row, "test")), tests[i]);
+            assert_true(json_real_value(json_object_get(row, "tokens_per_s")) > 0.0);
+            assert_true(json_real_value(json_object_get(row, "needed_bytes_per_token")) > 0.0);
+        }
+    }
+    json_decref(printed);
+    json_decref(report);
+    outcome_free(&o);
+    o = onetrip(NULL, "bench", model, "-p", "0", "-n", "0", NULL);
+    assert_exit(&o, 2);
+    outcome_free(&o);
+}
+
+static int set_up(void **state) {
+    struct tiny_model options;
+    (void)state;
+    image_directory_make(directory);
+    snprintf(model, sizeof model, "%s/tiny.gguf", directory);
+    tiny_model_defaults(&options, TINY_LLAMA, OT_Q4_0, 1);
+    tiny_model_write(&options, model);
+    return 0;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    image_directory_remove(directory);
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_wrong_command_line_is_one_clear_line_and_exit_2),
+        cmocka_unit_test(test_help_is_there_for_the_program_and_each_command),
+        cmocka_unit_test(test_a_model_that_is_not_there_is_named_in_one_line),
+        cmocka_unit_test(test_a_model_is_found_by_its_name_in_the_cache),
+        cmocka_unit_test(test_run_prints_the_answer_alone_on_standard_output),
+        cmocka_unit_test(test_a_seed_gives_the_same_text_again),
+        cmocka_unit_test(test_hostile_prompts_end_clearly),
+        cmocka_unit_test(test_a_stop_string_is_found_across_tokens_and_not_shown),
+        cmocka_unit_test(test_generation_ends_where_the_context_is_full),
+        cmocka_unit_test(test_output_that_cannot_be_written_is_an_error),
+        cmocka_unit_test(test_ctrl_c_ends_an_answer_with_exit_130),
+        cmocka_unit_test(test_a_terminal_without_a_prompt_is_a_conversation),
+        cmocka_unit_test(test_the_report_has_the_fields_that_others_rely_on),
+        cmocka_unit_test(test_a_ledger_reads_back_the_same_from_lines_and_from_sqlite),
+        cmocka_unit_test(test_eval_refuses_ids_that_are_none),
+        cmocka_unit_test(test_eval_writes_every_logit_in_numpy_format),
+        cmocka_unit_test(test_tokens_go_back_to_the_text_they_came_from),
+        cmocka_unit_test(test_inspect_sums_what_one_token_needs),
+        cmocka_unit_test(test_bench_measures_each_test_of_its_lists),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}

@@ -1,0 +1,276 @@
+/* test_report.c - judgements of a report, and the reader of written ledgers on hostile files. */
+#include <jansson.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/alloc.h"
+#include "report/report.h"
+#include "support/gguf_image.h"
+
+static char directory[64];
+static const uint64_t mib = 1u << 20;
+
+/* A run of a 100 MiB model that moved its weights once from disk. */
+static struct report clean_report(struct report_movement *movement) {
+    static const uint32_t prompt[] = {1, 2, 3};
+    static const struct ot_run run = {.prompt = prompt, .n_prompt = 3};
+    *movement = (struct report_movement){
+        .boundary = OT_DISK_RAM,
+        .cls = OT_CLASS_WEIGHT,
+        .cause = OT_CAUSE_LOAD,
+        .known = OT_COUNTED,
+        .moved_bytes = 100 * mib,
+        .needed_bytes = 100 * mib,
+        .extent_bytes = 100 * mib,
+    };
+    struct report r = {
+        .run = &run,
+        .model = {.path = "m",
+                  .name = "",
+                  .architecture = "llama",
+                  .quantisation = "Q4_0",
+                  .sweep_bytes = 100 * mib,
+                  .weight_bytes = 100 * mib},
+        .context = {.budget_bytes = 300 * mib,
+                    .budget_source = "asked",
+                    .residency = "wired",
+                    .residency_why = "",
+                    .io = "threads direct",
+                    .n_sweeps_prompt = 1},
+        .residency = {.mode = "wired",
+                      .why = "",
+                      .io = "threads direct",
+                      .wired_bytes = 100 * mib,
+                      .resident_bytes = 100 * mib,
+                      .min_bytes = 100 * mib,
+                      .n_reads = 200,
+                      .n_reads_direct = 200},
+        .start = {.io_known = true, .read_bytes = 7 * mib, .rchar = 9 * mib},
+        .now = {.io_known = true,
+                .read_bytes = 107 * mib,
+                .rchar = 109 * mib,
+                .peak_rss_bytes = 150 * mib},
+        .movements = movement,
+        .n_movements = 1,
+    };
+    return r;
+}
+
+static void assert_warns(const struct report *r, const char *words) {
+    for (uint32_t i = 0; i < r->n_warnings; i++) {
+        if (strstr(r->warnings[i], words) != NULL) {
+            return;
+        }
+    }
+    print_error("no warning says \"%s\" (%u warnings)\n", words, r->n_warnings);
+    fail();
+}
+
+static void test_a_run_that_adds_up_has_no_warnings(void **state) {
+    struct report_movement m;
+    struct report r = clean_report(&m);
+    (void)state;
+    report_judge(&r);
+    assert_int_equal(r.n_warnings, 0);
+    assert_int_equal(r.n_closures, 2);
+    assert_true(r.closures[0].residual == 0.0);
+}
+
+static void test_every_extent_read_twice_shows_in_the_closure(void **state) {
+    struct report_movement m;
+    struct report r = clean_report(&m);
+    (void)state;
+    r.now.read_bytes += 100 * mib;
+    report_judge(&r);
+    assert_warns(&r, "disk>ram is not closed");
+    assert_true(r.closures[0].residual > 0.49 && r.closures[0].residual < 0.51);
+}
+
+static void test_a_budget_that_did_not_hold_is_named(void **state) {
+    struct report_movement m;
+    struct report r = clean_report(&m);
+    (void)state;
+    r.now.peak_rss_bytes = 301 * mib;
+    report_judge(&r);
+    assert_warns(&r, "the budget did not hold");
+}
+
+static void test_direct_reads_that_were_not_direct_are_counted(void **state) {
+    struct report_movement m;
+    struct report r = clean_report(&m);
+    (void)state;
+    r.residency.n_reads_direct = 0;
+    report_judge(&r);
+    assert_warns(&r, "200 of 200 reads went through the page cache");
+}
+
+static void test_wired_memory_that_is_gone_is_named(void **state) {
+    struct report_movement m;
+    struct report r = clean_report(&m);
+    (void)state;
+    r.residency.resident_bytes = 40 * mib;
+    report_judge(&r);
+    assert_warns(&r, "wired memory is not all there");
+}
+
+static void test_a_copy_of_weights_is_named(void **state) {
+    struct report_movement m;
+    struct report r = clean_report(&m);
+    (void)state;
+    m.boundary = OT_RAM_RAM;
+    m.cause = OT_CAUSE_REPACK;
+    report_judge(&r);
+    assert_warns(&r, "copied or transformed");
+}
+
+static void test_noise_of_the_process_is_no_fault(void **state) {
+    struct report_movement m;
+    struct report r = clean_report(&m);
+    (void)state;
+    m.moved_bytes = 0;
+    r.now.read_bytes = r.start.read_bytes + 300000;
+    r.now.rchar = r.start.rchar + 300000;
+    report_judge(&r);
+    assert_int_equal(r.n_warnings, 0);
+    assert_true(r.closures[0].residual < 0.01);
+}
+
+static void test_the_text_says_what_was_asked_and_what_came_of_it(void **state) {
+    static const char *const requested[] = {"ram", "300M", "io", "threads"};
+    struct ot_run run = {.requested = requested, .n_requested = 2, .n_prompt = 3};
+    struct report_movement m;
+    struct report r = clean_report(&m);
+    char *text = NULL;
+    size_t bytes = 0;
+    (void)state;
+    r.run = &run;
+    m.needed_bytes = 98 * mib;
+    report_judge(&r);
+    FILE *out = open_memstream(&text, &bytes);
+    report_print(&r, out);
+    fclose(out);
+    assert_non_null(strstr(text, "1.02x"));
+    assert_non_null(strstr(text, "300M"));
+    assert_non_null(strstr(text, "315 MB (asked)"));
+    assert_non_null(strstr(text, "200 of 200 reads direct"));
+    assert_non_null(strstr(text, "residual 0.00 %"));
+    free(text);
+}
+
+static void test_text_that_is_not_utf8_still_makes_json(void **state) {
+    struct report_movement m;
+    struct report r = clean_report(&m);
+    (void)state;
+    r.model.name = "a\xff\xfe";
+    report_judge(&r);
+    json_t *root = report_json(&r);
+    assert_non_null(root);
+    const json_t *model = json_object_get(root, "model");
+    assert_string_equal(json_string_value(json_object_get(model, "name")), "a??");
+    json_decref(root);
+}
+
+/* ---- reading ledgers ---- */
+
+static int print_ledger(const char *text, const char *by, struct ot_error *err) {
+    char path[128];
+    snprintf(path, sizeof path, "%s/ledger", directory);
+    image_write_bytes(path, text, strlen(text));
+    FILE *out = fopen("/dev/null", "w");
+    assert_non_null(out);
+    int rc = ot_ledger_print(path, by, 0, out, err);
+    fclose(out);
+    return rc;
+}
+
+#define RECORD(boundary, moved)                                                                    \
+    "{\"tensor\":\"t\",\"layer\":0,\"boundary\":\"" boundary "\",\"class\":\"weight\","            \
+    "\"cause\":\"load\",\"known\":\"counted\",\"tensor_bytes\":1,\"moved_bytes\":" moved           \
+    ",\"needed_bytes\":1,\"rounding_bytes\":0,\"times\":1}\n"
+
+static void test_ledgers_that_are_none_are_refused_with_file_and_line(void **state) {
+    static const struct {
+        const char *text, *says;
+    } table[] = {
+        {"", "holds no ledger records"},
+        {"\n\n", "holds no ledger records"},
+        {"hello\n", "not a ledger record"},
+        {"[]\n", "not a ledger record"},
+        {"{}\n", "not a ledger record"},
+        {RECORD("disk>ram", "1") "{\n", "not a ledger record"},
+        {RECORD("moon>ram", "1"), "unknown boundary"},
+        {RECORD("disk>ram", "-1"), "not a ledger record"},
+        {RECORD("disk>ram", "\"1\""), "not a ledger record"},
+        {RECORD("disk>ram", "1e9"), "not a ledger record"},
+        {RECORD("disk>ram", "9223372036854775807") RECORD("disk>ram", "9223372036854775807")
+             RECORD("disk>ram", "9223372036854775807"),
+         "overflow"},
+        {"SQLite format 3", "not a ledger record"},
+    };
+    struct ot_error err;
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        assert_int_equal(print_ledger(table[i].text, "tensor", &err), OT_ERR_FORMAT);
+        if (strstr(err.message, table[i].says) == NULL || strstr(err.at, directory) == NULL) {
+            print_error("%s: %s, expected %s\n", err.at, err.message, table[i].says);
+            fail();
+        }
+    }
+    assert_int_equal(print_ledger(RECORD("disk>ram", "1"), "tensor", &err), 0);
+    assert_int_equal(print_ledger(RECORD("disk>ram", "1"), "hue", &err), OT_ERR_ARGUMENT);
+}
+
+static void test_every_failing_allocation_of_the_reader_is_reported(void **state) {
+    struct ot_error err;
+    (void)state;
+    uint64_t before = mem_live_bytes();
+    for (uint64_t n = 1;; n++) {
+        mem_fail_at(n);
+        int rc = print_ledger(RECORD("disk>ram", "1") RECORD("ram>disk", "2"), "tensor", &err);
+        uint64_t asked = mem_fail_count();
+        mem_fail_at(0);
+        assert_int_equal(mem_live_bytes(), before);
+        if (asked < n) {
+            assert_int_equal(rc, 0);
+            assert_true(n > 3);
+            return;
+        }
+        assert_int_equal(rc, OT_ERR_MEMORY);
+    }
+}
+
+static int set_up(void **state) {
+    (void)state;
+    image_directory_make(directory);
+    return 0;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    image_directory_remove(directory);
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_run_that_adds_up_has_no_warnings),
+        cmocka_unit_test(test_every_extent_read_twice_shows_in_the_closure),
+        cmocka_unit_test(test_a_budget_that_did_not_hold_is_named),
+        cmocka_unit_test(test_direct_reads_that_were_not_direct_are_counted),
+        cmocka_unit_test(test_wired_memory_that_is_gone_is_named),
+        cmocka_unit_test(test_a_copy_of_weights_is_named),
+        cmocka_unit_test(test_noise_of_the_process_is_no_fault),
+        cmocka_unit_test(test_the_text_says_what_was_asked_and_what_came_of_it),
+        cmocka_unit_test(test_text_that_is_not_utf8_still_makes_json),
+        cmocka_unit_test(test_ledgers_that_are_none_are_refused_with_file_and_line),
+        cmocka_unit_test(test_every_failing_allocation_of_the_reader_is_reported),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
