@@ -50,7 +50,7 @@ struct bind {
     struct weight token_embd, rope_freqs, rope_long, rope_short, output_norm, output;
     struct weight (*layers)[LAYER_ROLES]; /* owned [n_layers] */
     bool tied;                            /* output is token_embd */
-    struct residency_extent *extents;     /* owned [n_extents], schedule order; ledger_id unset: it is the index */
+    struct residency_extent *extents;     /* owned [n_extents], schedule order; ledger_id: index */
     uint32_t *extent_tensor;              /* owned [n_extents]: index into the file's tensors */
     const char **extent_role;             /* owned [n_extents]; static strings */
     int32_t *extent_layer;                /* owned [n_extents]: -1 outside layers */
