@@ -1,22 +1,25 @@
 /* cache.c - mode cache: the page cache holds the weights, views point into mappings.
  *
- * A thread goes through the swept extents in schedule order, ahead of the first sweep: it asks the
- * kernel for the next AHEAD_BYTES and then waits for the oldest step, which enters its pages into
- * the page table, so that computing never faults. What is missing from the page cache is counted
- * just before it is asked for: that is what moves from disk. Experts' parts and single rows are
- * asked for when they are needed.
+ * Threads go through the swept extents in schedule order, ahead of the first sweep, one window of
+ * the file (SYS_MAP_WINDOW) after the other: each is brought into the page cache and into the page
+ * table, so that computing never faults. What is missing from the page cache is counted just
+ * before: that is what moves from disk. Experts' parts and single rows are brought in when they are
+ * needed.
  *
- * The mappings take no readahead of their own (sys_map_random), so nothing moves that is not
- * counted here. When the kernel has evicted pages since, the process has had major faults: the
- * thread then goes through everything again, and what it finds missing is a reload.
+ * Windows that lie in swept extents alone are read as large pages. The rest of a mapping takes no
+ * readahead of its own (sys_map_random). So nothing moves that is not counted here.
+ *
+ * When the kernel has evicted pages since, the process has had major faults: the threads then go
+ * through everything again, and what they find missing is a reload.
  *
  * Invariants:
- *   ready_bytes of an extent only grows while the thread's pass lasts; those bytes were in memory
- *   the ledger is written by the engine thread alone: the thread leaves its counts in `found`
+ *   steps before n_ready are in memory; ready_bytes of their extents says so
+ *   the ledger is written by the engine thread alone: the others leave their counts in `found`
  *
- * Threads: the engine thread calls; one thread reads ahead. `lock` guards what is not atomic. */
+ * Threads: the engine thread calls; N_READERS read ahead. `lock` guards what is not atomic. */
 #include <errno.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <sys/resource.h>
 
 #include "base/alloc.h"
@@ -27,8 +30,7 @@
 #include "sys/facts.h"
 
 enum {
-    STEP_BYTES = 2 << 20,
-    AHEAD_STEPS = 12,
+    N_READERS = 6,
     VIEW_BYTES_LEAST = 256 << 10, /* smaller ones are not worth a job of their own */
 };
 
@@ -37,8 +39,11 @@ struct extent_state {
     _Atomic uint64_t moved_bytes, rounding_bytes; /* counted, not posted yet */
 };
 
+/* The part of an extent that lies in one window. */
 struct step {
     uint32_t extent;
+    bool done;
+    bool large;            /* its window is read whole */
     uint64_t start, bytes; /* within the extent */
 };
 
@@ -46,16 +51,21 @@ struct cache {
     struct residency *r;          /* borrowed */
     struct sys_map *maps;         /* owned [r->n_files] */
     struct extent_state *extents; /* owned [r->n_extents] */
+    uint32_t *by_place;           /* owned [r->n_extents] in the order of file and offset */
+    struct step *steps;           /* owned [n_steps] of swept extents, schedule order */
+    uint32_t n_steps, n_ready;    /* n_ready under lock */
     bool *part_ready;             /* owned, of all EXPERT extents; first_part says where */
     uint32_t *first_part;         /* owned [r->n_extents] */
     uint64_t total_bytes;         /* of the swept extents */
-    uint64_t major_faults;        /* of the process when the last sweep ended */
+    uint64_t faults_before;       /* major faults of the process when the last sweep ended */
 
-    pthread_t thread;
-    bool has_thread;
+    pthread_t threads[N_READERS];
+    uint32_t n_threads;
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    atomic_bool stop, done;
+    _Atomic uint32_t next_step;
+    _Atomic uint32_t n_running;
+    atomic_bool stop;
     _Atomic int failed_errno; /* why the pass ended early */
     _Atomic uint64_t pass_bytes;
 };
@@ -64,20 +74,70 @@ static const struct sys_file *file_of(const struct cache *c, uint32_t extent) {
     return &c->r->files[c->r->extents[extent].file];
 }
 
+/* ---- counting what is missing ---- */
+
+/* Bytes that [start, end) of a file and an extent share. */
+static uint64_t overlap(const struct residency_extent *e, uint64_t start, uint64_t end) {
+    uint64_t from = max_u64(start, e->offset), to = min_u64(end, e->offset + extent_bytes(e));
+    return to > from ? to - from : 0;
+}
+
+/* Counts `missing` of the bytes [start, end) of a file for the extents that lie there; what belongs
+ * to none that is swept, or to an expert's part or a row that was not asked for, is rounding. */
+static void count(struct cache *c, uint32_t extent, uint64_t start, uint64_t end,
+                  uint64_t missing) {
+    const struct residency_extent *asked = &c->r->extents[extent];
+    uint32_t low = 0, high = c->r->n_extents;
+    while (low < high) { /* the first extent that ends after start */
+        uint32_t middle = low + (high - low) / 2;
+        const struct residency_extent *e = &c->r->extents[c->by_place[middle]];
+        bool before =
+            e->file != asked->file ? e->file < asked->file : e->offset + extent_bytes(e) <= start;
+        low = before ? middle + 1 : low;
+        high = before ? high : middle;
+    }
+    uint64_t left = missing;
+    for (; low < c->r->n_extents; low++) {
+        uint32_t i = c->by_place[low];
+        const struct residency_extent *e = &c->r->extents[i];
+        if (e->file != asked->file || e->offset >= end) {
+            break;
+        }
+        if (i == extent || e->contract == RESIDENCY_SWEEP) {
+            uint64_t share =
+                (uint64_t)((unsigned __int128)overlap(e, start, end) * missing / (end - start));
+            share = min_u64(share, left);
+            atomic_fetch_add(&c->extents[i].moved_bytes, share);
+            left -= share;
+        }
+    }
+    atomic_fetch_add(&c->extents[extent].moved_bytes, left);
+    atomic_fetch_add(&c->extents[extent].rounding_bytes, left);
+}
+
+/* The bytes of the file that come in for a range: its pages, or its window. */
+static void affected(const struct cache *c, uint32_t extent, uint64_t start, uint64_t bytes,
+                     bool large, uint64_t *from, uint64_t *to) {
+    uint64_t unit = large ? SYS_MAP_WINDOW : sys_page_bytes();
+    uint64_t offset = c->r->extents[extent].offset + start;
+    *from = offset / unit * unit;
+    *to = min_u64(round_up(offset + bytes, unit),
+                  round_up(file_of(c, extent)->bytes, sys_page_bytes()));
+}
+
 /* Counts what of a range is not in the page cache, and asks for it. */
-static void ask_for(struct cache *c, uint32_t extent, uint64_t start, uint64_t bytes) {
+static void ask_for(struct cache *c, uint32_t extent, uint64_t start, uint64_t bytes, bool large) {
     const struct sys_file *file = file_of(c, extent);
-    uint64_t page = sys_page_bytes();
-    uint64_t from = c->r->extents[extent].offset + start;
-    uint64_t pages_bytes = round_up(from + bytes, page) - from / page * page;
-    uint64_t cached = sys_file_cached_range(file, from, bytes);
-    if (cached >= pages_bytes) {
+    uint64_t from, to;
+    affected(c, extent, start, bytes, large, &from, &to);
+    uint64_t cached = sys_file_cached_range(file, from, to - from);
+    if (cached >= to - from) {
         return;
     }
-    uint64_t moved = pages_bytes - cached;
-    atomic_fetch_add(&c->extents[extent].moved_bytes, moved);
-    atomic_fetch_add(&c->extents[extent].rounding_bytes, moved > bytes ? moved - bytes : 0);
-    sys_file_will_need(file, from / page * page, pages_bytes);
+    count(c, extent, from, to, to - from - cached);
+    if (!large) {
+        sys_file_will_need(file, from, to - from);
+    }
 }
 
 /* Waits until a range is in memory. False with errno set where it cannot be read. */
@@ -86,59 +146,58 @@ static bool bring_in(struct cache *c, uint32_t extent, uint64_t start, uint64_t 
     return sys_map_populate(&c->maps[e->file], e->offset + start, bytes);
 }
 
-/* The step after the one given; false at the end of the schedule. */
-static bool next_step(const struct cache *c, struct step *s) {
-    const struct residency *r = c->r;
-    uint64_t start = s->start + s->bytes;
-    while (s->extent < r->n_extents && (r->extents[s->extent].contract != RESIDENCY_SWEEP ||
-                                        start >= extent_bytes(&r->extents[s->extent]))) {
-        s->extent++;
-        start = 0;
-    }
-    if (s->extent == r->n_extents) {
-        return false;
-    }
-    s->start = start;
-    s->bytes = min_u64(STEP_BYTES, extent_bytes(&r->extents[s->extent]) - start);
-    return true;
-}
+/* ---- reading ahead ---- */
 
-static void announce(struct cache *c) {
+/* Marks a step done, and lets the engine have what is ready without a gap. */
+static void finish(struct cache *c, uint32_t index) {
     pthread_mutex_lock(&c->lock);
-    pthread_cond_broadcast(&c->changed);
+    c->steps[index].done = true;
+    uint32_t before = c->n_ready;
+    while (c->n_ready < c->n_steps && c->steps[c->n_ready].done) {
+        const struct step *s = &c->steps[c->n_ready++];
+        atomic_store(&c->extents[s->extent].ready_bytes, s->start + s->bytes);
+        atomic_fetch_add(&c->pass_bytes, s->bytes);
+    }
+    if (c->n_ready > before) {
+        pthread_cond_broadcast(&c->changed);
+    }
     pthread_mutex_unlock(&c->lock);
 }
 
 static void *read_ahead(void *arg) {
     struct cache *c = arg;
-    struct step asked = {0}, waited = {0};
-    bool more = next_step(c, &asked);
-    uint32_t n_ahead = 0;
-    while (!atomic_load(&c->stop) && next_step(c, &waited)) {
-        while (more && n_ahead < AHEAD_STEPS) {
-            ask_for(c, asked.extent, asked.start, asked.bytes);
-            more = next_step(c, &asked);
-            n_ahead++;
-        }
-        if (!bring_in(c, waited.extent, waited.start, waited.bytes)) {
-            atomic_store(&c->failed_errno, errno != 0 ? errno : EIO);
+    while (!atomic_load(&c->stop)) {
+        uint32_t i = atomic_fetch_add(&c->next_step, 1);
+        if (i >= c->n_steps) {
             break;
         }
-        n_ahead--;
-        atomic_store(&c->extents[waited.extent].ready_bytes, waited.start + waited.bytes);
-        atomic_fetch_add(&c->pass_bytes, waited.bytes);
-        announce(c);
+        const struct step *s = &c->steps[i];
+        ask_for(c, s->extent, s->start, s->bytes, s->large);
+        if (!bring_in(c, s->extent, s->start, s->bytes)) {
+            atomic_store(&c->failed_errno, errno != 0 ? errno : EIO);
+            atomic_store(&c->stop, true);
+            break;
+        }
+        finish(c, i);
     }
-    atomic_store(&c->done, true);
-    announce(c);
+    pthread_mutex_lock(&c->lock);
+    atomic_fetch_sub(&c->n_running, 1);
+    pthread_cond_broadcast(&c->changed);
+    pthread_mutex_unlock(&c->lock);
     return NULL;
 }
 
+static bool pass_over(struct cache *c) {
+    return atomic_load(&c->n_running) == 0;
+}
+
 static void end_pass(struct cache *c) {
-    if (c->has_thread) {
+    if (c->n_threads > 0) {
         atomic_store(&c->stop, true);
-        pthread_join(c->thread, NULL);
-        c->has_thread = false;
+        for (uint32_t i = 0; i < c->n_threads; i++) {
+            pthread_join(c->threads[i], NULL);
+        }
+        c->n_threads = 0;
     }
 }
 
@@ -147,31 +206,43 @@ static int begin_pass(struct cache *c, struct ot_error *err) {
     for (uint32_t i = 0; i < c->r->n_extents; i++) {
         atomic_store(&c->extents[i].ready_bytes, 0);
     }
+    for (uint32_t i = 0; i < c->n_steps; i++) {
+        c->steps[i].done = false;
+    }
+    c->n_ready = 0;
+    atomic_store(&c->next_step, 0);
     atomic_store(&c->stop, false);
-    atomic_store(&c->done, false);
     atomic_store(&c->failed_errno, 0);
     atomic_store(&c->pass_bytes, 0);
-    int error = pthread_create(&c->thread, NULL, read_ahead, c);
-    if (error != 0) {
-        atomic_store(&c->done, true);
-        atomic_store(&c->failed_errno, error);
-        return error_sys(err, OT_ERR_MEMORY, error, "", "no thread to read ahead");
+    atomic_store(&c->n_running, N_READERS);
+    for (uint32_t i = 0; i < N_READERS; i++) {
+        int error = pthread_create(&c->threads[c->n_threads], NULL, read_ahead, c);
+        if (error == 0) {
+            c->n_threads++;
+            continue;
+        }
+        atomic_fetch_sub(&c->n_running, 1);
+        if (i + 1 == N_READERS && c->n_threads == 0) { /* fewer than wanted would do */
+            atomic_store(&c->failed_errno, error);
+            return error_sys(err, OT_ERR_MEMORY, error, "", "no thread to read ahead");
+        }
     }
-    c->has_thread = true;
     return 0;
 }
 
-/* Writes what the thread counted to the ledger. */
+/* Writes what the threads counted to the ledger. */
 static void post_counts(struct cache *c) {
     for (uint32_t i = 0; i < c->r->n_extents; i++) {
-        uint64_t moved = atomic_exchange(&c->extents[i].moved_bytes, 0);
         uint64_t rounding = atomic_exchange(&c->extents[i].rounding_bytes, 0);
+        uint64_t moved = atomic_exchange(&c->extents[i].moved_bytes, 0);
         if (moved == 0) {
             continue;
         }
-        /* Every page once is the compulsory load; what comes after that came back. */
-        uint64_t room = extent_bytes(&c->r->extents[i]) + 2 * sys_page_bytes();
-        bool first = c->r->posted_bytes[i] + moved <= room;
+        rounding = min_u64(rounding, moved);
+        /* Every byte once is the compulsory load; what comes after that came back. */
+        uint64_t *seen = &c->r->seen_bytes[i];
+        bool first = *seen + moved - rounding <= extent_bytes(&c->r->extents[i]);
+        *seen += first ? moved - rounding : 0;
         residency_post(c->r, i, first ? OT_CAUSE_LOAD : OT_CAUSE_RELOAD, moved,
                        first ? moved - rounding : 0, rounding);
     }
@@ -192,6 +263,108 @@ static bool damaged(const struct cache *c, uint32_t *file) {
     return false;
 }
 
+/* ---- opening ---- */
+
+/* True where a window has no byte of an extent that is not swept. */
+static bool window_is_swept(const struct cache *c, uint32_t file, uint64_t window) {
+    for (uint32_t i = 0; i < c->r->n_extents; i++) {
+        const struct residency_extent *e = &c->r->extents[i];
+        if (e->file == file && e->contract != RESIDENCY_SWEEP &&
+            overlap(e, window, window + SYS_MAP_WINDOW) > 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Sets the mappings' advice: large pages for the windows of swept extents that no other shares. */
+static void advise(struct cache *c, uint32_t file) {
+    sys_map_random(&c->maps[file]);
+    for (uint32_t i = 0; i < c->n_steps; i++) {
+        struct step *s = &c->steps[i];
+        const struct residency_extent *e = &c->r->extents[s->extent];
+        if (e->file != file) {
+            continue;
+        }
+        uint64_t window = (e->offset + s->start) / SYS_MAP_WINDOW * SYS_MAP_WINDOW;
+        bool whole = window + SYS_MAP_WINDOW <= c->maps[file].bytes;
+        /* Only the first and the last window of an extent can be shared with another. */
+        bool inner = s->bytes == SYS_MAP_WINDOW;
+        s->large = whole && (inner || window_is_swept(c, file, window)) &&
+                   sys_map_large(&c->maps[file], window, SYS_MAP_WINDOW);
+    }
+}
+
+static uint32_t count_steps(const struct residency_extent *e) {
+    uint64_t last = e->offset + extent_bytes(e) - 1;
+    return (uint32_t)(last / SYS_MAP_WINDOW - e->offset / SYS_MAP_WINDOW + 1);
+}
+
+static void make_steps(struct cache *c) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < c->r->n_extents; i++) {
+        const struct residency_extent *e = &c->r->extents[i];
+        for (uint64_t at = 0; e->contract == RESIDENCY_SWEEP && at < extent_bytes(e);) {
+            uint64_t room = SYS_MAP_WINDOW - (e->offset + at) % SYS_MAP_WINDOW;
+            uint64_t bytes = min_u64(room, extent_bytes(e) - at);
+            c->steps[n++] = (struct step){.extent = i, .start = at, .bytes = bytes};
+            at += bytes;
+        }
+    }
+}
+
+static const struct residency_extent *sorting; /* qsort hands nothing through; under sort_lock */
+static pthread_mutex_t sort_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static int compare_places(const void *a, const void *b) {
+    const struct residency_extent *x = &sorting[*(const uint32_t *)a];
+    const struct residency_extent *y = &sorting[*(const uint32_t *)b];
+    if (x->file != y->file) {
+        return x->file < y->file ? -1 : 1;
+    }
+    return (x->offset > y->offset) - (x->offset < y->offset);
+}
+
+static void sort_by_place(struct cache *c) {
+    for (uint32_t i = 0; i < c->r->n_extents; i++) {
+        c->by_place[i] = i;
+    }
+    pthread_mutex_lock(&sort_lock);
+    sorting = c->r->extents;
+    qsort(c->by_place, c->r->n_extents, sizeof *c->by_place, compare_places);
+    pthread_mutex_unlock(&sort_lock);
+}
+
+static int take_arrays(struct cache *c, struct ot_error *err) {
+    const struct residency *r = c->r;
+    uint64_t n_parts = 0, n_steps = 0;
+    c->maps = mem_calloc(r->n_files, sizeof *c->maps);
+    c->extents = mem_calloc(r->n_extents, sizeof *c->extents);
+    c->first_part = mem_calloc(r->n_extents, sizeof *c->first_part);
+    c->by_place = mem_calloc(r->n_extents, sizeof *c->by_place);
+    if (c->maps == NULL || c->extents == NULL || c->first_part == NULL || c->by_place == NULL) {
+        return error_memory(err, r->n_extents * sizeof *c->extents);
+    }
+    for (uint32_t i = 0; i < r->n_extents; i++) {
+        const struct residency_extent *e = &r->extents[i];
+        c->first_part[i] = (uint32_t)n_parts;
+        n_parts += e->contract == RESIDENCY_EXPERT ? e->n_parts : 0;
+        if (e->contract == RESIDENCY_SWEEP) {
+            n_steps += count_steps(e);
+            c->total_bytes += extent_bytes(e);
+        }
+    }
+    c->part_ready = mem_calloc(n_parts, sizeof *c->part_ready);
+    c->steps = mem_calloc(n_steps, sizeof *c->steps);
+    c->n_steps = (uint32_t)n_steps;
+    if (c->part_ready == NULL || c->steps == NULL) {
+        return error_memory(err, n_steps * sizeof *c->steps);
+    }
+    sort_by_place(c);
+    make_steps(c);
+    return 0;
+}
+
 int cache_open(struct residency *r, struct cache **out, struct ot_error *err) {
     struct cache *c = mem_calloc(1, sizeof *c);
     if (c == NULL) {
@@ -200,44 +373,23 @@ int cache_open(struct residency *r, struct cache **out, struct ot_error *err) {
     c->r = r;
     pthread_mutex_init(&c->lock, NULL);
     pthread_cond_init(&c->changed, NULL);
-    atomic_store(&c->done, true);
-    uint32_t n_parts = 0;
-    int code = OT_ERR_MEMORY;
-    c->maps = mem_calloc(r->n_files, sizeof *c->maps);
-    c->extents = mem_calloc(r->n_extents, sizeof *c->extents);
-    c->first_part = mem_calloc(r->n_extents, sizeof *c->first_part);
-    if (c->maps == NULL || c->extents == NULL || c->first_part == NULL) {
-        goto no_memory;
-    }
-    for (uint32_t i = 0; i < r->n_extents; i++) {
-        const struct residency_extent *e = &r->extents[i];
-        c->first_part[i] = n_parts;
-        n_parts += e->contract == RESIDENCY_EXPERT ? e->n_parts : 0;
-        c->total_bytes += e->contract == RESIDENCY_SWEEP ? extent_bytes(e) : 0;
-    }
-    c->part_ready = mem_calloc(n_parts, sizeof *c->part_ready);
-    if (c->part_ready == NULL) {
-        goto no_memory;
-    }
-    for (uint32_t i = 0; i < r->n_files; i++) {
+    int code = take_arrays(c, err);
+    for (uint32_t i = 0; code == 0 && i < r->n_files; i++) {
         code = sys_map_open(&c->maps[i], &r->files[i], err);
-        if (code != 0) {
-            goto fail;
+        if (code == 0) {
+            advise(c, i);
         }
-        sys_map_random(&c->maps[i]);
     }
-    code = begin_pass(c, err);
+    if (code == 0) {
+        code = begin_pass(c, err);
+    }
     if (code != 0) {
-        goto fail;
+        cache_close(c);
+        return code;
     }
-    c->major_faults = major_faults();
+    c->faults_before = major_faults();
     *out = c;
     return 0;
-no_memory:
-    error_memory(err, r->n_extents * sizeof *c->extents);
-fail:
-    cache_close(c);
-    return code;
 }
 
 void cache_close(struct cache *c) {
@@ -245,7 +397,7 @@ void cache_close(struct cache *c) {
         return;
     }
     end_pass(c);
-    if (c->extents != NULL && c->part_ready != NULL) {
+    if (c->extents != NULL && c->steps != NULL) {
         post_counts(c);
     }
     for (uint32_t i = 0; c->maps != NULL && i < c->r->n_files; i++) {
@@ -253,6 +405,8 @@ void cache_close(struct cache *c) {
     }
     pthread_cond_destroy(&c->changed);
     pthread_mutex_destroy(&c->lock);
+    mem_free(c->steps);
+    mem_free(c->by_place);
     mem_free(c->part_ready);
     mem_free(c->first_part);
     mem_free(c->extents);
@@ -262,15 +416,15 @@ void cache_close(struct cache *c) {
 
 int cache_sweep_begin(struct cache *c, struct ot_error *err) {
     uint32_t file;
-    bool again = atomic_load(&c->done) &&
-                 (atomic_load(&c->failed_errno) != 0 || major_faults() > c->major_faults);
+    bool again =
+        pass_over(c) && (atomic_load(&c->failed_errno) != 0 || major_faults() > c->faults_before);
     if (damaged(c, &file)) {
         end_pass(c); /* the file is whole again (it was checked): lay it over the zeros */
         int code = sys_map_repair(&c->maps[file], &c->r->files[file], err);
         if (code != 0) {
             return code;
         }
-        sys_map_random(&c->maps[file]);
+        advise(c, file);
         again = true;
     }
     if (again) {
@@ -287,10 +441,10 @@ int cache_sweep_begin(struct cache *c, struct ot_error *err) {
 
 void cache_sweep_end(struct cache *c) {
     post_counts(c);
-    if (atomic_load(&c->done)) {
+    if (pass_over(c)) {
         end_pass(c);
     }
-    c->major_faults = major_faults();
+    c->faults_before = major_faults();
 }
 
 int cache_sweep_check(struct cache *c, struct ot_error *err) {
@@ -312,7 +466,7 @@ static void report_progress(struct cache *c) {
 static int wait_ready(struct cache *c, uint32_t extent, uint64_t want_bytes, struct ot_error *err) {
     uint64_t start_ns = clock_ns();
     pthread_mutex_lock(&c->lock);
-    while (atomic_load(&c->extents[extent].ready_bytes) < want_bytes && !atomic_load(&c->done)) {
+    while (atomic_load(&c->extents[extent].ready_bytes) < want_bytes && !pass_over(c)) {
         pthread_cond_wait(&c->changed, &c->lock);
         report_progress(c);
     }
@@ -336,7 +490,7 @@ static int bring_part(struct cache *c, uint32_t extent, uint32_t part, struct ot
     }
     uint64_t bytes = part_bytes(e), start = part * bytes;
     uint64_t start_ns = clock_ns();
-    ask_for(c, extent, start, bytes);
+    ask_for(c, extent, start, bytes, false);
     bool there = bring_in(c, extent, start, bytes);
     int error = errno;
     c->r->wait_ns += clock_ns() - start_ns;
@@ -389,7 +543,7 @@ void cache_want_parts(struct cache *c, uint32_t extent, const uint32_t *parts, u
     uint64_t bytes = part_bytes(&c->r->extents[extent]);
     for (uint32_t i = 0; i < n_parts; i++) {
         if (!c->part_ready[c->first_part[extent] + parts[i]]) {
-            ask_for(c, extent, parts[i] * bytes, bytes);
+            ask_for(c, extent, parts[i] * bytes, bytes, false);
         }
     }
 }
@@ -400,7 +554,7 @@ int cache_rows(struct cache *c, uint32_t extent, const uint32_t *rows, uint32_t 
     uint64_t ready = atomic_load(&c->extents[extent].ready_bytes);
     for (uint32_t i = 0; i < n; i++) {
         if (ready < (rows[i] + 1) * e->row_bytes) {
-            ask_for(c, extent, rows[i] * e->row_bytes, e->row_bytes);
+            ask_for(c, extent, rows[i] * e->row_bytes, e->row_bytes, false);
         }
     }
     for (uint32_t i = 0; i < n; i++) {

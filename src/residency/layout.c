@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/checked.h"
 #include "base/error.h"
+#include "sys/memory.h"
 
 static bool is_small(const struct residency_extent *e) {
     return extent_bytes(e) < SMALL_BYTES;
@@ -79,21 +80,30 @@ static uint32_t widest_align(const struct residency *r) {
     return align;
 }
 
-/* Size and number of slots for a budget. */
+/* Size and number of slots for a budget. From SYS_MEMORY_HUGE on they fill whole huge pages: reads
+ * into scattered small pages are slower. */
 static struct sizes choose_slots(const struct residency *r, struct layout *l) {
     uint32_t align = widest_align(r);
-    uint64_t for_slots = r->budget_bytes / SLOT_SHARE;
-    uint64_t target =
-        min_u64(max_u64(for_slots / SLOTS_WANTED, BLOCK_BYTES_LEAST), BLOCK_BYTES_MOST);
-    struct sizes s = measure(r->extents, r->n_extents, target, align);
+    uint64_t room = min_u64(r->budget_bytes / SLOT_SHARE, SLOT_BYTES_MOST);
+    if (room >= SYS_MEMORY_HUGE) {
+        room = room / SYS_MEMORY_HUGE * SYS_MEMORY_HUGE;
+    }
+    uint64_t goal = room / SLOTS_WANTED / ALIGN_MOST * ALIGN_MOST;
+    goal = min_u64(max_u64(goal, BLOCK_BYTES_LEAST), BLOCK_BYTES_MOST);
+    uint64_t around = 2 * (uint64_t)align + OVERREAD_BYTES;
+    struct sizes s = measure(r->extents, r->n_extents, goal - min_u64(around, goal / 2), align);
     if (least_of(&s) > r->budget_bytes) {
         s = measure(r->extents, r->n_extents, BLOCK_BYTES_LEAST, align);
+        room = 0;
     }
     l->slot_bytes = s.slot_bytes;
     l->n_slots = 0;
     if (s.slot_bytes > 0) {
-        uint64_t n = for_slots / s.slot_bytes;
-        l->n_slots = (uint32_t)min_u64(max_u64(n, SLOTS_LEAST), SLOTS_MOST);
+        l->n_slots = (uint32_t)min_u64(max_u64(room / s.slot_bytes, SLOTS_LEAST), SLOTS_MOST);
+        l->slots_bytes = l->n_slots * s.slot_bytes;
+        if (room >= SYS_MEMORY_HUGE) {
+            l->slots_bytes = max_u64(l->slots_bytes, room);
+        }
     }
     l->row_buffer_bytes = s.row_buffer_bytes;
     return s;
@@ -173,8 +183,9 @@ int layout_make(const struct residency *r, struct layout *out, struct ot_error *
     /* Without anything to stream or to fetch on demand no slot is needed. */
     if (s.expert_bytes == 0 && fixed + s.large_bytes <= r->budget_bytes) {
         l.n_slots = 0;
+        l.slots_bytes = 0;
     }
-    uint64_t room = r->budget_bytes - fixed - l.n_slots * l.slot_bytes;
+    uint64_t room = r->budget_bytes - fixed - l.slots_bytes;
     uint64_t stream_bytes = s.large_bytes > room ? s.large_bytes - room : 0;
     spread(r, streamed_rows, s.large_bytes, stream_bytes, target);
     for (uint32_t i = 0; i < r->n_extents; i++) {
@@ -207,7 +218,6 @@ void layout_block_rows(const struct layout *l, const struct residency_extent *e,
 }
 
 bool layout_check(const struct residency *r, const struct layout *l) {
-    return l->arena_bytes + l->n_slots * l->slot_bytes + l->expert_bytes + l->row_bytes <=
-               r->budget_bytes &&
+    return l->arena_bytes + l->slots_bytes + l->expert_bytes + l->row_bytes <= r->budget_bytes &&
            l->wired_bytes + l->streamed_bytes == l->sweep_bytes;
 }

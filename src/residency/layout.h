@@ -9,7 +9,7 @@
  * first row begins (offset mod align) bytes into them.
  *
  * Invariants:
- *   arena_bytes + n_slots * slot_bytes + expert_bytes + row_bytes <= budget
+ *   arena_bytes + slots_bytes + expert_bytes + row_bytes <= budget
  *   wired_bytes + streamed_bytes == sweep_bytes */
 #ifndef RESIDENCY_LAYOUT_H
 #define RESIDENCY_LAYOUT_H
@@ -19,12 +19,13 @@
 enum {
     PIECE_BYTES = 2 << 20, /* of a wired run: one read */
     BLOCK_BYTES_LEAST = 128 << 10,
-    BLOCK_BYTES_MOST = 2 << 20,
+    BLOCK_BYTES_MOST = 1 << 20,
     SLOTS_LEAST = 4,
-    SLOTS_MOST = 32,
+    SLOTS_MOST = 16,
     SLOTS_WANTED = 8,
-    SLOT_SHARE = 12,   /* slots take at most this part of the budget: one in 12 */
-    ROW_READS = 32,    /* single rows in flight */
+    SLOT_BYTES_MOST = 12 << 20, /* all slots together */
+    SLOT_SHARE = 12,            /* slots take at most this part of the budget: one in 12 */
+    ROW_READS = 32,             /* single rows in flight */
     ALIGN_MOST = 4096, /* for the least budget, which is asked for before files are looked at */
 };
 
@@ -38,8 +39,9 @@ struct layout_extent {
 
 struct layout {
     struct layout_extent *extents; /* owned [n_extents] */
-    uint64_t arena_bytes, slot_bytes;
-    uint64_t expert_bytes;     /* for parts of EXPERT extents */
+    uint64_t arena_bytes;
+    uint64_t slot_bytes, slots_bytes; /* one; all of them, as taken */
+    uint64_t expert_bytes;            /* for parts of EXPERT extents */
     uint64_t row_bytes;        /* for single rows: ROW_READS buffers, and rows that are kept */
     uint64_t row_buffer_bytes; /* one of those buffers */
     uint64_t wired_bytes, streamed_bytes, sweep_bytes;

@@ -60,7 +60,7 @@ static int take_memory(struct mover *m, struct ot_error *err) {
         m->locked_bytes = sys_memory_lock(m->arena, l->arena_bytes);
     }
     if (l->n_slots > 0) {
-        m->slots_memory = sys_memory_take(l->n_slots * l->slot_bytes, true, err);
+        m->slots_memory = sys_memory_take(l->slots_bytes, true, err);
         if (m->slots_memory == NULL) {
             return OT_ERR_MEMORY;
         }
@@ -120,7 +120,7 @@ void mover_close(struct mover *m) {
     sys_reader_close(m->reader);
     rows_close(m->rows);
     experts_close(m->experts);
-    sys_memory_free(m->slots_memory, m->layout.n_slots * m->layout.slot_bytes);
+    sys_memory_free(m->slots_memory, m->layout.slots_bytes);
     sys_memory_free(m->arena, m->layout.arena_bytes);
     mem_free(m->slots);
     mem_free(m->block_seen);
@@ -542,7 +542,7 @@ void mover_info(const struct mover *m, struct residency_info *info) {
     info->io = reads_name(m);
     info->wired_bytes = l->wired_bytes + experts_held_bytes(m);
     info->locked_bytes = m->locked_bytes;
-    info->slot_bytes = l->n_slots * l->slot_bytes;
+    info->slot_bytes = l->slots_bytes;
     info->streamed_bytes_per_sweep = l->streamed_bytes;
     info->resident_bytes = m->arena != NULL ? sys_memory_resident(m->arena, l->arena_bytes) : 0;
     info->resident_bytes = min_u64(info->resident_bytes, l->wired_bytes) + experts_held_bytes(m);

@@ -18,7 +18,6 @@ void residency_post(struct residency *r, uint32_t extent, enum ot_cause cause, u
                     uint64_t needed_bytes, uint64_t rounding_bytes) {
     ledger_post_rounded(r->ledger, r->extents[extent].ledger_id, OT_DISK_RAM, cause, moved_bytes,
                         needed_bytes, rounding_bytes);
-    r->posted_bytes[extent] += moved_bytes;
     r->moved_bytes += moved_bytes;
 }
 
@@ -110,8 +109,8 @@ static int copy_params(struct residency *r, const struct residency_params *param
     r->progress = params->progress;
     r->progress_user = params->progress_user;
     r->extents = mem_calloc(r->n_extents, sizeof *r->extents);
-    r->posted_bytes = mem_calloc(r->n_extents, sizeof *r->posted_bytes);
-    if (r->extents == NULL || r->posted_bytes == NULL) {
+    r->seen_bytes = mem_calloc(r->n_extents, sizeof *r->seen_bytes);
+    if (r->extents == NULL || r->seen_bytes == NULL) {
         return error_memory(err, r->n_extents * sizeof *r->extents);
     }
     for (uint32_t i = 0; i < r->n_extents; i++) {
@@ -161,7 +160,7 @@ void residency_close(struct residency *r) {
     residency_trace_close(r->trace, NULL);
     mem_free(r->traced);
     mem_free(r->trace_first);
-    mem_free(r->posted_bytes);
+    mem_free(r->seen_bytes);
     mem_free(r->extents);
     mem_free(r);
 }

@@ -56,7 +56,7 @@ struct sys_map {
     uint64_t bytes;
     int slot; /* in the table of guarded mappings */
 };
-enum { SYS_MAP_TAIL = 4096 };
+enum { SYS_MAP_TAIL = 4096, SYS_MAP_WINDOW = 2 << 20 };
 
 int sys_map_open(struct sys_map *map, const struct sys_file *file, struct ot_error *err);
 void sys_map_close(struct sys_map *map);
@@ -65,6 +65,10 @@ bool sys_map_damaged(const struct sys_map *map);
 int sys_map_repair(struct sys_map *map, const struct sys_file *file, struct ot_error *err);
 /* Faults of this mapping bring in the page asked for and none beside it. */
 void sys_map_random(const struct sys_map *map);
+/* Faults in whole windows of the file (SYS_MAP_WINDOW, aligned) bring in the window, as one large page
+ * where the file system has them: reading is faster, and so is computing. Call after sys_map_random,
+ * with whole windows. False where the kernel has none. */
+bool sys_map_large(const struct sys_map *map, uint64_t offset, uint64_t bytes);
 /* Reads the range into the page cache where it is not there yet, and enters its pages into the page
  * table; blocks. False, with errno set, where a page cannot be read. A read for sys_fail_reads. */
 bool sys_map_populate(const struct sys_map *map, uint64_t offset, uint64_t bytes);

@@ -119,17 +119,33 @@ static void unguard(int slot) {
     pthread_mutex_unlock(&table_lock);
 }
 
+/* Readable zeros at a multiple of SYS_MAP_WINDOW. NULL with errno set. */
+static uint8_t *reserve(uint64_t room) {
+    uint8_t *start = mmap(NULL, (size_t)(room + SYS_MAP_WINDOW), PROT_READ,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (start == MAP_FAILED) {
+        return NULL;
+    }
+    uint8_t *data = (uint8_t *)round_up((uintptr_t)start, SYS_MAP_WINDOW);
+    uint8_t *end = data + round_up(room, sys_page_bytes());
+    if (data > start) {
+        munmap(start, (size_t)(data - start));
+    }
+    munmap(end, (size_t)(start + room + SYS_MAP_WINDOW - end));
+    return data;
+}
+
 int sys_map_open(struct sys_map *map, const struct sys_file *file, struct ot_error *err) {
     uint64_t file_room, room;
     if (!checked_round_up(file->bytes, sys_page_bytes(), &file_room) ||
-        !checked_add(file_room, SYS_MAP_TAIL, &room) || room > SIZE_MAX / 2) {
+        !checked_add(file_room, SYS_MAP_TAIL, &room) || room > SIZE_MAX / 4) {
         return error_set(err, OT_ERR_FORMAT, file->path, "is too large to be mapped (%llu bytes)",
                          (unsigned long long)file->bytes);
     }
-    /* The tail comes first, as anonymous memory; the file is then laid over its beginning. */
-    uint8_t *data =
-        mmap(NULL, (size_t)room, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (data == MAP_FAILED) {
+    /* The tail comes first, as anonymous memory; the file is then laid over its beginning, where
+     * large pages of the file are large pages of memory too. */
+    uint8_t *data = reserve(room);
+    if (data == NULL) {
         return error_sys(err, OT_ERR_MEMORY, errno, file->path, "cannot be mapped");
     }
     if (file->bytes > 0 && mmap(data, (size_t)file->bytes, PROT_READ, MAP_SHARED | MAP_FIXED,
@@ -164,6 +180,11 @@ bool sys_map_damaged(const struct sys_map *map) {
 
 void sys_map_random(const struct sys_map *map) {
     madvise((void *)(uintptr_t)map->data, (size_t)map->bytes, MADV_RANDOM);
+}
+
+bool sys_map_large(const struct sys_map *map, uint64_t offset, uint64_t bytes) {
+    return sys_page_bytes() == 4096 &&
+           madvise((void *)(uintptr_t)(map->data + offset), (size_t)bytes, MADV_HUGEPAGE) == 0;
 }
 
 int sys_map_repair(struct sys_map *map, const struct sys_file *file, struct ot_error *err) {

@@ -13,7 +13,6 @@
 #include "sys/facts.h"
 
 enum { TAIL_BYTES = 64 };
-#define HUGE_BYTES ((uint64_t)2 << 20)
 
 static _Atomic uint64_t live_bytes, n_takes, fail_at;
 
@@ -32,8 +31,8 @@ void *sys_memory_take(uint64_t bytes, bool huge, struct ot_error *err) {
         return NULL;
     }
     uint64_t room = room_of(bytes);
-    bool aligned = huge && room >= HUGE_BYTES;
-    uint64_t reserved = aligned ? room + HUGE_BYTES : room;
+    bool aligned = huge && room >= SYS_MEMORY_HUGE;
+    uint64_t reserved = aligned ? room + SYS_MEMORY_HUGE : room;
     uint8_t *start = mmap(NULL, (size_t)reserved, PROT_READ | PROT_WRITE,
                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (start == MAP_FAILED) {
@@ -43,7 +42,7 @@ void *sys_memory_take(uint64_t bytes, bool huge, struct ot_error *err) {
     }
     uint8_t *memory = start;
     if (aligned) {
-        memory = (uint8_t *)round_up((uintptr_t)start, HUGE_BYTES);
+        memory = (uint8_t *)round_up((uintptr_t)start, SYS_MEMORY_HUGE);
         if (memory > start) {
             munmap(start, (size_t)(memory - start));
         }

@@ -9,8 +9,11 @@
 
 #include "onetrip.h"
 
+#define SYS_MEMORY_HUGE ((uint64_t)2 << 20)
+
 /* Zeroed, page-aligned memory, followed by at least 64 readable bytes; huge pages are asked for
- * where huge is set (whole 2 MiB units then count as resident when touched). Not resident until
+ * where huge is set: the memory then begins at a multiple of SYS_MEMORY_HUGE, and counts as resident
+ * in such units as it is touched, but for the rest after the last whole one. Not resident until
  * touched. NULL with err filled: MEMORY. Counted by sys_memory_live_bytes. */
 void *sys_memory_take(uint64_t bytes, bool huge, struct ot_error *err);
 void sys_memory_free(void *memory, uint64_t bytes);
