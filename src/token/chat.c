@@ -8,8 +8,8 @@
 #include "token/chat_parts.h"
 
 static const char *const names[CHAT_FORMATS] = {
-    [CHAT_CHATML] = "chatml", [CHAT_LLAMA2] = "llama2", [CHAT_LLAMA3] = "llama3",
-    [CHAT_MISTRAL] = "mistral", [CHAT_GEMMA] = "gemma", [CHAT_PHI3] = "phi3",
+    [CHAT_CHATML] = "chatml",     [CHAT_LLAMA2] = "llama2", [CHAT_LLAMA3] = "llama3",
+    [CHAT_MISTRAL] = "mistral",   [CHAT_GEMMA] = "gemma",   [CHAT_PHI3] = "phi3",
     [CHAT_DEEPSEEK] = "deepseek", [CHAT_ZEPHYR] = "zephyr"};
 
 const char *chat_recognise(const char *template_text) {

@@ -2,7 +2,8 @@
  *
  * A conversation becomes text in which two things are told apart: what the format writes (markup)
  * and what people and models said. Tokenised by chat_tokenize, special tokens are recognised in the
- * markup only: "<|im_end|>" in a question stays six ordinary characters and more, and ends nothing. */
+ * markup only: "<|im_end|>" in a question stays six ordinary characters and more, and ends nothing.
+ */
 #ifndef TOKEN_CHAT_H
 #define TOKEN_CHAT_H
 

@@ -7,10 +7,16 @@
 #include "base/alloc.h"
 #include "token/chat_parts.h"
 
-#define DS_USER "<\xEF\xBD\x9C" "User\xEF\xBD\x9C>"
-#define DS_ASSISTANT "<\xEF\xBD\x9C" "Assistant\xEF\xBD\x9C>"
+#define DS_USER                                                                                    \
+    "<\xEF\xBD\x9C"                                                                                \
+    "User\xEF\xBD\x9C>"
+#define DS_ASSISTANT                                                                               \
+    "<\xEF\xBD\x9C"                                                                                \
+    "Assistant\xEF\xBD\x9C>"
 
-static bool has(const char *text, const char *part) { return strstr(text, part) != NULL; }
+static bool has(const char *text, const char *part) {
+    return strstr(text, part) != NULL;
+}
 
 /* Compares text with part, where part may have a space anywhere between two tokens of Jinja that
  * text has not, and either kind of quote stands for the other. Returns the bytes of text, or 0. */
@@ -166,7 +172,8 @@ static void deepseek_facts(struct chat_facts *f, const char *t) {
     if (f->deepseek == DEEPSEEK_V3) {
         answer_tail(f, t, DS_ASSISTANT, false);
         f->tail_in_history = has(t, "is_last_user");
-        f->user_ends = find_code(t, DS_USER "' + message['content'] + '<\xEF\xBD\x9C" "end") != NULL;
+        f->user_ends = find_code(t, DS_USER "' + message['content'] + '<\xEF\xBD\x9C"
+                                            "end") != NULL;
     }
 }
 
@@ -238,7 +245,8 @@ enum chat_format chat_detect(const char *t) {
         (has(t, DS_USER) && has(t, DS_ASSISTANT))) {
         return CHAT_DEEPSEEK;
     }
-    if (has(t, "<|end|>") && (has(t, "<|assistant|>") || find_code(t, "'<|' + message['role'] + '|>'"))) {
+    if (has(t, "<|end|>") &&
+        (has(t, "<|assistant|>") || find_code(t, "'<|' + message['role'] + '|>'"))) {
         return CHAT_PHI3;
     }
     return is_zephyr(t) ? CHAT_ZEPHYR : CHAT_FORMATS;

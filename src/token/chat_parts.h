@@ -8,30 +8,37 @@
 #include "token/chat.h"
 
 enum chat_format {
-    CHAT_CHATML, CHAT_LLAMA2, CHAT_LLAMA3, CHAT_MISTRAL, CHAT_GEMMA, CHAT_PHI3, CHAT_DEEPSEEK,
-    CHAT_ZEPHYR, CHAT_FORMATS
+    CHAT_CHATML,
+    CHAT_LLAMA2,
+    CHAT_LLAMA3,
+    CHAT_MISTRAL,
+    CHAT_GEMMA,
+    CHAT_PHI3,
+    CHAT_DEEPSEEK,
+    CHAT_ZEPHYR,
+    CHAT_FORMATS
 };
 
 enum chat_deepseek { DEEPSEEK_V3, DEEPSEEK_V2, DEEPSEEK_CODER };
 
 /* What a template's text says about its variant of a format. Zeros mean the format's usual form. */
 struct chat_facts {
-    bool says_bos;          /* it writes the BOS token itself */
-    bool has_system;        /* default_system is meant, also where it is empty */
+    bool says_bos;              /* it writes the BOS token itself */
+    bool has_system;            /* default_system is meant, also where it is empty */
     struct text default_system; /* owned; what the system says where the user gives nothing */
-    struct text tail;       /* owned; what follows the head of the answer: "<think>\n" */
-    bool tail_in_history;   /* earlier answers have it, too */
-    bool drops_thinking;    /* earlier answers lose all up to </think> */
-    bool drops_newlines;    /* and the line ends after it */
-    bool trims;             /* ChatML: content loses white space at both ends */
-    bool im_sep;            /* ChatML with <|im_sep|> after the role and no line ends (Phi-4) */
-    bool dates;             /* Llama 3.1 and later: the system header has two dates */
-    bool joined;            /* Phi-3 without line ends (Phi-4-mini) */
-    bool system_last;       /* Mistral: the system prompt goes into the last question */
-    bool system_tags;       /* Mistral: [SYSTEM_PROMPT] */
+    struct text tail;           /* owned; what follows the head of the answer: "<think>\n" */
+    bool tail_in_history;       /* earlier answers have it, too */
+    bool drops_thinking;        /* earlier answers lose all up to </think> */
+    bool drops_newlines;        /* and the line ends after it */
+    bool trims;                 /* ChatML: content loses white space at both ends */
+    bool im_sep;                /* ChatML with <|im_sep|> after the role and no line ends (Phi-4) */
+    bool dates;                 /* Llama 3.1 and later: the system header has two dates */
+    bool joined;                /* Phi-3 without line ends (Phi-4-mini) */
+    bool system_last;           /* Mistral: the system prompt goes into the last question */
+    bool system_tags;           /* Mistral: [SYSTEM_PROMPT] */
     bool space_before_inst, space_after_inst, space_before_end, space_before_answer; /* Mistral */
-    bool trims_answers;     /* Mistral */
-    bool user_ends;         /* DeepSeek: an end of sentence after questions, too */
+    bool trims_answers;                                                              /* Mistral */
+    bool user_ends; /* DeepSeek: an end of sentence after questions, too */
     enum chat_deepseek deepseek;
 };
 

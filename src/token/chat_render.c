@@ -5,9 +5,15 @@
 #include "token/chat_parts.h"
 #include "token/utf8.h"
 
-#define DS_USER "<\xEF\xBD\x9C" "User\xEF\xBD\x9C>"
-#define DS_ASSISTANT "<\xEF\xBD\x9C" "Assistant\xEF\xBD\x9C>"
-#define DS_END "<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"
+#define DS_USER                                                                                    \
+    "<\xEF\xBD\x9C"                                                                                \
+    "User\xEF\xBD\x9C>"
+#define DS_ASSISTANT                                                                               \
+    "<\xEF\xBD\x9C"                                                                                \
+    "Assistant\xEF\xBD\x9C>"
+#define DS_END                                                                                     \
+    "<\xEF\xBD\x9C"                                                                                \
+    "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"
 
 struct part {
     const char *data;
@@ -20,7 +26,9 @@ static struct part part_of(const struct ot_message *m) {
 
 /* ---- writing ------------------------------------------------------------------------------ */
 
-static void mark(struct chat_writer *w, const char *markup) { text_puts(&w->text, markup); }
+static void mark(struct chat_writer *w, const char *markup) {
+    text_puts(&w->text, markup);
+}
 
 static void say(struct chat_writer *w, struct part p) {
     if (p.bytes == 0) {
@@ -70,9 +78,8 @@ static struct part trimmed(struct part p) {
 
 static struct part after_thinking(struct part p, const struct chat_facts *f) {
     static const char end[] = "</think>";
-    const char *found = f->drops_thinking && p.bytes != 0
-                            ? memmem(p.data, p.bytes, end, strlen(end))
-                            : NULL;
+    const char *found =
+        f->drops_thinking && p.bytes != 0 ? memmem(p.data, p.bytes, end, strlen(end)) : NULL;
     while (found != NULL) {
         size_t cut = (size_t)(found - p.data) + strlen(end);
         p.data += cut;
@@ -113,9 +120,8 @@ static struct shape shape_of(const struct chat_writer *w, enum chat_format forma
                               "<|eot_id|>",
                               true};
     case CHAT_GEMMA:
-        return (struct shape){{NULL, "<start_of_turn>user\n", "<start_of_turn>model\n"},
-                              "<end_of_turn>\n",
-                              true};
+        return (struct shape){
+            {NULL, "<start_of_turn>user\n", "<start_of_turn>model\n"}, "<end_of_turn>\n", true};
     case CHAT_PHI3:
         if (f->joined) {
             return (struct shape){{"<|system|>", "<|user|>", "<|assistant|>"}, "<|end|>", false};

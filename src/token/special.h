@@ -45,13 +45,13 @@ struct special_hit {
 
 /* Which tokens are wanted where. */
 struct special_wish {
-    bool parse; /* also those that are found on request only... */
+    bool parse;                      /* also those that are found on request only... */
     const struct vocab_span *quoted; /* ...but not where they touch one of these [n_quoted] */
     uint32_t n_quoted;
 };
 
-/* Finds tokens in text; *hits (free with mem_free) are in order and do not overlap. text_bytes < 2^32.
- * Errors: MEMORY. */
+/* Finds tokens in text; *hits (free with mem_free) are in order and do not overlap. text_bytes <
+ * 2^32. Errors: MEMORY. */
 int special_find(const struct special *special, const char *text, uint64_t text_bytes,
                  const struct special_wish *wish, struct special_hit **hits, uint32_t *n_hits,
                  struct ot_error *err);

@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "base/error.h"
+#include "token/kinds.h"
 #include "token/utf8.h"
 
 /* Integers that sort as the scores do, the highest first. */
@@ -35,10 +36,10 @@ static bool space_inside(const char *text, uint32_t bytes) {
     return false;
 }
 
-int spm_open(struct spm *spm, const struct words *words, const float *scores, const char *path,
-             struct ot_error *err) {
+int spm_open(struct spm *spm, const struct words *words, const uint8_t *kinds, const float *scores,
+             const char *path, struct ot_error *err) {
     memset(spm, 0, sizeof *spm);
-    struct spm s = {.words = words, .words_end_at_spaces = true};
+    struct spm s = {.words = words, .kinds = kinds, .words_end_at_spaces = true};
     s.priorities = mem_calloc(words->n, sizeof *s.priorities);
     if (s.priorities == NULL) {
         return error_memory(err, 4ull * words->n);
@@ -69,6 +70,12 @@ void spm_close(struct spm *spm) {
     memset(spm, 0, sizeof *spm);
 }
 
+/* The token of a text, where text may become it. */
+static uint32_t find_plain(const struct spm *spm, const char *text, uint32_t bytes) {
+    uint32_t id = words_find(spm->words, text, bytes);
+    return id != WORD_NONE && (spm->kinds[id] & SPECIAL_PARSED) == 0 ? id : WORD_NONE;
+}
+
 struct stretch {
     const struct spm *spm;
     const char *text;
@@ -80,7 +87,7 @@ static bool look(const void *arg, const struct merge *m, uint32_t left, uint32_t
     const struct stretch *s = arg;
     uint32_t next = m->pieces[right].next, start = m->pieces[left].start;
     uint32_t end = next == PIECE_NONE ? s->bytes : m->pieces[next].start;
-    uint32_t id = words_find(s->spm->words, s->text + start, end - start);
+    uint32_t id = find_plain(s->spm, s->text + start, end - start);
     if (id == WORD_NONE) {
         return false;
     }
@@ -99,7 +106,7 @@ bool spm_encode(const struct spm *spm, struct merge *m, const char *text, uint32
     for (uint32_t i = 0; i < bytes;) {
         uint32_t n = utf8_char_bytes(text + i, bytes - i);
         n = n == 0 ? 1 : n; /* a broken byte is a character of its own */
-        if (!merge_add(m, i, words_find(spm->words, text + i, n))) {
+        if (!merge_add(m, i, find_plain(spm, text + i, n))) {
             return false;
         }
         i += n;

@@ -113,7 +113,7 @@ static void set_ids(struct vocab *v, const struct vocab_source *s) {
     } else {
         v->bos = id_or_usual(v, s->bos, 11, "<|endoftext|>");
         v->eos = id_or_usual(v, s->eos, 11, "<|endoftext|>");
-        v->unk = s->unk;
+        v->unk = -1; /* in these vocabularies it is some control token: no stand-in for a byte */
     }
 }
 
@@ -148,7 +148,7 @@ int vocab_open(const struct vocab_source *source, struct vocab **out, struct ot_
         rc = special_open(&v->special, &v->words, v->kinds, err);
     }
     if (rc == 0 && v->by_score) {
-        rc = spm_open(&v->spm, &v->words, source->scores, source->path, err);
+        rc = spm_open(&v->spm, &v->words, v->kinds, source->scores, source->path, err);
     }
     if (rc == 0 && !v->by_score) {
         rc = bpe_open(&v->bpe, &v->words, source->merges, source->n_merges, source->path, err);
@@ -256,7 +256,7 @@ static int add_word(void *arg, const char *word, uint64_t bytes) {
     const struct bpe *bpe = &w->vocab->bpe;
     if (w->vocab->rules.whole_words) {
         uint32_t id = bpe_whole(bpe, word, bytes);
-        if (id != WORD_NONE) {
+        if (id != WORD_NONE && (w->vocab->kinds[id] & SPECIAL_PARSED) == 0) {
             return add_id(w, id);
         }
     }

@@ -19,26 +19,30 @@ struct vocab_string {
 };
 
 enum vocab_token_type { /* numbers of the GGUF format */
-    VOCAB_NORMAL = 1, VOCAB_UNKNOWN = 2, VOCAB_CONTROL = 3, VOCAB_USER = 4, VOCAB_UNUSED = 5,
-    VOCAB_BYTE = 6
+                        VOCAB_NORMAL = 1,
+                        VOCAB_UNKNOWN = 2,
+                        VOCAB_CONTROL = 3,
+                        VOCAB_USER = 4,
+                        VOCAB_UNUSED = 5,
+                        VOCAB_BYTE = 6
 };
 
 /* What a file says of its tokenizer. All borrowed; strings must outlive the vocab. */
 struct vocab_source {
-    const char *path;                   /* for messages */
-    const char *model;                  /* "gpt2" (BPE) or "llama" (SentencePiece by score) */
-    const char *pre;                    /* tokenizer.ggml.pre; NULL: not given, as "gpt-2" */
-    const struct vocab_string *tokens;  /* [n_tokens]; kept by the vocab, not copied */
-    const int32_t *types;               /* [n_tokens] or NULL: all normal */
-    const float *scores;                /* [n_tokens] or NULL; needed by "llama" */
-    const struct vocab_string *merges;  /* [n_merges], "left right"; needed by "gpt2" */
+    const char *path;                  /* for messages */
+    const char *model;                 /* "gpt2" (BPE) or "llama" (SentencePiece by score) */
+    const char *pre;                   /* tokenizer.ggml.pre; NULL: not given, as "gpt-2" */
+    const struct vocab_string *tokens; /* [n_tokens]; kept by the vocab, not copied */
+    const int32_t *types;              /* [n_tokens] or NULL: all normal */
+    const float *scores;               /* [n_tokens] or NULL; needed by "llama" */
+    const struct vocab_string *merges; /* [n_merges], "left right"; needed by "gpt2" */
     uint32_t n_tokens, n_merges;
-    int64_t bos, eos, unk, eot, eom;    /* -1: not given */
-    const uint32_t *eog;                /* [n_eog] more tokens that end an answer; may be NULL */
+    int64_t bos, eos, unk, eot, eom; /* -1: not given */
+    const uint32_t *eog;             /* [n_eog] more tokens that end an answer; may be NULL */
     uint32_t n_eog;
     int add_bos, add_eos, add_space_prefix, remove_extra_whitespaces; /* -1: not given */
-    int64_t fim_pad, fim_rep, fim_sep;  /* -1: not given; an answer ends there, too */
-    bool strip_after_special;           /* white space after a special token is dropped (Phi-3) */
+    int64_t fim_pad, fim_rep, fim_sep; /* -1: not given; an answer ends there, too */
+    bool strip_after_special;          /* white space after a special token is dropped (Phi-3) */
 };
 
 /* Errors: FORMAT (tokens not UTF-8 where they must be, merges that name nothing, ids out of range),
