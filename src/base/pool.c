@@ -1,21 +1,21 @@
 /* pool.c - the threads that compute.
  *
- * One 64-bit word, the ticket, says which job is on (upper half: its number) and how many of its
- * pieces nobody has taken yet (lower half). A piece is taken by lowering the ticket by one with a
- * compare-and-swap, which fails if the job has changed in between. The ticket being 0 in its lower
- * half is all that a late thread ever sees of a job that is over.
+ * `untaken` is how many pieces of the job on nobody has taken yet. A piece is taken by lowering it
+ * by one with a compare-and-swap, never below 0. A job that is over has left it at 0, and that is
+ * all that a late thread can see of it; if the next job has begun meanwhile, the late thread takes
+ * a piece of that one, like any other.
  *
  * Why the job's other fields need no lock: fn, arg and n_pieces are written by the caller before it
- * publishes the ticket, and read only by who has taken a piece of that ticket. The caller does not
- * return, so cannot write them again, before every taken piece is in n_done.
+ * publishes `untaken`, and read only by who has taken a piece. The caller does not return, so
+ * cannot write them again, before every taken piece is in n_done.
  *
- * Sleeping. A thread raises n_sleeping, then looks at the ticket a last time, then sleeps on
- * `epoch`. The caller publishes the ticket, then looks at n_sleeping, and only if it is not 0
+ * Sleeping. A thread raises n_sleeping, then looks at `untaken` a last time, then sleeps on
+ * `epoch`. The caller publishes `untaken`, then looks at n_sleeping, and only if it is not 0
  * changes `epoch` and wakes. Both orders are sequentially consistent, so one of the two sees the
  * other. The caller itself sleeps on n_done behind the flag caller_sleeps in the same way.
  *
- * Invariants: untaken pieces + pieces being run + n_done == n_pieces while a job is on; a job's
- * number is its predecessor's plus one. */
+ * Invariant: untaken + pieces being run + pieces run and not yet counted + n_done == n_pieces while
+ * a job is on. */
 #include "base/pool.h"
 
 #include <assert.h>
@@ -41,10 +41,10 @@ struct worker {
 
 struct pool {
     /* One line: who takes a piece needs the rest of it next. */
-    _Alignas(CACHE_LINE) _Atomic uint64_t ticket;
+    _Alignas(CACHE_LINE) _Atomic uint32_t untaken;
+    uint32_t n_pieces;
     pool_fn *fn;
     void *arg;
-    uint32_t n_pieces;
     _Alignas(CACHE_LINE) _Atomic uint32_t n_done; /* of the job on; the caller sleeps on it */
     _Atomic uint32_t caller_sleeps;
     _Alignas(CACHE_LINE) _Atomic uint32_t n_sleeping; /* threads about to sleep on, or on, epoch */
@@ -54,10 +54,6 @@ struct pool {
     void *memory;            /* owned: what was allocated, this struct lies aligned in it */
     struct worker workers[]; /* [n_threads - 1] */
 };
-
-static uint32_t untaken(uint64_t ticket) {
-    return (uint32_t)ticket;
-}
 
 static void cpu_relax(void) {
 #if defined(__x86_64__) || defined(__i386__)
@@ -78,20 +74,20 @@ static void futex_wake(_Atomic uint32_t *word, uint32_t n) {
 /* Takes pieces of the job on and runs them until none is left; returns how many it ran. */
 static uint32_t take_pieces(struct pool *p, uint32_t worker) {
     uint32_t n_run = 0;
-    uint64_t ticket = atomic_load_explicit(&p->ticket, memory_order_acquire);
-    while (untaken(ticket) > 0) {
-        if (atomic_compare_exchange_weak_explicit(&p->ticket, &ticket, ticket - 1,
-                                                  memory_order_acquire, memory_order_acquire)) {
-            p->fn(p->arg, p->n_pieces - untaken(ticket), worker);
+    uint32_t n = atomic_load_explicit(&p->untaken, memory_order_relaxed);
+    while (n > 0) {
+        if (atomic_compare_exchange_weak_explicit(&p->untaken, &n, n - 1, memory_order_acquire,
+                                                  memory_order_relaxed)) {
+            p->fn(p->arg, p->n_pieces - n, worker);
             n_run++;
-            ticket = atomic_load_explicit(&p->ticket, memory_order_acquire);
+            n = atomic_load_explicit(&p->untaken, memory_order_relaxed);
         }
     }
     return n_run;
 }
 
 static bool work_to_do(struct pool *p) {
-    return untaken(atomic_load(&p->ticket)) > 0 || atomic_load(&p->closing) != 0;
+    return atomic_load(&p->untaken) > 0 || atomic_load(&p->closing) != 0;
 }
 
 static bool all_done(struct pool *p) {
@@ -172,13 +168,12 @@ void pool_run(struct pool *p, uint32_t n_pieces, pool_fn *fn, void *arg) {
         }
         return;
     }
-    uint64_t last = atomic_load_explicit(&p->ticket, memory_order_relaxed);
-    assert(untaken(last) == 0);
+    assert(atomic_load_explicit(&p->untaken, memory_order_relaxed) == 0);
     p->fn = fn;
     p->arg = arg;
     p->n_pieces = n_pieces;
     atomic_store_explicit(&p->n_done, 0, memory_order_relaxed);
-    atomic_store(&p->ticket, (((last >> 32) + 1) << 32) | n_pieces);
+    atomic_store(&p->untaken, n_pieces);
     wake_for_work(p, min_u32(n_pieces - 1, p->n_started));
     uint32_t n_run = take_pieces(p, 0);
     if (atomic_fetch_add(&p->n_done, n_run) + n_run != n_pieces) {
