@@ -5,7 +5,8 @@ DESTDIR ?=
 NAME    ?= smollm2
 SECONDS_PER_TARGET ?= 600
 JOBS    ?= $(shell nproc)
-CONFIGURE = cmake -DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX=$(PREFIX)
+FLAGS   ?=
+CONFIGURE = cmake -DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(FLAGS)
 DEMO_QUESTION = Explain in two sentences why the sky is blue.
 
 all: ## build/onetrip, the library and the tests (Release)

@@ -1,0 +1,20 @@
+#!/bin/sh
+# The example writes what the program writes: example.sh EXAMPLE ONETRIP MAKE_TINY_MODEL
+set -eu
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+"$3" "$folder/tiny.gguf"
+"$1" "$folder/tiny.gguf" hello >"$folder/example"
+"$2" run "$folder/tiny.gguf" --raw -p hello -n 32 --temp 0 -q >"$folder/program"
+[ "$(wc -c <"$folder/example")" -gt 10 ]
+# The program holds back an unfinished last character; the example does not care.
+head -c 16 "$folder/example" >"$folder/a"
+head -c 16 "$folder/program" >"$folder/b"
+cmp "$folder/a" "$folder/b"
+lines=$(wc -l <"$(dirname "$0")/../examples/generate.c")
+[ "$lines" -lt 50 ] || { echo "the example has $lines lines"; exit 1; }
+if "$1" "$folder/absent.gguf" hello 2>"$folder/error"; then
+    echo "a missing model is no error"
+    exit 1
+fi
+grep -q absent.gguf "$folder/error"
