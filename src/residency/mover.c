@@ -79,6 +79,11 @@ int mover_open(struct residency *r, const struct residency_params *params, struc
         return error_memory(err, sizeof *m);
     }
     m->r = r;
+    for (uint32_t i = 0; i < r->n_files; i++) {
+        if (r->files[i].direct_fd < 0) {
+            sys_file_random(&r->files[i]);
+        }
+    }
     const char *verify = getenv("ONETRIP_VERIFY");
     m->verify = verify != NULL && verify[0] == '1';
     int code = layout_make(r, &m->layout, err);

@@ -113,13 +113,14 @@ static void open_direct(struct sys_file *file, const struct stat *st) {
         return;
     }
     const char *refused = getenv("ONETRIP_NO_DIRECT");
-    if (refused != NULL && refused[0] == '1') {
-        file->direct_errno = EINVAL;
-        return;
+    int fd = -1;
+    errno = EINVAL;
+    if (refused == NULL || refused[0] != '1') {
+        fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_DIRECT);
     }
-    int fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_DIRECT);
     if (fd < 0) {
         file->direct_errno = errno;
+        file->direct_align = DIRECT_ALIGN_UNKNOWN; /* whole pages, so that they can be dropped */
         return;
     }
     struct stat now;
@@ -304,6 +305,10 @@ uint64_t sys_file_cached_bytes(const struct sys_file *file) {
 
 void sys_file_drop(const struct sys_file *file, uint64_t offset, uint64_t bytes) {
     posix_fadvise(file->fd, (off_t)offset, (off_t)bytes, POSIX_FADV_DONTNEED);
+}
+
+void sys_file_random(const struct sys_file *file) {
+    posix_fadvise(file->fd, 0, 0, POSIX_FADV_RANDOM);
 }
 
 void sys_file_will_need(const struct sys_file *file, uint64_t offset, uint64_t bytes) {

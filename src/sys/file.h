@@ -19,7 +19,8 @@ struct sys_file {
     int fd;              /* buffered */
     int direct_fd;       /* O_DIRECT; -1 where it is refused, direct_errno says why */
     int direct_errno;
-    uint32_t direct_align; /* offsets, lengths and addresses of direct reads: a multiple of this */
+    uint32_t direct_align; /* offsets, lengths and addresses of direct reads: a multiple of this;
+                            * where there are none, a page */
     uint64_t bytes;      /* when opened */
     uint64_t device, inode, mtime_ns; /* identity when opened */
 };
@@ -45,6 +46,8 @@ uint64_t sys_file_cached_range(const struct sys_file *file, uint64_t offset, uin
 /* Asks the kernel to drop the range from / bring the range into the page cache. */
 void sys_file_drop(const struct sys_file *file, uint64_t offset, uint64_t bytes);
 void sys_file_will_need(const struct sys_file *file, uint64_t offset, uint64_t bytes);
+/* Buffered reads bring in what they ask for and nothing ahead. */
+void sys_file_random(const struct sys_file *file);
 
 /* A read-only mapping of a whole file, followed by at least SYS_MAP_TAIL readable bytes.
  *

@@ -1,7 +1,8 @@
 /* reader_uring.c - reads through io_uring.
  *
- * The ring has an entry for each op, so that a submission queue that is full can only be one that
- * the kernel has not taken in yet; then the op waits in `backlog`.
+ * The submission queue has ENTRIES_MOST places; an op that finds it full waits in `backlog` until
+ * the kernel has taken the others. Completions cannot overflow: the kernel keeps those that find no
+ * room.
  *
  * Source: io_uring_enter(2), io_uring_setup(2). Threads: one at a time calls. */
 #include <errno.h>
@@ -12,7 +13,7 @@
 #include "base/checked.h"
 #include "sys/reader_impl.h"
 
-enum { BUSY_WAIT_NS = 200000 };
+enum { BUSY_WAIT_NS = 200000, ENTRIES_MOST = 32 };
 
 struct uring {
     struct io_uring ring;
@@ -111,10 +112,11 @@ int uring_open(struct sys_reader *r) {
     /* Completions are taken in when the caller asks, not by interrupting what it computes. */
     struct io_uring_params params = {.flags =
                                          IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG};
-    int error = -io_uring_queue_init_params(r->depth, &u->ring, &params);
+    unsigned entries = min_u32(r->depth, ENTRIES_MOST);
+    int error = -io_uring_queue_init_params(entries, &u->ring, &params);
     if (error == EINVAL) { /* kernels before 5.19 */
         params = (struct io_uring_params){0};
-        error = -io_uring_queue_init_params(r->depth, &u->ring, &params);
+        error = -io_uring_queue_init_params(entries, &u->ring, &params);
     }
     if (error == 0) {
         struct io_uring_probe *probe = io_uring_get_probe_ring(&u->ring);
