@@ -25,6 +25,13 @@ GEMV_INLINE __m512 gemv_half_to_f32(__m512i halves) {
     return _mm512_cvtph_ps(_mm512_castsi512_si256(halves));
 }
 
+/* A vector that was loaded stays in its register: read again as the memory operand of each use, an
+ * unaligned one costs more than the register. */
+GEMV_INLINE __m512i gemv_keep(__m512i v) {
+    __asm__("" : "+v"(v));
+    return v;
+}
+
 /* Mask of the bytes of [at, at + 64) that are below end. */
 GEMV_INLINE __mmask64 gemv_bytes_below(uint32_t at, uint32_t end) {
     if (end <= at) {

@@ -25,7 +25,7 @@
 
 #include "onetrip.h"
 
-enum { KERNEL_OVERREAD = 64, KERNEL_ALIGN = 64, KERNEL_TILE_ROWS = 32, KERNEL_MAX_LAYOUTS = 16 };
+enum { KERNEL_OVERREAD = 64, KERNEL_ALIGN = 64, KERNEL_TILE_ROWS = 32, KERNEL_MAX_LAYOUTS = 32 };
 
 /* Layout 0 is the plain f32 row. The others are an instruction set's own. */
 enum { KERNEL_LAYOUT_F32 = 0 };

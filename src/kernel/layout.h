@@ -10,7 +10,7 @@
  *
  * A group of 16 with an infinite value or a NaN has q = 0 and d = s = NaN.
  *
- * Numbers 1..7 are for gemm, 8..15 for gemv; an instruction set defines those that it needs in its
+ * Numbers 1..7 are for gemm, 8..31 for gemv; an instruction set defines those that it needs in its
  * layout_ISA.c, always from the same q and d. */
 #ifndef KERNEL_LAYOUT_H
 #define KERNEL_LAYOUT_H

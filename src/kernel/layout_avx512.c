@@ -44,18 +44,58 @@ static void store_chunks(__m128i q, int8_t *to, uint32_t stride) {
     }
 }
 
-static void prepare_lanes256(const float *x, uint32_t n_cols, struct lanes256 *out) {
-    if (n_cols % 256 != 0) {
-        memset(&out[n_cols / 256], 0, sizeof *out);
+#define LANES(group)                                                                               \
+    {                                                                                              \
+        group(0), group(1), group(2), group(3), group(4), group(5), group(6), group(7), group(8),  \
+            group(9), group(10), group(11), group(12), group(13), group(14), group(15)             \
     }
-    for (uint32_t i = 0; i < n_cols / 16; i++) {
-        struct lanes256 *to = &out[i / 16];
-        uint32_t lane = i % 16;
-        struct group g = quantise_16(x + 16 * (uint64_t)i);
-        store_chunks(g.q, to->q[0] + 4 * lane, 64);
-        to->d[lane] = g.d;
-        to->s[lane] = g.d * (float)g.sum;
-        to->minus_sum[lane] = -g.sum;
+
+/* How a type's kernel wants its lanes. */
+struct lanes256_kind {
+    uint8_t zero;          /* of the codes; 0: the type has minima */
+    uint8_t raise_log2[8]; /* by sub-block of 32 values */
+    bool sums_of_subs;
+    uint8_t group[16]; /* of each lane */
+};
+
+static const struct lanes256_kind lanes256_kinds[] = {
+    [LAYOUT_LANES256_Q2_K] = {0, {0, 2, 4, 6, 0, 2, 4, 6}, false, LANES(LANES256_Q2_K)},
+    [LAYOUT_LANES256_Q3_K] = {4, {0, 2, 2, 4, 0, 2, 2, 4}, false, LANES(LANES256_Q3_K)},
+    [LAYOUT_LANES256_Q4_K] = {0, {0, 4, 0, 4, 0, 4, 0, 4}, true, LANES(LANES256_Q4_K)},
+    [LAYOUT_LANES256_Q5_K] = {0, {0, 1, 0, 1, 0, 1, 0, 1}, true, LANES(LANES256_Q4_K)},
+    [LAYOUT_LANES256_Q6_K] = {32, {0, 2, 0, 2, 0, 2, 0, 2}, false, LANES(LANES256_Q6_K)},
+    [LAYOUT_LANES256_IQ4_XS] = {128, {0}, false, LANES(LANES256_IQ4_XS)},
+};
+
+static void prepare_lane(const float *x, const struct lanes256_kind *kind, uint32_t lane,
+                         struct lanes256 *to) {
+    uint32_t group = kind->group[lane], sub = group / 2, raise = kind->raise_log2[sub];
+    struct group g = quantise_16(x + 16 * (uint64_t)group);
+    float s = g.d * (float)g.sum;
+    store_chunks(g.q, to->q[0] + 4 * lane, 64);
+    to->d[lane] = g.d / (float)(1u << raise);
+    if (kind->zero != 0) {
+        to->start[lane] = -((int32_t)kind->zero << raise) * g.sum;
+    } else if (kind->sums_of_subs) {
+        to->s_of_subs[sub < 4 ? 4 + sub : 8 + sub] += s;
+    } else {
+        to->s[lane] = s;
+    }
+}
+
+static void prepare_lanes256(const float *x, uint32_t n_cols, const struct lanes256_kind *kind,
+                             struct lanes256 *out) {
+    for (; n_cols > 0; n_cols -= n_cols < 256 ? n_cols : 256, x += 256, out++) {
+        if (n_cols < 256) {
+            memset(out, 0, sizeof *out);
+        } else if (kind->sums_of_subs) {
+            memset(out->s_of_subs, 0, sizeof out->s_of_subs);
+        }
+        for (uint32_t lane = 0; lane < 16; lane++) {
+            if (n_cols >= 256 || kind->group[lane] < n_cols / 16) {
+                prepare_lane(x, kind, lane, out);
+            }
+        }
     }
 }
 
@@ -103,7 +143,13 @@ static void prepare_q8(const float *x, uint32_t n_cols, int8_t flip, void *out) 
 static uint64_t layout_bytes(uint8_t layout, uint32_t n_cols) {
     switch (layout) {
     case LAYOUT_Q8_BIASED: return layout_q8_bytes(n_cols);
-    case LAYOUT_LANES256: return (uint64_t)layout_ceil(n_cols, 256) * sizeof(struct lanes256);
+    case LAYOUT_LANES256_Q2_K:
+    case LAYOUT_LANES256_Q3_K:
+    case LAYOUT_LANES256_Q4_K:
+    case LAYOUT_LANES256_Q5_K:
+    case LAYOUT_LANES256_Q6_K:
+    case LAYOUT_LANES256_IQ4_XS:
+        return (uint64_t)layout_ceil(n_cols, 256) * sizeof(struct lanes256);
     case LAYOUT_LANES128_ZERO8:
     case LAYOUT_LANES128_ZERO16:
     case LAYOUT_LANES128_ZERO128:
@@ -117,7 +163,12 @@ static void prepare(uint8_t layout, const float *x, uint32_t n_cols, void *out) 
     switch (layout) {
     case LAYOUT_Q8: prepare_q8(x, n_cols, 0, out); break;
     case LAYOUT_Q8_BIASED: prepare_q8(x, n_cols, (int8_t)0x80, out); break;
-    case LAYOUT_LANES256: prepare_lanes256(x, n_cols, out); break;
+    case LAYOUT_LANES256_Q2_K:
+    case LAYOUT_LANES256_Q3_K:
+    case LAYOUT_LANES256_Q4_K:
+    case LAYOUT_LANES256_Q5_K:
+    case LAYOUT_LANES256_Q6_K:
+    case LAYOUT_LANES256_IQ4_XS: prepare_lanes256(x, n_cols, &lanes256_kinds[layout], out); break;
     case LAYOUT_LANES128_ZERO8: prepare_lanes128(x, n_cols, 8, out); break;
     case LAYOUT_LANES128_ZERO16: prepare_lanes128(x, n_cols, 16, out); break;
     case LAYOUT_LANES128_ZERO128: prepare_lanes128(x, n_cols, 128, out); break;

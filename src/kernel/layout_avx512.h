@@ -17,8 +17,13 @@
 enum {
     /* For gemm: LAYOUT_Q8 with each q as u8 q + 128, the unsigned operand of the dot product. */
     LAYOUT_Q8_BIASED = LAYOUT_GEMM_FIRST + 1,
-    /* struct lanes256 */
-    LAYOUT_LANES256 = LAYOUT_GEMV_FIRST,
+    /* struct lanes256, for one type each */
+    LAYOUT_LANES256_Q2_K = LAYOUT_GEMV_FIRST,
+    LAYOUT_LANES256_Q3_K,
+    LAYOUT_LANES256_Q4_K,
+    LAYOUT_LANES256_Q5_K,
+    LAYOUT_LANES256_Q6_K,
+    LAYOUT_LANES256_IQ4_XS,
     /* struct lanes128, by the zero point of the weights' codes */
     LAYOUT_LANES128_ZERO8,
     LAYOUT_LANES128_ZERO16,
@@ -26,13 +31,30 @@ enum {
     LAYOUT_LANES128_SUMS,
 };
 
-/* 256 values for types with blocks of 256: lane g of every vector belongs to group g. */
+/* 256 values for types with blocks of 256: each lane of every vector belongs to one group of 16, in
+ * the order (LANES256_..., below) in which the type's codes are cheapest to reach.
+ *
+ * A type's kernel may leave the codes of a group shifted to the left, as they lie in their bytes,
+ * where that saves it a shift: they are then `raise` times too large, a power of two, which is
+ * taken out of the group's d. (A d below 2^-120 may lose bits by that.) */
 struct lanes256 {
-    int8_t q[4][64];       /* chunk c of group g: q[c][4 g ...] */
-    float d[16];           /* scale of each group */
-    float s[16];           /* d * sum of the group's q */
-    int32_t minus_sum[16]; /* -sum of the group's q */
+    int8_t q[4][64]; /* chunk c of lane l's group: q[c][4 l ...] */
+    float d[16];     /* scale of each group / raise */
+    union {
+        int32_t start[16]; /* types with a zero point: -zero * raise * sum of the group's q */
+        float s[16];       /* Q2_K: d * sum of the group's q, unraised */
+        /* Q4_K, Q5_K: the same of sub-block k: in lane 4 + k, of sub-block 4 + k: in lane 12 + k;
+         * the other lanes are 0. Minima come in these lanes. */
+        float s_of_subs[16];
+    };
 };
+
+/* The group of a lane: l / 4 and l % 4 are places in the 16-byte lanes of a 64-byte register. */
+#define LANES256_Q2_K(l) ((l) / 8 * 8 + (l) % 4 * 2 + (l) / 4 % 2)
+#define LANES256_Q3_K(l) ((l) / 8 * 8 + ((l) % 2 * 2 + (l) % 4 / 2) * 2 + (l) / 4 % 2)
+#define LANES256_Q4_K(l) ((l) / 8 * 4 + (l) / 4 % 2 + (l) % 2 * 2 + (l) % 4 / 2 * 8)
+#define LANES256_Q6_K(l) ((l) % 4 / 2 * 8 + (l) % 2 * 4 + (l) / 8 * 2 + (l) / 4 % 2)
+#define LANES256_IQ4_XS(l) ((l) / 4 * 2 + (l) % 2 + (l) % 4 / 2 * 8)
 
 /* 128 values, 4 blocks, for types with blocks of 32: lane i of a vector holds chunk i / 4 of block
  * i % 4, so that four scales, repeated four times, are the scales of all lanes. */
