@@ -27,6 +27,7 @@ void gemm_fill_scalar(struct kernels *k);
 void gemm_fill_avx2(struct kernels *k);
 void gemm_fill_avx512(struct kernels *k);
 void gemm_fill_neon(struct kernels *k);
+void gemm_fill_i8mm(struct kernels *k); /* after gemm_fill_neon, where the CPU has SMMLA */
 
 void attention_fill_scalar(struct kernels *k);
 void attention_fill_avx2(struct kernels *k);
