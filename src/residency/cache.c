@@ -440,10 +440,11 @@ int cache_sweep_begin(struct cache *c, struct ot_error *err) {
 }
 
 void cache_sweep_end(struct cache *c) {
-    post_counts(c);
-    if (pass_over(c)) {
+    /* After a failure the other threads stop at their next step. */
+    if (pass_over(c) || atomic_load(&c->failed_errno) != 0) {
         end_pass(c);
     }
+    post_counts(c);
     c->faults_before = major_faults();
 }
 

@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/checked.h"
 #include "base/error.h"
+#include "residency/plant.h"
 #include "sys/memory.h"
 
 static bool is_small(const struct residency_extent *e) {
@@ -164,6 +165,12 @@ static void spread(const struct residency *r, uint32_t *streamed_rows, uint64_t 
 
 int layout_make(const struct residency *r, struct layout *out, struct ot_error *err) {
     struct layout l = {0};
+    struct residency planted;
+    if (residency_planted() == RESIDENCY_PLANT_BUDGET) {
+        planted = *r;
+        planted.budget_bytes *= 2;
+        r = &planted;
+    }
     struct sizes s = choose_slots(r, &l);
     uint64_t least = least_of(&s);
     if (least > r->budget_bytes) {

@@ -330,6 +330,11 @@ void mover_landed(struct mover *m, const struct flight *f, bool ok) {
 
 /* ---- sweeps ---- */
 
+void mover_settle(struct mover *m) {
+    while (reads_take(m, true)) {
+    }
+}
+
 /* Gives up what is read ahead too far to be of use soon. */
 static void keep_what_comes_next(struct mover *m) {
     for (uint32_t i = 0; i < m->layout.n_slots; i++) {
@@ -354,6 +359,9 @@ int mover_sweep_begin(struct mover *m, struct ot_error *err) {
 }
 
 void mover_sweep_end(struct mover *m, bool failed) {
+    if (failed) {
+        mover_settle(m); /* what fails now belongs to this sweep, not to the next */
+    }
     for (uint32_t i = 0; i < m->layout.n_slots; i++) {
         struct slot *s = &m->slots[i];
         if (s->pins > 0) {
@@ -536,11 +544,6 @@ void mover_want_parts(struct mover *m, uint32_t extent, const uint32_t *parts, u
 }
 
 /* ---- what is said about it ---- */
-
-void mover_settle(struct mover *m) {
-    while (reads_take(m, true)) {
-    }
-}
 
 void mover_info(const struct mover *m, struct residency_info *info) {
     const struct layout *l = &m->layout;

@@ -89,7 +89,8 @@ static uint64_t inner_pages(void *memory, uint64_t bytes, uint8_t **start) {
 void sys_memory_drop(void *memory, uint64_t bytes) {
     uint8_t *start;
     uint64_t inner = inner_pages(memory, bytes, &start);
-    if (inner > 0) {
+    if (inner > 0 && madvise(start, (size_t)inner, MADV_DONTNEED) != 0) {
+        munlock(start, (size_t)inner); /* locked pages are not given back */
         madvise(start, (size_t)inner, MADV_DONTNEED);
     }
 }

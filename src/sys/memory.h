@@ -17,7 +17,7 @@
  * touched. NULL with err filled: MEMORY. Counted by sys_memory_live_bytes. */
 void *sys_memory_take(uint64_t bytes, bool huge, struct ot_error *err);
 void sys_memory_free(void *memory, uint64_t bytes);
-/* Gives the pages back, keeps the addresses. */
+/* Gives the pages back, locked ones too; keeps the addresses. */
 void sys_memory_drop(void *memory, uint64_t bytes);
 uint64_t sys_memory_live_bytes(void);
 /* For tests: the n-th sys_memory_take from now on fails (1: the next), once. 0: none. */
