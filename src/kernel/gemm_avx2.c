@@ -123,6 +123,7 @@ static void gemm_quantised(uint32_t dtype, const struct gemm *g, void *scratch) 
         .types = tile_types_avx2(),
         .multiply = {MULTIPLY_ROW(five_32), MULTIPLY_ROW(five_16), MULTIPLY_ROW(six_16),
                      MULTIPLY_ROW(signed_32)},
+        .max_tokens = 6,
         .part_rows = PART_ROWS,
         .interleaved = false,
     };

@@ -119,6 +119,7 @@ static void gemm_quantised(uint32_t dtype, const struct gemm *g, void *scratch) 
     const struct tile_isa isa = {
         .types = tile_types_neon(8),
         .multiply = {MULTIPLY_ROW(plain), MULTIPLY_ROW(min)},
+        .max_tokens = 6,
         .part_rows = NEON_PART_ROWS,
         .interleaved = false,
     };

@@ -127,7 +127,7 @@ static void gather_sums(const struct gemm *g, const struct tile_type *type, stru
 static void pass_tokens(const struct tile_isa *isa, const struct gemm *g,
                         const struct tile_type *type, const struct extent *e,
                         const struct strip *strip) {
-    uint32_t n_passes = (g->n_tokens + TILE_MAX_TOKENS - 1) / TILE_MAX_TOKENS;
+    uint32_t n_passes = (g->n_tokens + isa->max_tokens - 1) / isa->max_tokens;
     for (uint32_t token = 0; token < g->n_tokens; n_passes--) {
         const uint32_t n = (g->n_tokens - token + n_passes - 1) / n_passes;
         tile_multiply_fn *multiply = isa->multiply[type->kind][n - 1];

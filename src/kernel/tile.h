@@ -60,6 +60,7 @@ typedef void tile_multiply_fn(const struct tile_tokens *tokens, const struct til
 struct tile_isa {
     const struct tile_type *types;                               /* [OT_DTYPE_MAX] */
     tile_multiply_fn *multiply[TILE_MAX_KINDS][TILE_MAX_TOKENS]; /* [kind][tokens - 1] */
+    uint32_t max_tokens; /* of one multiplication; at most TILE_MAX_TOKENS */
     uint32_t part_rows;
     bool
         interleaved; /* parts lie side by side in [col / 4][32 rows][4], else one after the other */
