@@ -4,6 +4,7 @@
 #include "kernel/fill.h"
 
 void gemv_fill_avx512(struct kernels *k) {
+    gemv_nibbles_fill_avx512(k);
     gemv_block32_fill_avx512(k);
     gemv_block256_fill_avx512(k);
     gemv_float_fill_avx512(k);

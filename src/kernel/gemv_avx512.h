@@ -40,6 +40,7 @@ GEMV_INLINE __mmask64 gemv_bytes_below(uint32_t at, uint32_t end) {
     return end - at >= 64 ? ~(__mmask64)0 : ((__mmask64)1 << (end - at)) - 1;
 }
 
+void gemv_nibbles_fill_avx512(struct kernels *k);
 void gemv_block32_fill_avx512(struct kernels *k);
 void gemv_block256_fill_avx512(struct kernels *k);
 void gemv_float_fill_avx512(struct kernels *k);

@@ -99,8 +99,9 @@ static void prepare_lanes256(const float *x, uint32_t n_cols, const struct lanes
     }
 }
 
-/* zero 0: LAYOUT_LANES128_SUMS. */
-static void prepare_lanes128(const float *x, uint32_t n_cols, int32_t zero, struct lanes128 *out) {
+/* zero 0: a type with minima. raise: of the high codes. */
+static void prepare_lanes128(const float *x, uint32_t n_cols, int32_t zero, int32_t raise,
+                             struct lanes128 *out) {
     if (n_cols % 128 != 0) {
         memset(&out[n_cols / 128], 0, sizeof *out);
     }
@@ -112,14 +113,33 @@ static void prepare_lanes128(const float *x, uint32_t n_cols, int32_t zero, stru
         store_chunks(low.q, to->low + 4 * b, 16);
         store_chunks(high.q, to->high + 4 * b, 16);
         to->d_low[b] = low.d;
-        to->d_high[b] = high.d;
+        to->d_high[b] = high.d / (float)raise;
         if (zero == 0) {
-            to->s[0][b] = low.d * (float)low.sum + high.d * (float)high.sum;
-            to->s[1][b] = 0;
+            to->s[2 * b] = 0;
+            to->s[2 * b + 1] = low.d * (float)low.sum + high.d * (float)high.sum;
         } else {
-            to->zero[0][b] = -zero * low.sum;
-            to->zero[1][b] = -zero * high.sum;
+            to->start[0][b] = -zero * low.sum;
+            to->start[1][b] = -zero * raise * high.sum;
         }
+    }
+}
+
+static void prepare_lanes8x32(const float *x, uint32_t n_cols, int32_t zero, int32_t raise,
+                              struct lanes8x32 *out) {
+    if (n_cols % 256 != 0) {
+        memset(&out[n_cols / 256], 0, sizeof *out);
+    }
+    for (uint32_t block = 0; block < n_cols / 32; block++) {
+        struct lanes8x32 *to = &out[block / 8];
+        uint32_t b = block % 8;
+        struct group low = quantise_16(x + 32 * (uint64_t)block);
+        struct group high = quantise_16(x + 32 * (uint64_t)block + 16);
+        store_chunks(low.q, to->low[0] + 4 * b, 32);
+        store_chunks(high.q, to->high[0] + 4 * b, 32);
+        to->d_low[b] = low.d;
+        to->d_high[b] = high.d / (float)raise;
+        to->start[0][b] = -zero * low.sum;
+        to->start[1][b] = -zero * raise * high.sum;
     }
 }
 
@@ -150,10 +170,15 @@ static uint64_t layout_bytes(uint8_t layout, uint32_t n_cols) {
     case LAYOUT_LANES256_Q6_K:
     case LAYOUT_LANES256_IQ4_XS:
         return (uint64_t)layout_ceil(n_cols, 256) * sizeof(struct lanes256);
-    case LAYOUT_LANES128_ZERO8:
     case LAYOUT_LANES128_ZERO16:
     case LAYOUT_LANES128_ZERO128:
-    case LAYOUT_LANES128_SUMS: return (uint64_t)layout_ceil(n_cols, 128) * sizeof(struct lanes128);
+    case LAYOUT_LANES128_SUMS:
+    case LAYOUT_LANES128_SUMS_RAISE16:
+        return (uint64_t)layout_ceil(n_cols, 128) * sizeof(struct lanes128);
+    case LAYOUT_LANES8X32_ZERO8_RAISE16:
+    case LAYOUT_LANES8X32_ZERO16:
+    case LAYOUT_LANES8X32_ZERO128:
+        return (uint64_t)layout_ceil(n_cols, 256) * sizeof(struct lanes8x32);
     default: return layout_bytes_scalar(layout, n_cols);
     }
 }
@@ -169,10 +194,13 @@ static void prepare(uint8_t layout, const float *x, uint32_t n_cols, void *out) 
     case LAYOUT_LANES256_Q5_K:
     case LAYOUT_LANES256_Q6_K:
     case LAYOUT_LANES256_IQ4_XS: prepare_lanes256(x, n_cols, &lanes256_kinds[layout], out); break;
-    case LAYOUT_LANES128_ZERO8: prepare_lanes128(x, n_cols, 8, out); break;
-    case LAYOUT_LANES128_ZERO16: prepare_lanes128(x, n_cols, 16, out); break;
-    case LAYOUT_LANES128_ZERO128: prepare_lanes128(x, n_cols, 128, out); break;
-    case LAYOUT_LANES128_SUMS: prepare_lanes128(x, n_cols, 0, out); break;
+    case LAYOUT_LANES128_ZERO16: prepare_lanes128(x, n_cols, 16, 1, out); break;
+    case LAYOUT_LANES128_ZERO128: prepare_lanes128(x, n_cols, 128, 1, out); break;
+    case LAYOUT_LANES128_SUMS: prepare_lanes128(x, n_cols, 0, 1, out); break;
+    case LAYOUT_LANES128_SUMS_RAISE16: prepare_lanes128(x, n_cols, 0, 16, out); break;
+    case LAYOUT_LANES8X32_ZERO8_RAISE16: prepare_lanes8x32(x, n_cols, 8, 16, out); break;
+    case LAYOUT_LANES8X32_ZERO16: prepare_lanes8x32(x, n_cols, 16, 1, out); break;
+    case LAYOUT_LANES8X32_ZERO128: prepare_lanes8x32(x, n_cols, 128, 1, out); break;
     default: layout_prepare_scalar(layout, x, n_cols, out);
     }
 }

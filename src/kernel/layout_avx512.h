@@ -24,11 +24,16 @@ enum {
     LAYOUT_LANES256_Q5_K,
     LAYOUT_LANES256_Q6_K,
     LAYOUT_LANES256_IQ4_XS,
-    /* struct lanes128, by the zero point of the weights' codes */
-    LAYOUT_LANES128_ZERO8,
+    /* struct lanes128, by the zero point of the weights' codes, and by how much high codes are
+       raised */
     LAYOUT_LANES128_ZERO16,
     LAYOUT_LANES128_ZERO128,
     LAYOUT_LANES128_SUMS,
+    LAYOUT_LANES128_SUMS_RAISE16,
+    /* struct lanes8x32, the same */
+    LAYOUT_LANES8X32_ZERO8_RAISE16,
+    LAYOUT_LANES8X32_ZERO16,
+    LAYOUT_LANES8X32_ZERO128,
 };
 
 /* 256 values for types with blocks of 256: each lane of every vector belongs to one group of 16, in
@@ -61,10 +66,23 @@ struct lanes256 {
 struct lanes128 {
     int8_t low[64], high[64]; /* the blocks' first and second 16 values */
     union {
-        int32_t zero[2][4]; /* -zero * sum of q of each block's first and second 16 values */
-        float s[2][4];      /* LAYOUT_LANES128_SUMS: [0] sum over the block of d * q; [1] unused */
+        /* Types with a zero point: -zero (* raise) * sum of q of each block's first and second 16
+         * values. */
+        int32_t start[2][4];
+        /* Types with minima: sum over block b of d * q in place 2b + 1; the others are 0. The
+         * minima come interleaved with the scales. */
+        float s[8];
     };
-    float d_low[4], d_high[4];
+    float d_low[4], d_high[4]; /* d_high / raise: as in lanes256, high nibbles may stay in place */
+};
+
+/* 256 values, 8 blocks of 32, for types whose 8 blocks can be reached by permutes of two registers:
+ * lane i of vector v holds chunk 2 v + i / 8 of block i % 8, so that two vectors are summed before
+ * they are scaled. Members as in lanes128. */
+struct lanes8x32 {
+    int8_t low[2][64], high[2][64];
+    int32_t start[2][8];
+    float d_low[8], d_high[8];
 };
 
 static inline uint32_t layout_ceil(uint32_t n, uint32_t unit) {
