@@ -16,7 +16,7 @@
 #include "residency/mover.h"
 #include "residency/plant.h"
 
-enum { SAMPLE_FIRST = 8, SAMPLE_EVERY = 64 };
+enum { SAMPLE_FIRST = 8, SAMPLE_EVERY = 64, SAMPLES_LEAST = 4 };
 
 static enum residency_plant planted;
 
@@ -72,17 +72,21 @@ bool reads_issue(struct mover *m, enum flight_kind kind, uint32_t index, uint32_
 }
 
 /* Sees to it that a read that went through the page cache leaves nothing there, and notices one
- * that should not have. */
+ * that should not have. One sample proves nothing, since others may read the same file: most must
+ * agree. */
 static void look_for_cache(struct mover *m, const struct flight *f) {
     const struct sys_file *file = &m->r->files[m->r->extents[f->extent].file];
-    if (!f->direct) {
-        sys_file_drop(file, f->offset, f->bytes);
-        return;
+    if (f->sampled) {
+        bool grown = sys_file_cached_range(file, f->offset, f->bytes) > f->cached_before;
+        m->n_samples++;
+        m->n_samples_grown += grown;
+        m->buffered_found = m->n_samples >= SAMPLES_LEAST && m->n_samples_grown * 2 > m->n_samples;
+        if (grown) {
+            sys_file_drop(file, f->offset, f->bytes);
+            return;
+        }
     }
-    if (f->sampled && sys_file_cached_range(file, f->offset, f->bytes) > f->cached_before) {
-        m->buffered_found = true;
-    }
-    if (m->buffered_found) {
+    if (!f->direct || m->buffered_found) {
         sys_file_drop(file, f->offset, f->bytes);
     } else {
         m->n_reads_direct++;
