@@ -1,8 +1,8 @@
 /* gemm_avx512.c - many tokens by a quantised weight matrix, with AVX-512 VNNI (tile.h).
  *
  * Activations come as u8 (LAYOUT_Q8_BIASED: q + 128), codes are signed: each sum of 16 products
- * starts at -128 * (the codes' sum), which is the same for all tokens. 5 tokens by 32 rows keep 10
- * integer sums, 10 half-scaled pairs and 10 results in registers; a sixth token spills.
+ * starts at -128 * (the codes' sum), which is the same for all tokens. 4 tokens by 32 rows keep 8
+ * integer sums, 8 half-scaled pairs and 8 results in registers; with 5 or 6 tokens some spill.
  *
  * Order of a value's sums: 16 columns in integers; two of those with their activation scales in
  * f32; then the weight's scale. Where weights have a scale for each 16 columns: each with both
@@ -16,7 +16,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum { MAX_TOKENS = 5 };
+enum { MAX_TOKENS = 4 };
 
 INLINE __m512i broadcast_4(const uint8_t *p) {
     int32_t v;
@@ -34,7 +34,7 @@ INLINE __m512 broadcast_f32(const uint8_t *p) {
 INLINE void dot_16(const struct tile_tokens *a, uint32_t n, const struct tile *t, uint64_t g,
                    __m512i c[MAX_TOKENS][2]) {
     const int8_t *codes = t->codes + g * 16 * TILE_ROWS;
-#pragma GCC unroll 5
+#pragma GCC unroll 4
     for (uint32_t m = 0; m < n; m++) {
         c[m][0] = _mm512_load_si512(t->start + g * TILE_ROWS);
         c[m][1] = _mm512_load_si512(t->start + g * TILE_ROWS + 16);
@@ -43,7 +43,7 @@ INLINE void dot_16(const struct tile_tokens *a, uint32_t n, const struct tile *t
     for (uint32_t k = 0; k < 4; k++) {
         const __m512i w0 = _mm512_load_si512(codes + k * 128);
         const __m512i w1 = _mm512_load_si512(codes + k * 128 + 64);
-#pragma GCC unroll 5
+#pragma GCC unroll 4
         for (uint32_t m = 0; m < n; m++) {
             const __m512i q = broadcast_4(a->row[m] + a->q_offset + g * 16 + k * 4);
             c[m][0] = _mm512_dpbusd_epi32(c[m][0], q, w0);
@@ -61,7 +61,7 @@ INLINE void multiply(const struct tile_tokens *a, uint32_t n, const struct tile 
                      uint32_t scale_cols, bool has_min, uint32_t n_rows) {
     const __mmask16 rows[2] = {first(n_rows), n_rows > 16 ? first(n_rows - 16) : 0};
     __m512 f[MAX_TOKENS][2];
-#pragma GCC unroll 5
+#pragma GCC unroll 4
     for (uint32_t m = 0; m < n; m++)
         for (uint32_t i = 0; i < 2; i++)
             f[m][i] =
@@ -74,7 +74,7 @@ INLINE void multiply(const struct tile_tokens *a, uint32_t n, const struct tile 
             const float *scale = t->scale + group * TILE_ROWS, *min = t->min + group * TILE_ROWS;
             __m512i c[MAX_TOKENS][2];
             dot_16(a, n, t, g, c);
-#pragma GCC unroll 5
+#pragma GCC unroll 4
             for (uint32_t m = 0; m < n; m++) {
                 const __m512 d = broadcast_f32(a->row[m] + a->d_offset + g * 4);
 #pragma GCC unroll 2
@@ -92,7 +92,7 @@ INLINE void multiply(const struct tile_tokens *a, uint32_t n, const struct tile 
             }
             if (!has_min || (scale_cols == 32 && h == 0))
                 continue;
-#pragma GCC unroll 5
+#pragma GCC unroll 4
             for (uint32_t m = 0; m < n; m++) {
                 const __m512 s = _mm512_set1_ps(a->sums[group * n + m]);
                 f[m][0] = _mm512_fmadd_ps(s, _mm512_load_ps(min), f[m][0]);
@@ -100,7 +100,7 @@ INLINE void multiply(const struct tile_tokens *a, uint32_t n, const struct tile 
             }
         }
     }
-#pragma GCC unroll 5
+#pragma GCC unroll 4
     for (uint32_t m = 0; m < n; m++)
         for (uint32_t i = 0; i < 2; i++)
             _mm512_mask_storeu_ps(a->y[m] + 16 * i, rows[i], f[m][i]);
@@ -115,13 +115,9 @@ INLINE void multiply(const struct tile_tokens *a, uint32_t n, const struct tile 
     MULTIPLY(1, kind, scale_cols, has_min)                                                         \
     MULTIPLY(2, kind, scale_cols, has_min)                                                         \
     MULTIPLY(3, kind, scale_cols, has_min)                                                         \
-    MULTIPLY(4, kind, scale_cols, has_min)                                                         \
-    MULTIPLY(5, kind, scale_cols, has_min)
+    MULTIPLY(4, kind, scale_cols, has_min)
 #define MULTIPLY_ROW(kind)                                                                         \
-    {                                                                                              \
-        multiply_##kind##_1, multiply_##kind##_2, multiply_##kind##_3, multiply_##kind##_4,        \
-            multiply_##kind##_5                                                                    \
-    }
+    { multiply_##kind##_1, multiply_##kind##_2, multiply_##kind##_3, multiply_##kind##_4 }
 
 MULTIPLY_KIND(plain_32, 32, false)
 MULTIPLY_KIND(min_32, 32, true)
