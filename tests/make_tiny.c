@@ -1,6 +1,8 @@
-/* make_tiny.c - writes one of the tests' tiny models to a file, for tools outside the suite.
+/* make_tiny.c - writes one of the tests' tiny models to a file, for scripts and tools.
  *
- *     make_tiny OUT.gguf FAMILY DTYPE [SEED]        make_tiny tiny.gguf gemma3 Q4_K 7 */
+ *     make_tiny OUT.gguf FAMILY DTYPE [SEED [LAYERS WIDTH]]     make_tiny tiny.gguf gemma3 Q4_K 7
+ *
+ * WIDTH makes it less tiny: n_embd, twice that for the FFN, heads of 32. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +12,7 @@
 
 int main(int argc, char **argv) {
     if (argc < 4) {
-        fprintf(stderr, "usage: make_tiny OUT.gguf FAMILY DTYPE [SEED]\n");
+        fprintf(stderr, "usage: make_tiny OUT.gguf FAMILY DTYPE [SEED [LAYERS WIDTH]]\n");
         return 2;
     }
     uint64_t seed = argc > 4 ? strtoull(argv[4], NULL, 10) : 1;
@@ -20,6 +22,14 @@ int main(int argc, char **argv) {
                 strcmp(ot_dtype_name(tiny_dtypes[i]), argv[3]) == 0) {
                 struct tiny_model options;
                 tiny_model_defaults(&options, (enum tiny_family)family, tiny_dtypes[i], seed);
+                if (argc > 6) {
+                    options.n_layers = (uint32_t)strtoul(argv[5], NULL, 10);
+                    options.n_embd = (uint32_t)strtoul(argv[6], NULL, 10);
+                    options.n_ff = 2 * options.n_embd;
+                    options.head_dim = 32;
+                    options.n_heads = options.n_embd / 32;
+                    options.n_kv_heads = options.n_heads / 2;
+                }
                 tiny_model_write(&options, argv[1]);
                 return 0;
             }
