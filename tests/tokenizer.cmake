@@ -1,7 +1,7 @@
 # The tokenizer vectors are packed in one archive, which CMake itself unpacks.
 file(ARCHIVE_EXTRACT INPUT ${CMAKE_CURRENT_SOURCE_DIR}/data/tokenizer/vectors.tar.xz
      DESTINATION ${CMAKE_CURRENT_BINARY_DIR}/tokenizer)
-foreach(name test_tokenizer)
+foreach(name test_tokenizer test_chat)
   target_compile_definitions(${name} PRIVATE
                              TOKENIZER_DATA="${CMAKE_CURRENT_BINARY_DIR}/tokenizer")
 endforeach()

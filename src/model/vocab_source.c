@@ -79,7 +79,8 @@ static int check_length(const struct reader *r, const char *key, const struct gg
     if (kv == NULL || kv->count == n_tokens) {
         return 0;
     }
-    return error_set(r->err, OT_ERR_FORMAT, r->path, "key \"%s\": %llu items, expected %u, one a token", key,
+    return error_set(r->err, OT_ERR_FORMAT, r->path,
+                     "key \"%s\": %llu items, expected %u, one a token", key,
                      (unsigned long long)kv->count, n_tokens);
 }
 

@@ -142,6 +142,7 @@ static void thinking(struct chat_facts *f, const char *t) {
     for (; p != NULL && p != end && *p != '\0'; p++) {
         f->drops_newlines = f->drops_newlines || alike(p, ".lstrip('") != 0;
     }
+    f->drops_always = f->drops_newlines && find_code(t, "'</think>' in ") == NULL;
 }
 
 static void mistral_facts(struct chat_facts *f, const char *t) {

@@ -29,7 +29,8 @@ struct chat_facts {
     struct text tail;           /* owned; what follows the head of the answer: "<think>\n" */
     bool tail_in_history;       /* earlier answers have it, too */
     bool drops_thinking;        /* earlier answers lose all up to </think> */
-    bool drops_newlines;        /* and the line ends after it */
+    bool drops_newlines;        /* and the line ends after it... */
+    bool drops_always;          /* ...also where there is none */
     bool trims;                 /* ChatML: content loses white space at both ends */
     bool im_sep;                /* ChatML with <|im_sep|> after the role and no line ends (Phi-4) */
     bool dates;                 /* Llama 3.1 and later: the system header has two dates */

@@ -56,39 +56,49 @@ static bool is_space(uint32_t c) {
            c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
-static struct part trimmed(struct part p) {
+static struct part trimmed_begin(struct part p) {
     uint32_t n;
     while ((n = utf8_char_bytes(p.data, p.bytes)) != 0 && is_space(utf8_decode(p.data, n))) {
         p.data += n;
         p.bytes -= n;
     }
-    for (bool again = true; again && p.bytes != 0;) {
+    return p;
+}
+
+static struct part trimmed_end(struct part p) {
+    bool again = true;
+    while (again) {
         again = false;
-        for (uint32_t back = 1; back <= 3 && back <= p.bytes; back++) {
+        for (uint32_t back = 1; back <= 3 && back <= p.bytes && !again; back++) {
             const char *last = p.data + p.bytes - back;
-            if (utf8_char_bytes(last, back) == back && is_space(utf8_decode(last, back))) {
-                p.bytes -= back;
-                again = true;
-                break;
-            }
+            again = utf8_char_bytes(last, back) == back && is_space(utf8_decode(last, back));
+            p.bytes -= again ? back : 0;
         }
     }
     return p;
 }
 
+static struct part trimmed(struct part p) {
+    return trimmed_end(trimmed_begin(p));
+}
+
+/* An earlier answer, without the thinking before it where the template leaves that out. */
 static struct part after_thinking(struct part p, const struct chat_facts *f) {
     static const char end[] = "</think>";
-    const char *found =
-        f->drops_thinking && p.bytes != 0 ? memmem(p.data, p.bytes, end, strlen(end)) : NULL;
-    while (found != NULL) {
+    bool strips = f->drops_always;
+    while (f->drops_thinking && p.bytes != 0) {
+        const char *found = memmem(p.data, p.bytes, end, strlen(end));
+        if (found == NULL) {
+            break;
+        }
         size_t cut = (size_t)(found - p.data) + strlen(end);
         p.data += cut;
         p.bytes -= cut;
-        found = memmem(p.data, p.bytes, end, strlen(end));
-        while (found == NULL && f->drops_newlines && p.bytes != 0 && *p.data == '\n') {
-            p.data++;
-            p.bytes--;
-        }
+        strips = f->drops_newlines;
+    }
+    while (strips && p.bytes != 0 && *p.data == '\n') {
+        p.data++;
+        p.bytes--;
     }
     return p;
 }
@@ -224,9 +234,10 @@ static void write_llama2(struct chat_writer *w, const struct ot_message *message
             mark(w, "<<SYS>>\n");
             say(w, system);
             mark(w, "\n<</SYS>>\n\n");
-            has_system = false;
         }
-        say(w, is_system ? (struct part){0} : trimmed(content));
+        content = is_system ? (struct part){0} : content;
+        say(w, has_system ? trimmed_end(content) : trimmed(content)); /* the whole is trimmed */
+        has_system = false;
         mark(w, " [/INST]");
         first = false;
     }

@@ -5,6 +5,10 @@
 
 #include "base/error.h"
 
+#define DEEPSEEK_END                                                                               \
+    "<\xEF\xBD\x9C"                                                                                \
+    "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"
+
 /* Tokens that end an answer, in whatever model has them. */
 static const char *const ends[] = {"<|eot_id|>",
                                    "<|im_end|>",
@@ -26,8 +30,7 @@ static const char *const ends[] = {"<|eot_id|>",
                                    "<eos>",
                                    "<turn|>",
                                    "<|tool_response>",
-                                   "<\xEF\xBD\x9C"
-                                   "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>",
+                                   DEEPSEEK_END,
                                    "[e~["};
 
 /* Tokens of fill-in-the-middle prompts. Of each row, the first one that exists is a control token;
