@@ -104,9 +104,10 @@ int gguf_get_string(const struct gguf *g, const char *path, const char *key, con
 uint64_t gguf_item_u64(const struct gguf_kv *kv, uint64_t index);
 float gguf_item_f32(const struct gguf_kv *kv, uint64_t index);
 
-/* Walks an array of strings front to back. Every length was checked by gguf_parse. */
+/* Walks an array of strings front to back. Every length was checked by gguf_parse; a file that is
+ * rewritten after that gives other strings, or fewer, and none that lies outside the array. */
 struct gguf_strings {
-    const uint8_t *at;
+    const uint8_t *at, *end;
     uint64_t left;
 };
 bool gguf_strings_init(struct gguf_strings *it, const struct gguf_kv *kv); /* false: not strings */

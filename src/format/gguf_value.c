@@ -96,15 +96,19 @@ bool gguf_strings_init(struct gguf_strings *it, const struct gguf_kv *kv) {
     if (kv->item_type != GGUF_STRING) {
         return false;
     }
-    *it = (struct gguf_strings){kv->data, kv->count};
+    *it = (struct gguf_strings){kv->data, kv->data + kv->data_bytes, kv->count};
     return true;
 }
 
 bool gguf_strings_next(struct gguf_strings *it, struct gguf_string *out) {
-    if (it->left == 0) {
+    if (it->left == 0 || (uint64_t)(it->end - it->at) < 8) {
         return false;
     }
-    out->bytes = bytes_u64(it->at);
+    uint64_t bytes = bytes_u64(it->at);
+    if (bytes > (uint64_t)(it->end - it->at) - 8) {
+        return false;
+    }
+    out->bytes = bytes;
     out->data = (const char *)it->at + 8;
     it->at += 8 + out->bytes;
     it->left--;

@@ -209,34 +209,34 @@ static int read_strings(struct ot_model *m, struct ot_error *err) {
     return OT_OK;
 }
 
+static int bind_weights(struct ot_model *m, struct ot_error *err) {
+    if (m->n_tensors == 0) {
+        return error_set(err, OT_ERR_FORMAT, m->path,
+                         "the file holds a vocabulary and no weights; only `tokenize` takes it");
+    }
+    struct bind_source source = {
+        .tensors = m->tensors, .n_tensors = m->n_tensors, .find = find_tensor, .user = m,
+        .path = m->path};
+    int rc = hparams_read(&m->hp, &m->parts[0], m->path, vocab_size(m->vocab), err);
+    return rc != OT_OK ? rc : bind_model(&m->bind, &m->hp, &source, err);
+}
+
 static int open_all(struct ot_model *m, struct ot_error *err) {
     int rc;
-    if ((rc = open_parts(m, err)) != OT_OK || (rc = join_tensors(m, err)) != OT_OK ||
-        (rc = check_names_unique(m, err)) != OT_OK ||
-        (rc = check_split_tensors(m, err)) != OT_OK || (rc = read_strings(m, err)) != OT_OK ||
-        (rc = model_vocab_open(&m->parts[0], m->path, &m->vocab, err)) != OT_OK) {
-        return rc;
+    if ((rc = open_parts(m, err)) == OT_OK && (rc = join_tensors(m, err)) == OT_OK &&
+        (rc = check_names_unique(m, err)) == OT_OK && (rc = check_split_tensors(m, err)) == OT_OK &&
+        (rc = read_strings(m, err)) == OT_OK &&
+        (rc = model_vocab_open(&m->parts[0], m->path, &m->vocab, err)) == OT_OK && !m->vocab_only) {
+        rc = bind_weights(m, err);
     }
-    if (!m->vocab_only) {
-        if (m->n_tensors == 0) {
-            return error_set(err, OT_ERR_FORMAT, m->path,
-                             "the file holds a vocabulary and no weights; only `tokenize` takes it");
-        }
-        struct bind_source source = {
-            .tensors = m->tensors, .n_tensors = m->n_tensors, .find = find_tensor, .user = m,
-            .path = m->path};
-        if ((rc = hparams_read(&m->hp, &m->parts[0], m->path, vocab_size(m->vocab), err)) != OT_OK ||
-            (rc = bind_model(&m->bind, &m->hp, &source, err)) != OT_OK) {
-            return rc;
-        }
-    }
+    /* Where a page was lost, whatever was found wrong after that is not the file's fault. */
     for (uint32_t i = 0; i < m->n_files; i++) {
-        if (sys_map_damaged(&m->headers[i])) {
+        if (m->headers[i].data != NULL && sys_map_damaged(&m->headers[i])) {
             return error_set(err, OT_ERR_CHANGED, m->files[i].path,
                              "the file shrank while its header was read");
         }
     }
-    return OT_OK;
+    return rc;
 }
 
 int ot_model_open(const char *path, const struct ot_model_params *params, struct ot_model **out,
