@@ -27,7 +27,9 @@ void text_append(struct text *t, const char *data, uint64_t bytes) {
     t->data[t->bytes] = '\0';
 }
 
-void text_puts(struct text *t, const char *string) { text_append(t, string, strlen(string)); }
+void text_puts(struct text *t, const char *string) {
+    text_append(t, string, strlen(string));
+}
 
 void text_printf(struct text *t, const char *fmt, ...) {
     va_list args, again;
@@ -76,7 +78,11 @@ const char *text_bytes(char buf[24], double bytes) {
         bytes /= 1000.0;
         u++;
     }
-    snprintf(buf, 24, u == 0 ? "%.0f %s" : bytes < 9.995 ? "%.2f %s" : bytes < 99.95 ? "%.1f %s" : "%.0f %s", bytes,
-             units[u]);
+    snprintf(buf, 24,
+             u == 0          ? "%.0f %s"
+             : bytes < 9.995 ? "%.2f %s"
+             : bytes < 99.95 ? "%.1f %s"
+                             : "%.0f %s",
+             bytes, units[u]);
     return buf;
 }

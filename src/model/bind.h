@@ -68,7 +68,8 @@ struct bind_source {
 };
 
 /* Errors: FORMAT (a tensor is missing or has the wrong shape; says which, found, expected; or would
- * be ignored although its name says that it belongs to the text model), UNSUPPORTED, MEMORY. On failure *out needs no bind_deinit. */
+ * be ignored although its name says that it belongs to the text model), UNSUPPORTED, MEMORY. On
+ * failure *out needs no bind_deinit. */
 int bind_model(struct bind *out, const struct hparams *hp, const struct bind_source *source,
                struct ot_error *err);
 void bind_deinit(struct bind *b);

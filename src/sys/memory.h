@@ -28,7 +28,8 @@ void sys_memory_fail_at(uint64_t n);
 void *sys_memory_reserve(uint64_t bytes, struct ot_error *err);
 void sys_memory_unreserve(void *memory, uint64_t bytes);
 
-/* Locks memory, page by page as it is touched, as far as RLIMIT_MEMLOCK allows. Returns the bytes really locked (0 on refusal). */
+/* Locks memory, page by page as it is touched, as far as RLIMIT_MEMLOCK allows. Returns the bytes
+ * really locked (0 on refusal). */
 uint64_t sys_memory_lock(void *memory, uint64_t bytes);
 /* Bytes of the range that are resident now (mincore). */
 uint64_t sys_memory_resident(const void *memory, uint64_t bytes);
