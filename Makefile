@@ -30,7 +30,7 @@ test: deps ## the whole suite
 	ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS)
 
 asan: deps ## the whole suite under ASan and UBSan
-	cmake -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_FLAGS_DEBUG="-O1 -g" -DOT_SANITIZE=ON -DOT_WERROR=ON -S . -B $(BUILD)-asan
+	$(CONFIGURE) -DOT_SANITIZE=ON -S . -B $(BUILD)-asan
 	cmake --build $(BUILD)-asan -j $(JOBS)
 	sh tools/fetch_model.sh smollm2
 	ctest --test-dir $(BUILD)-asan --output-on-failure -j $(JOBS)

@@ -416,7 +416,10 @@ static void test_a_terminal_without_a_prompt_is_a_conversation(void **state) {
     int terminal;
     (void)state;
     pid_t child = forkpty(&terminal, NULL, NULL, NULL);
-    assert_true(child >= 0);
+    if (child < 0) {
+        print_message("skipped: no pseudo-terminal can be had here\n");
+        skip();
+    }
     if (child == 0) {
         alarm(60);
         execl(ONETRIP_PROGRAM, ONETRIP_PROGRAM, "run", model, "-n", "12", "--temp", "0",
