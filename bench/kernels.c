@@ -16,6 +16,7 @@
 #include "base/pool.h"
 #include "kernel/half.h"
 #include "kernel/kernel.h"
+#include "kernel/tuning.h"
 #include "sys/facts.h"
 #include "sys/memory.h"
 
@@ -32,6 +33,7 @@ static const char usage[] =
     "  --rows N        rows of the large matrix (default: 128 MiB of weights)\n"
     "  --tokens N      tokens of a gemm (default 512)\n"
     "  --passes N      passes (default 20)\n"
+    "  --prefetch N    bytes that gemv and the stream read prefetch ahead (default: by the CPU)\n"
     "  --help\n";
 
 struct options {
@@ -377,9 +379,9 @@ static uint32_t type_by_name(const char *name) {
 
 static void parse(int argc, char **argv, struct options *o) {
     static const struct option names[] = {
-        {"isa", 1, 0, 'i'},  {"type", 1, 0, 't'}, {"only", 1, 0, 'o'},   {"threads", 1, 0, 'n'},
-        {"cols", 1, 0, 'c'}, {"rows", 1, 0, 'r'}, {"tokens", 1, 0, 'k'}, {"passes", 1, 0, 'p'},
-        {"help", 0, 0, 'h'}, {0, 0, 0, 0},
+        {"isa", 1, 0, 'i'},      {"type", 1, 0, 't'}, {"only", 1, 0, 'o'},   {"threads", 1, 0, 'n'},
+        {"cols", 1, 0, 'c'},     {"rows", 1, 0, 'r'}, {"tokens", 1, 0, 'k'}, {"passes", 1, 0, 'p'},
+        {"prefetch", 1, 0, 'f'}, {"help", 0, 0, 'h'}, {0, 0, 0, 0},
     };
     int c;
     while ((c = getopt_long(argc, argv, "h", names, NULL)) != -1) {
@@ -397,6 +399,7 @@ static void parse(int argc, char **argv, struct options *o) {
         case 'r': o->n_rows = number(optarg, 32, 1 << 24); break;
         case 'k': o->n_tokens = number(optarg, 1, 1 << 16); break;
         case 'p': o->n_passes = number(optarg, 1, 1000); break;
+        case 'f': kernel_tuning.prefetch_bytes = number(optarg, 0, 1 << 20); break;
         case 'h': fputs(usage, stdout); exit(0);
         default: fputs(usage, stderr); exit(2);
         }
@@ -448,8 +451,9 @@ int main(int argc, char **argv) {
         die("out of memory", "threads or matrix");
     }
     fill_weights(b.memory, b.memory_bytes);
-    printf("%s, kernels %s, %u threads, %u columns\n", sys_cpu_facts()->name, b.o.k->isa,
-           b.o.n_threads, b.o.n_cols);
+    printf("%s, kernels %s, %u threads, %u columns, prefetch %llu bytes ahead\n",
+           sys_cpu_facts()->name, b.o.k->isa, b.o.n_threads, b.o.n_cols,
+           (unsigned long long)kernel_tuning.prefetch_bytes);
     printf("stream read   %8.2f GB/s\n", measure_stream(&b) * 1e-9);
     if (wanted(&b, "gemv") || wanted(&b, "gemm")) {
         measure_types(&b);
