@@ -86,11 +86,11 @@ CODES_INLINE __m256 eight_halves(const uint8_t *w, uint32_t block_bytes) {
 
 /* 2^(e - 128), of which the two smallest are denormal. */
 CODES_INLINE __m256 mxfp4_scales(const uint8_t *w, uint32_t n) {
-    _Alignas(32) int32_t e[8] = {0};
+    int32_t e[8] = {0};
     for (uint32_t i = 0; i < n; i++) {
         e[i] = w[i * sizeof(struct block_mxfp4)];
     }
-    __m256i v = _mm256_load_si256((const __m256i *)(const void *)e);
+    __m256i v = _mm256_setr_epi32(e[0], e[1], e[2], e[3], e[4], e[5], e[6], e[7]);
     __m256i usual = _mm256_slli_epi32(_mm256_sub_epi32(v, _mm256_set1_epi32(1)), 23);
     __m256i small = _mm256_sllv_epi32(_mm256_set1_epi32(0x00200000), v);
     __m256i is_small = _mm256_cmpgt_epi32(_mm256_set1_epi32(2), v);
@@ -165,7 +165,7 @@ CODES_INLINE void scales_unit(uint32_t dtype, const uint8_t *w, uint32_t n, stru
         break;
     }
     case OT_IQ4_XS: scales_iq4_xs(b, s); break;
-    case OT_MXFP4: _mm256_store_ps(s->d, mxfp4_scales(w, n)); break;
+    case OT_MXFP4: _mm256_store_ps(s->d, n == 8 ? mxfp4_scales(w, 8) : mxfp4_scales(w, n)); break;
     default:
         _mm256_store_ps(s->d, n == 8 ? eight_halves(w, t.block_bytes)
                                      : small_halves(w, t.block_bytes, n));

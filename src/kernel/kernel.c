@@ -28,6 +28,7 @@ void kernels_fill_scalar(struct kernels *k) {
 
 void kernels_fill_avx2(struct kernels *k) {
     k->isa = "avx2";
+    vector_fill_avx2(k);
     layout_fill_avx2(k);
     gemv_fill_avx2(k);
     gemm_fill_avx2(k);
