@@ -82,8 +82,9 @@ static int tokenize(const struct session *s, bool raw, const char *format, const
     return 0;
 }
 
-/* The context that -c asks for; else one that holds the prompt and an answer, as far as the model
- * goes. */
+/* The context that -c asks for; else one that holds the prompt and the answer, as far as the model
+ * goes. Where -n bounds the answer it is no longer than that: KV that is never used would take its
+ * place in the budget from weights. */
 static int choose_ctx(const struct session *s, size_t n_ids, uint32_t *n_ctx) {
     const struct settings *set = s->settings;
     uint32_t most = s->info.n_ctx_train;
@@ -92,7 +93,7 @@ static int choose_ctx(const struct session *s, size_t n_ids, uint32_t *n_ctx) {
     } else {
         uint64_t wanted =
             n_ids + (uint64_t)(set->n_predict >= 0 ? set->n_predict : ROOM_FOR_ANSWER);
-        wanted = wanted > DEFAULT_CTX ? wanted : DEFAULT_CTX;
+        wanted = set->n_predict < 0 && wanted < DEFAULT_CTX ? DEFAULT_CTX : wanted;
         *n_ctx = wanted < most ? (uint32_t)wanted : most;
     }
     if (n_ids > *n_ctx) {
