@@ -74,6 +74,10 @@ class Onetrip:
         result = self._report(a)
         for row in result['report']['results']:
             result[row['test'][:2]] = row['tokens_per_s']
+        # bench also measures the machine's bandwidth, in buffers of its own: not the engine's memory.
+        plain = self._report(['run', model, '--raw', '-p', 'a', '-n', '4', '--ignore-eos',
+                              '-t', str(threads), '-c', str(prompt + gen + depth + 64), '--quiet'])
+        result['peak_rss_bytes'] = plain['peak_rss_bytes']
         return result
 
     def over_budget(self, model, threads, n, limit_bytes):
