@@ -21,10 +21,10 @@ enum {
     BLOCK_BYTES_LEAST = 128 << 10,
     BLOCK_BYTES_MOST = 1 << 20,
     SLOTS_LEAST = 4,
-    SLOTS_MOST = 16,
+    SLOTS_MOST = 24,
     SLOTS_WANTED = 8,
-    SLOT_BYTES_MOST = 12 << 20, /* all slots together */
-    SLOT_SHARE = 12,            /* slots take at most this part of the budget: one in 12 */
+    SLOT_BYTES_MOST = 24 << 20, /* all slots together */
+    SLOT_SHARE = 24,            /* slots take at most this part of the budget: one in 24 */
     ROW_READS = 32,             /* single rows in flight */
     ALIGN_MOST = 4096, /* for the least budget, which is asked for before files are looked at */
 };

@@ -439,14 +439,27 @@ static int demand_block(struct mover *m, uint32_t extent, uint32_t block, struct
     return 0;
 }
 
+/* True while it pays to sleep on: few blocks are ready, and the disk has enough to do without us.
+ * Fewer, longer sleeps cost less than waking for every block. */
+static bool sleep_on(const struct mover *m) {
+    uint32_t n_ready = 0, n_reading = 0;
+    for (uint32_t i = 0; i < m->layout.n_slots; i++) {
+        n_ready += m->slots[i].state == READY && m->slots[i].pins == 0;
+        n_reading += m->slots[i].state == READING;
+    }
+    return n_ready < m->layout.n_slots / 4 && n_reading > m->layout.n_slots / 2;
+}
+
 /* Waits until a slot has been read. 1: not yet, and wait is false. */
 int mover_wait_slot(struct mover *m, uint32_t slot, bool wait, struct ot_error *err) {
-    while (m->slots[slot].state == READING) {
+    bool slept = false;
+    while (m->slots[slot].state == READING || (slept && sleep_on(m))) {
         if (!reads_take(m, false)) {
             if (!wait) {
                 return 1;
             }
             reads_take(m, true);
+            slept = true;
         }
     }
     if (m->slots[slot].state == FAILED) {
