@@ -39,9 +39,17 @@ GEMV_INLINE __m512i and_or(__m512i a, __m512i mask, __m512i b) {
     return _mm512_ternarylogic_epi32(a, mask, b, 0xea);
 }
 
-/* Word c of each 16-byte lane of a, twice, and of b, twice. c is a constant. */
-#define WORDS_AABB(a, b, c)                                                                        \
-    _mm512_castps_si512(_mm512_shuffle_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), (c)*0x55))
+/* Word c of each 16-byte lane of a, twice, and of b, twice. c is a constant where this is inlined,
+ * so one case is left; clang wants to see that it is one. */
+GEMV_INLINE __m512i words_aabb(__m512i a, __m512i b, int c) {
+    __m512 x = _mm512_castsi512_ps(a), y = _mm512_castsi512_ps(b);
+    switch (c) {
+    case 0: return _mm512_castps_si512(_mm512_shuffle_ps(x, y, 0x00));
+    case 1: return _mm512_castps_si512(_mm512_shuffle_ps(x, y, 0x55));
+    case 2: return _mm512_castps_si512(_mm512_shuffle_ps(x, y, 0xaa));
+    default: return _mm512_castps_si512(_mm512_shuffle_ps(x, y, 0xff));
+    }
+}
 
 /* ---- codes: what is loaded and shifted once a block, then chunk by chunk ---- */
 
@@ -55,7 +63,7 @@ struct packed {
 static const int32_t mask_q2[16] = LANES(MASK_Q2);
 
 GEMV_INLINE __m512i codes_q2_k(const struct packed *p, int c) {
-    __m512i q = WORDS_AABB(p->low0, p->low0, c);
+    __m512i q = words_aabb(p->low0, p->low0, c);
     return _mm512_and_si512(q, load(mask_q2));
 }
 
@@ -86,7 +94,7 @@ GEMV_INLINE __m512i codes_q3_k(const struct packed *p, int c) {
     __m512i word = _mm512_add_epi32(load(word_q3), _mm512_set1_epi32(c));
     __m512i low = _mm512_permutex2var_epi32(p->low0, word, p->low1);
     low = _mm512_and_si512(low, load(mask_q3));
-    return and_or(WORDS_AABB(p->high0, p->high1, c), load(mask_q3_high), low);
+    return and_or(words_aabb(p->high0, p->high1, c), load(mask_q3_high), low);
 }
 
 /* Q4_K: nibbles, left where they are: raised by 1, 16. */
@@ -94,7 +102,7 @@ GEMV_INLINE __m512i codes_q3_k(const struct packed *p, int c) {
 static const int32_t mask_q4[16] = LANES(MASK_Q4);
 
 GEMV_INLINE __m512i codes_q4_k(const struct packed *p, int c) {
-    return _mm512_and_si512(WORDS_AABB(p->low0, p->low1, c), load(mask_q4));
+    return _mm512_and_si512(words_aabb(p->low0, p->low1, c), load(mask_q4));
 }
 
 /* Q5_K: nibbles at bit 0 and 1, the fifth bit on top. It is bit k of its byte for sub-block k; the
@@ -115,9 +123,9 @@ GEMV_INLINE struct packed packed_q5_k(const struct block_q5_k *b) {
 }
 
 GEMV_INLINE __m512i codes_q5_k(const struct packed *p, int c) {
-    __m512i low = _mm512_srlv_epi32(WORDS_AABB(p->low0, p->low1, c), load(shift_q5));
+    __m512i low = _mm512_srlv_epi32(words_aabb(p->low0, p->low1, c), load(shift_q5));
     low = _mm512_and_si512(low, load(mask_q5));
-    return and_or(WORDS_AABB(p->high0, p->high1, c), load(mask_q5_high), low);
+    return and_or(words_aabb(p->high0, p->high1, c), load(mask_q5_high), low);
 }
 
 /* Q6_K: nibbles at bit 0, 2, 0, 2 of sub-blocks 0 to 3 (mod 4), which the two high bits, of four in
@@ -136,7 +144,7 @@ GEMV_INLINE struct packed packed_q6_k(const struct block_q6_k *b) {
 }
 
 GEMV_INLINE __m512i codes_q6_k(const struct packed *p, int c) {
-    __m512i low = _mm512_rolv_epi32(WORDS_AABB(p->low0, p->low1, c), load(rotate_q6));
+    __m512i low = _mm512_rolv_epi32(words_aabb(p->low0, p->low1, c), load(rotate_q6));
     low = _mm512_and_si512(low, load(mask_q6));
     __m512i word = _mm512_add_epi32(load(word_q6_high), _mm512_set1_epi32(c));
     __m512i high = _mm512_permutex2var_epi32(p->high0, word, p->high1);
@@ -151,7 +159,7 @@ static const uint8_t raised_iq4[64] = {RAISED_IQ4, RAISED_IQ4, RAISED_IQ4, RAISE
 static const int32_t shift_xs[16] = LANES(SHIFT_XS);
 
 GEMV_INLINE __m512i codes_iq4_xs(const struct packed *p, int c) {
-    __m512i q = _mm512_srlv_epi32(WORDS_AABB(p->low0, p->low1, c), load(shift_xs));
+    __m512i q = _mm512_srlv_epi32(words_aabb(p->low0, p->low1, c), load(shift_xs));
     return _mm512_permutexvar_epi8(q, load(raised_iq4));
 }
 
