@@ -77,7 +77,10 @@ CODES_INLINE __m256i codes_sub(uint32_t dtype, const uint8_t *w, int k) {
     }
     case OT_MXFP4: {
         const struct block_mxfp4 *b = (const void *)w;
-        return codes_look_up(codes_mxfp4, codes_nibbles(b[k].qs));
+        /* raised by 12 */
+        static const int8_t raised[16] = {12, 13, 14, 15, 16, 18, 20, 24,
+                                          12, 11, 10, 9,  8,  6,  4,  0};
+        return codes_look_up(raised, codes_nibbles(b[k].qs));
     }
     case OT_Q2_K: {
         const struct block_q2_k *b = (const void *)w;
