@@ -17,8 +17,8 @@ static int must_fail(void) {
 }
 
 static void count_in(void *memory) {
-    uint64_t now = atomic_fetch_add(&live_bytes, malloc_usable_size(memory)) +
-                   malloc_usable_size(memory);
+    uint64_t now =
+        atomic_fetch_add(&live_bytes, malloc_usable_size(memory)) + malloc_usable_size(memory);
     uint64_t peak = atomic_load(&peak_bytes);
     while (now > peak && !atomic_compare_exchange_weak(&peak_bytes, &peak, now)) {
     }
@@ -61,7 +61,9 @@ char *mem_strndup(const char *text, uint64_t bytes) {
     return copy;
 }
 
-char *mem_strdup(const char *text) { return mem_strndup(text, strlen(text)); }
+char *mem_strdup(const char *text) {
+    return mem_strndup(text, strlen(text));
+}
 
 void mem_free(void *memory) {
     if (memory != NULL) {
@@ -70,14 +72,22 @@ void mem_free(void *memory) {
     }
 }
 
-void ot_free(void *memory) { mem_free(memory); }
+void ot_free(void *memory) {
+    mem_free(memory);
+}
 
-uint64_t mem_live_bytes(void) { return atomic_load(&live_bytes); }
-uint64_t mem_peak_bytes(void) { return atomic_load(&peak_bytes); }
+uint64_t mem_live_bytes(void) {
+    return atomic_load(&live_bytes);
+}
+uint64_t mem_peak_bytes(void) {
+    return atomic_load(&peak_bytes);
+}
 
 void mem_fail_at(uint64_t n) {
     atomic_store(&n_allocations, 0);
     atomic_store(&fail_at, n);
 }
 
-uint64_t mem_fail_count(void) { return atomic_load(&n_allocations); }
+uint64_t mem_fail_count(void) {
+    return atomic_load(&n_allocations);
+}

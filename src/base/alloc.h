@@ -8,7 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Zeroed memory for count items; NULL where there is none or the product overflows. bytes may be 0. */
+/* Zeroed memory for count items; NULL where there is none or the product overflows. bytes may be 0.
+ */
 void *mem_calloc(uint64_t count, uint64_t item_bytes);
 void *mem_realloc(void *memory, uint64_t bytes);
 char *mem_strdup(const char *text);

@@ -34,10 +34,20 @@ static inline bool checked_round_up(uint64_t a, uint64_t unit, uint64_t *out) {
     return checked_add(a, unit - rest, out);
 }
 
-static inline uint64_t round_up(uint64_t a, uint64_t unit) { return (a + unit - 1) / unit * unit; }
-static inline uint64_t min_u64(uint64_t a, uint64_t b) { return a < b ? a : b; }
-static inline uint64_t max_u64(uint64_t a, uint64_t b) { return a > b ? a : b; }
-static inline uint32_t min_u32(uint32_t a, uint32_t b) { return a < b ? a : b; }
-static inline uint32_t max_u32(uint32_t a, uint32_t b) { return a > b ? a : b; }
+static inline uint64_t round_up(uint64_t a, uint64_t unit) {
+    return (a + unit - 1) / unit * unit;
+}
+static inline uint64_t min_u64(uint64_t a, uint64_t b) {
+    return a < b ? a : b;
+}
+static inline uint64_t max_u64(uint64_t a, uint64_t b) {
+    return a > b ? a : b;
+}
+static inline uint32_t min_u32(uint32_t a, uint32_t b) {
+    return a < b ? a : b;
+}
+static inline uint32_t max_u32(uint32_t a, uint32_t b) {
+    return a > b ? a : b;
+}
 
 #endif

@@ -17,7 +17,9 @@ struct text {
 void text_append(struct text *t, const char *data, uint64_t bytes);
 void text_puts(struct text *t, const char *string);
 void text_printf(struct text *t, const char *fmt, ...) OT_PRINTF(2, 3);
-static inline bool text_failed(const struct text *t) { return t->failed; }
+static inline bool text_failed(const struct text *t) {
+    return t->failed;
+}
 /* Hands the bytes to the caller (free with mem_free), never NULL unless failed; resets *t. */
 char *text_take(struct text *t, uint64_t *bytes);
 void text_deinit(struct text *t);

@@ -1,8 +1,6 @@
 /* budget.c - dividing one budget. */
 #include "engine/budget.h"
 
-#include <math.h>
-
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/text.h"
@@ -10,14 +8,15 @@
 #include "model/forward.h"
 
 enum {
-    LEAST_BATCH = 16,     /* tokens of a sweep under the least budget */
-    MEMORY_BATCH = 512,   /* in memory: more tokens a sweep gain nothing */
+    LEAST_BATCH = 16,         /* tokens of a sweep under the least budget */
+    MEMORY_BATCH = 512,       /* in memory: more tokens a sweep gain nothing */
+    STREAM_SHARE = 4,         /* streaming: one in so many of the tokens that memory would take */
     THREAD_BYTES = 128 << 10, /* stack pages a thread touches */
 };
 static const uint64_t memory_activations = 28u << 20; /* in memory: most bytes of activations */
 
-/* A quarter of a per cent for page tables and rings; the rest is fixed: logits and sampler are a few
- * rows of the vocabulary, reports and SQLite take some MB. */
+/* A quarter of a per cent for page tables and rings; the rest is fixed: logits and sampler are a
+ * few rows of the vocabulary, reports and SQLite take some MB. */
 static uint64_t reserve_for(uint64_t total, const struct ot_model *m, uint32_t n_threads) {
     return (5u << 20) + total / 256 + 24ull * m->hp.n_vocab + (uint64_t)n_threads * THREAD_BYTES;
 }
@@ -41,7 +40,9 @@ static void choose_total(struct budget *b, uint64_t asked) {
     uint64_t cgroup = limits.cgroup_bytes;
     if (asked != 0) {
         b->total_bytes = min_u64(asked, cgroup);
-        b->source = asked <= cgroup ? "asked" : "cgroup limit, below what was asked";
+        b->source = asked <= cgroup || asked - cgroup < sys_page_bytes()
+                        ? "asked"
+                        : "cgroup limit, below what was asked";
     } else if (cgroup != UINT64_MAX && cgroup / 20 * 19 < free_bytes) {
         b->total_bytes = cgroup / 20 * 19;
         b->source = "cgroup limit, less 5 %";
@@ -51,13 +52,12 @@ static void choose_total(struct budget *b, uint64_t asked) {
     }
 }
 
-/* Most tokens whose activations fit `room`. */
-static uint32_t fit_batch(const struct ot_model *m, const struct kernels *k, uint32_t n_threads,
-                          uint64_t room, uint32_t most) {
+uint32_t budget_fit_batch(const struct ot_model *m, const struct kernels *k, uint32_t n_threads,
+                          uint64_t bytes, uint32_t most) {
     uint32_t low = 1, high = most; /* low is taken even where it does not fit */
     while (low < high) {
         uint32_t middle = low + (high - low + 1) / 2;
-        if (forward_need_bytes(m, k, n_threads, middle) <= room) {
+        if (forward_need_bytes(m, k, n_threads, middle) <= bytes) {
             low = middle;
         } else {
             high = middle - 1;
@@ -66,24 +66,16 @@ static uint32_t fit_batch(const struct ot_model *m, const struct kernels *k, uin
     return low;
 }
 
-/* Streaming: a token of a sweep costs bytes that could be wired, and saves sweeps of a prompt. For a
- * prompt of half the context and an answer of 128 tokens, the bytes read,
- *   n_ctx / 2 / n x W + 128 x (W - (room - n x a)),
- * are least at n = sqrt(n_ctx / 2 x W / (128 x a)). */
-static uint32_t stream_batch(uint32_t n_ctx, uint64_t weights, uint64_t token_bytes) {
-    double n = sqrt((double)n_ctx / 2.0 * (double)weights / (128.0 * (double)token_bytes));
-    return n < LEAST_BATCH ? LEAST_BATCH : n > n_ctx ? n_ctx : (uint32_t)n;
-}
-
 static int below_least(const struct budget *b, uint64_t slots, struct ot_error *err) {
     char total[24], least[24], base[24], kv[24], act[24], reserve[24], slot[24];
-    return error_set(err, OT_ERR_BUDGET, "memory budget",
-                     "%s is too little: the least for this model and context is %s (%llu bytes): "
-                     "program and tables %s, KV %s, activations %s, reserve %s, weights' slots %s",
-                     text_bytes(total, (double)b->total_bytes), text_bytes(least, (double)b->least_bytes),
-                     (unsigned long long)b->least_bytes, text_bytes(base, (double)b->base_bytes),
-                     text_bytes(kv, (double)b->kv_bytes), text_bytes(act, (double)b->activation_bytes),
-                     text_bytes(reserve, (double)b->reserve_bytes), text_bytes(slot, (double)slots));
+    return error_set(
+        err, OT_ERR_BUDGET, "memory budget",
+        "%s is too little: the least for this model and context is %s (%llu bytes): "
+        "program and tables %s, KV %s, activations %s, reserve %s, weights' slots %s",
+        text_bytes(total, (double)b->total_bytes), text_bytes(least, (double)b->least_bytes),
+        (unsigned long long)b->least_bytes, text_bytes(base, (double)b->base_bytes),
+        text_bytes(kv, (double)b->kv_bytes), text_bytes(act, (double)b->activation_bytes),
+        text_bytes(reserve, (double)b->reserve_bytes), text_bytes(slot, (double)slots));
 }
 
 int budget_plan(struct budget *b, const struct ot_model *m, const struct kernels *k,
@@ -113,19 +105,21 @@ int budget_plan(struct budget *b, const struct ot_model *m, const struct kernels
         return below_least(b, slots, err);
     }
     uint64_t weights = all_weights(m), room = b->total_bytes - fixed;
+    bool streams = params->residency == OT_RESIDENCY_STREAM;
+    b->n_batch_most = b->n_batch;
     if (params->n_batch == 0) {
-        uint32_t memory_batch = fit_batch(m, k, n_threads, memory_activations,
-                                          min_u32(most, MEMORY_BATCH));
-        memory_batch = max_u32(memory_batch, b->n_batch);
-        uint64_t activations = forward_need_bytes(m, k, n_threads, memory_batch);
-        bool streams = params->residency == OT_RESIDENCY_STREAM || weights + activations > room;
-        uint32_t wanted = memory_batch;
+        uint32_t wanted =
+            budget_fit_batch(m, k, n_threads, memory_activations, min_u32(most, MEMORY_BATCH));
+        wanted = max_u32(wanted, b->n_batch);
+        uint64_t activations = forward_need_bytes(m, k, n_threads, wanted);
+        streams = streams || weights + activations > room;
         if (streams) {
-            uint64_t token_bytes = (forward_need_bytes(m, k, n_threads, 65) -
-                                    forward_need_bytes(m, k, n_threads, 1)) / 64;
-            wanted = stream_batch(n_ctx, weights, token_bytes);
+            /* longer prompts borrow from the wired weights for the one sweep that they take */
+            wanted = budget_fit_batch(m, k, n_threads, activations / STREAM_SHARE, wanted);
+            wanted = budget_fit_batch(m, k, n_threads, room - slots, wanted);
         }
-        b->n_batch = max_u32(b->n_batch, fit_batch(m, k, n_threads, room - slots, min_u32(wanted, most)));
+        b->n_batch = max_u32(b->n_batch, wanted);
+        b->n_batch_most = streams ? most : b->n_batch;
         b->activation_bytes = forward_need_bytes(m, k, n_threads, b->n_batch);
     }
     b->weights_bytes = room - b->activation_bytes;

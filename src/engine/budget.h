@@ -2,9 +2,9 @@
  *
  *   total = base + kv + activations + reserve + weights
  *
- * base is what the process holds when the context opens (program, vocabulary, header pages); reserve
- * covers what is taken later outside the engine (logits, sampler, report) and the kernel's own
- * bookkeeping (page tables, rings). What is left is for weights: wired bytes and slots. */
+ * base is what the process holds when the context opens (program, vocabulary, header pages);
+ * reserve covers what is taken later outside the engine (logits, sampler, report) and the kernel's
+ * own bookkeeping (page tables, rings). What is left is for weights: wired bytes and slots. */
 #ifndef ENGINE_BUDGET_H
 #define ENGINE_BUDGET_H
 
@@ -13,13 +13,14 @@
 #include "onetrip.h"
 
 struct budget {
-    uint64_t total_bytes;    /* in force */
-    const char *source;      /* where it comes from, for reports */
+    uint64_t total_bytes; /* in force */
+    const char *source;   /* where it comes from, for reports */
     uint64_t base_bytes, kv_bytes, activation_bytes, reserve_bytes;
-    uint64_t weights_bytes;  /* what residency may hold */
-    uint64_t least_bytes;    /* the least total that would do */
-    uint32_t n_batch;        /* tokens of a sweep */
-    bool fits;               /* all weights fit weights_bytes */
+    uint64_t weights_bytes; /* what residency may hold */
+    uint64_t least_bytes;   /* the least total that would do */
+    uint32_t n_batch;       /* tokens of a sweep whose activations the budget has room for */
+    uint32_t n_batch_most;  /* with wired memory lent, where weights are streamed; else n_batch */
+    bool fits;              /* all weights fit weights_bytes */
 };
 
 /* Fills *b for a context of n_ctx positions and n_seq sequences. n_batch_wanted 0: chosen.
@@ -27,5 +28,9 @@ struct budget {
 int budget_plan(struct budget *b, const struct ot_model *model, const struct kernels *kernels,
                 const struct ot_context_params *params, uint32_t n_ctx, uint32_t n_seq,
                 uint32_t n_threads, struct ot_error *err);
+
+/* Most tokens of a sweep, at most `most` and at least 1, whose activations fit `bytes`. */
+uint32_t budget_fit_batch(const struct ot_model *model, const struct kernels *kernels,
+                          uint32_t n_threads, uint64_t bytes, uint32_t most);
 
 #endif

@@ -19,19 +19,20 @@ void ot_context_default_params(struct ot_context_params *params) {
 static int check_params(const struct ot_model *m, const struct ot_context_params *p,
                         struct ot_error *err) {
     if (m->vocab_only) {
-        return error_set(err, OT_ERR_ARGUMENT, m->path, "the model was opened for its vocabulary only");
+        return error_set(err, OT_ERR_ARGUMENT, m->path,
+                         "the model was opened for its vocabulary only");
     }
     if (p->n_seq > MAX_SEQ) {
-        return error_set(err, OT_ERR_ARGUMENT, "context", "%u sequences, expected at most %d", p->n_seq,
-                         MAX_SEQ);
+        return error_set(err, OT_ERR_ARGUMENT, "context", "%u sequences, expected at most %d",
+                         p->n_seq, MAX_SEQ);
     }
     if (p->n_threads > MAX_THREADS) {
         return error_set(err, OT_ERR_ARGUMENT, "context", "%u threads, expected at most %d",
                          p->n_threads, MAX_THREADS);
     }
     if (p->n_ctx > 1u << 26) {
-        return error_set(err, OT_ERR_ARGUMENT, "context", "%u positions, expected at most %u", p->n_ctx,
-                         1u << 26);
+        return error_set(err, OT_ERR_ARGUMENT, "context", "%u positions, expected at most %u",
+                         p->n_ctx, 1u << 26);
     }
     return OT_OK;
 }
@@ -93,11 +94,13 @@ static int open_parts(struct ot_context *ctx, struct ot_error *err) {
     int rc;
     ctx->lengths = mem_calloc(ctx->n_seq, sizeof *ctx->lengths);
     ctx->added = mem_calloc(ctx->n_seq, sizeof *ctx->added);
-    ctx->tokens = mem_calloc(ctx->budget.n_batch, sizeof *ctx->tokens);
+    ctx->tokens = mem_calloc(ctx->budget.n_batch_most, sizeof *ctx->tokens);
     ctx->pool = pool_open(ctx->n_threads);
     if (ctx->lengths == NULL || ctx->added == NULL || ctx->tokens == NULL || ctx->pool == NULL) {
-        return error_set(err, OT_ERR_MEMORY, "context", "no memory or no threads for %u threads, %u "
-                         "sequences", ctx->n_threads, ctx->n_seq);
+        return error_set(err, OT_ERR_MEMORY, "context",
+                         "no memory or no threads for %u threads, %u "
+                         "sequences",
+                         ctx->n_threads, ctx->n_seq);
     }
     if ((rc = open_ledger(ctx, err)) != OT_OK || (rc = open_residency(ctx, err)) != OT_OK ||
         (rc = kv_open(&ctx->kv, hp->n_layers, ctx->n_seq, hp->n_kv_heads, hp->head_dim, ctx->n_ctx,
@@ -112,12 +115,16 @@ static int open_parts(struct ot_context *ctx, struct ot_error *err) {
         .residency = ctx->residency,
         .kv = &ctx->kv,
         .ledger = ctx->ledger,
-        .n_batch = ctx->budget.n_batch,
+        .n_batch = ctx->budget.n_batch_most,
         .n_ctx = ctx->n_ctx,
         .stop = ctx->requested.stop,
     };
     rc = forward_open(&ctx->forward, &p, err);
     ctx->forward_open = rc == OT_OK;
+    ctx->n_batch_most =
+        budget_fit_batch(ctx->model, ctx->kernels, ctx->n_threads,
+                         ctx->budget.activation_bytes + residency_lend_most(ctx->residency),
+                         ctx->budget.n_batch_most);
     return rc;
 }
 
@@ -189,7 +196,7 @@ void ot_context_get_info(const struct ot_context *ctx, struct ot_context_info *i
         .n_ctx = ctx->n_ctx,
         .n_seq = ctx->n_seq,
         .n_threads = ctx->n_threads,
-        .n_batch = ctx->budget.n_batch,
+        .n_batch = ctx->n_batch_most,
         .budget_bytes = ctx->budget.total_bytes,
         .least_budget_bytes = ctx->budget.least_bytes,
         .budget_source = ctx->budget.source,
@@ -201,7 +208,7 @@ void ot_context_get_info(const struct ot_context *ctx, struct ot_context_info *i
         .slot_bytes = r.slot_bytes,
         .streamed_bytes_per_sweep = r.streamed_bytes_per_sweep,
         .kv_bytes = ctx->kv.bytes * 2,
-        .activation_bytes = ctx->forward.memory_bytes,
+        .activation_bytes = ctx->budget.activation_bytes,
         .table_bytes = mem_live_bytes(),
         .n_sweeps_prompt = ctx->n_sweeps_prompt,
         .n_sweeps_decode = ctx->n_sweeps_decode,
@@ -212,9 +219,15 @@ void ot_context_get_info(const struct ot_context *ctx, struct ot_context_info *i
     }
 }
 
-const struct ot_model *engine_model(const struct ot_context *ctx) { return ctx->model; }
-const struct ledger *engine_ledger(const struct ot_context *ctx) { return ctx->ledger; }
-struct residency *engine_residency(const struct ot_context *ctx) { return ctx->residency; }
+const struct ot_model *engine_model(const struct ot_context *ctx) {
+    return ctx->model;
+}
+const struct ledger *engine_ledger(const struct ot_context *ctx) {
+    return ctx->ledger;
+}
+struct residency *engine_residency(const struct ot_context *ctx) {
+    return ctx->residency;
+}
 const struct ot_context_params *engine_requested(const struct ot_context *ctx) {
     return &ctx->requested;
 }

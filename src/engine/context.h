@@ -15,6 +15,7 @@ struct ot_context {
     const struct kernels *kernels;
     struct budget budget;
     uint32_t n_ctx, n_seq, n_threads;
+    uint32_t n_batch_most; /* tokens of a sweep, with all that may be lent */
 
     struct ledger *ledger;       /* owned */
     uint32_t header_extent;      /* in the ledger: the files' headers */
@@ -24,9 +25,9 @@ struct ot_context {
     struct forward forward;
     bool kv_open, forward_open;
 
-    uint32_t *lengths; /* owned [n_seq]: tokens each sequence holds */
-    uint32_t *added;   /* owned [n_seq]: tokens of the call that runs */
-    struct forward_token *tokens; /* owned [n_batch] */
+    uint32_t *lengths;            /* owned [n_seq]: tokens each sequence holds */
+    uint32_t *added;              /* owned [n_seq]: tokens of the call that runs */
+    struct forward_token *tokens; /* owned [n_batch_most of the budget] */
     uint64_t n_sweeps_prompt, n_sweeps_decode;
 };
 

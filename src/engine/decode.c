@@ -10,8 +10,9 @@ static int check_inputs(struct ot_context *ctx, const struct ot_input *inputs, u
     memset(ctx->added, 0, ctx->n_seq * sizeof *ctx->added);
     for (uint32_t i = 0; i < n; i++) {
         if (inputs[i].token >= ctx->model->hp.n_vocab) {
-            return error_set(err, OT_ERR_ARGUMENT, "token", "id %u is outside the vocabulary (0..%u)",
-                             inputs[i].token, ctx->model->hp.n_vocab - 1);
+            return error_set(err, OT_ERR_ARGUMENT, "token",
+                             "id %u is outside the vocabulary (0..%u)", inputs[i].token,
+                             ctx->model->hp.n_vocab - 1);
         }
         if (inputs[i].seq >= ctx->n_seq) {
             return error_set(err, OT_ERR_ARGUMENT, "sequence", "%u is outside the context (0..%u)",
@@ -27,15 +28,30 @@ static int check_inputs(struct ot_context *ctx, const struct ot_input *inputs, u
     return OT_OK;
 }
 
-int ot_decode(struct ot_context *ctx, const struct ot_input *inputs, uint32_t n_inputs,
-              float *logits, struct ot_error *err) {
-    if (n_inputs == 0) {
-        return error_set(err, OT_ERR_ARGUMENT, "batch", "it has no tokens");
+/* Tokens a sweep of this call may take: what the budget has room for, or more for a loan of wired
+ * memory, in as few sweeps as can be. */
+static uint32_t borrow_for(struct ot_context *ctx, uint32_t n_inputs) {
+    const struct budget *b = &ctx->budget;
+    uint32_t wanted = min_u32(n_inputs, ctx->n_batch_most);
+    if (wanted <= b->n_batch) {
+        return b->n_batch;
     }
-    int rc = check_inputs(ctx, inputs, n_inputs, err);
-    if (rc != OT_OK) {
-        return rc;
-    }
+    /* n_sweeps sweeps of the same size, not full ones and a rest */
+    uint32_t n_sweeps = (n_inputs + wanted - 1) / wanted;
+    wanted = (n_inputs + n_sweeps - 1) / n_sweeps;
+    uint64_t bytes = forward_need_bytes(ctx->model, ctx->kernels, ctx->n_threads, wanted);
+    uint64_t lent = residency_lend(ctx->residency, bytes - b->activation_bytes);
+    return max_u32(b->n_batch, budget_fit_batch(ctx->model, ctx->kernels, ctx->n_threads,
+                                                b->activation_bytes + lent, wanted));
+}
+
+static void end_loan(struct ot_context *ctx) {
+    forward_drop(&ctx->forward);
+    residency_lend(ctx->residency, 0);
+}
+
+static int run_batch(struct ot_context *ctx, const struct ot_input *inputs, uint32_t n_inputs,
+                     uint32_t n_batch, float *logits, struct ot_error *err) {
     uint32_t n_wanted = 0;
     bool prompt = false;
     for (uint32_t i = 0; i < n_inputs; i++) {
@@ -43,8 +59,8 @@ int ot_decode(struct ot_context *ctx, const struct ot_input *inputs, uint32_t n_
         prompt |= ctx->added[inputs[i].seq] > 1;
     }
     memset(ctx->added, 0, ctx->n_seq * sizeof *ctx->added);
-    for (uint32_t first = 0; first < n_inputs; first += ctx->budget.n_batch) {
-        uint32_t n = min_u32(ctx->budget.n_batch, n_inputs - first), wanted = 0;
+    for (uint32_t first = 0; first < n_inputs; first += n_batch) {
+        uint32_t n = min_u32(n_batch, n_inputs - first), wanted = 0;
         for (uint32_t i = 0; i < n; i++) {
             const struct ot_input *in = &inputs[first + i];
             ctx->tokens[i] = (struct forward_token){
@@ -55,13 +71,34 @@ int ot_decode(struct ot_context *ctx, const struct ot_input *inputs, uint32_t n_
             };
             wanted += in->want_logits;
         }
-        rc = forward_sweep(&ctx->forward, ctx->tokens, n, n_inputs == 1, n_wanted == 1, logits, err);
+        int rc =
+            forward_sweep(&ctx->forward, ctx->tokens, n, n_inputs == 1, n_wanted == 1, logits, err);
         if (rc != OT_OK) {
             return rc;
         }
         logits += (uint64_t)wanted * ctx->model->hp.n_vocab;
         ctx->n_sweeps_prompt += prompt;
         ctx->n_sweeps_decode += !prompt;
+    }
+    return OT_OK;
+}
+
+int ot_decode(struct ot_context *ctx, const struct ot_input *inputs, uint32_t n_inputs,
+              float *logits, struct ot_error *err) {
+    if (n_inputs == 0) {
+        return error_set(err, OT_ERR_ARGUMENT, "batch", "it has no tokens");
+    }
+    int rc = check_inputs(ctx, inputs, n_inputs, err);
+    if (rc != OT_OK) {
+        return rc;
+    }
+    uint32_t n_batch = borrow_for(ctx, n_inputs);
+    rc = run_batch(ctx, inputs, n_inputs, n_batch, logits, err);
+    if (n_batch > ctx->budget.n_batch) {
+        end_loan(ctx);
+    }
+    if (rc != OT_OK) {
+        return rc;
     }
     for (uint32_t s = 0; s < ctx->n_seq; s++) {
         ctx->lengths[s] += ctx->added[s];

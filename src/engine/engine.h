@@ -1,5 +1,5 @@
-/* engine.h - what the report may read of a context. The engine itself is context.c (open, sequences),
- * decode.c (a batch through the schedule) and sample.c. */
+/* engine.h - what the report may read of a context. The engine itself is context.c (open,
+ * sequences), decode.c (a batch through the schedule) and sample.c. */
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
 

@@ -42,7 +42,9 @@ static uint64_t spread(uint64_t *state) {
     return z ^ (z >> 31);
 }
 
-static uint64_t rotate_left(uint64_t x, int n) { return (x << n) | (x >> (64 - n)); }
+static uint64_t rotate_left(uint64_t x, int n) {
+    return (x << n) | (x >> (64 - n));
+}
 
 /* xoshiro256** (Blackman, Vigna 2018); a number in [0, 1). */
 static double next_random(struct ot_sampler *s) {

@@ -17,7 +17,12 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum { KEYS = KERNEL_KEY_BLOCK, MAX_ROWS = 6, PANEL = 4 /* vectors of 16 dimensions */ };
+enum {
+    KEYS = KERNEL_KEY_BLOCK,
+    MAX_ROWS = 6,
+    FEW_ROWS = 4,
+    PANEL = 4 /* vectors of 16 dimensions */
+};
 
 /* Scratch of one call; strides of v and values: head_dim rounded up to 16. */
 struct work {
@@ -148,11 +153,20 @@ static void convert_values(const uint16_t *v, uint32_t n_keys, uint32_t head_dim
     for (uint32_t key = 0; key < n_keys; key++)
         for (uint32_t d = 0; d < head_dim; d += 16) {
             const uint16_t *p = v + (uint64_t)key * head_dim + d;
+            _mm_prefetch((const char *)(p + (uint64_t)KEYS * head_dim), _MM_HINT_T0);
             _mm512_store_ps(out + (uint64_t)key * stride + d, load_half(p, first(head_dim - d)));
         }
 }
 
 /* ---- scores ---- */
+
+/* Keys [start, start + n_keys) where they are in the cache. in_place: they are used from there, not
+ * from their converted copies in scratch. */
+struct block {
+    const uint16_t *k, *v;
+    uint32_t n_keys;
+    bool in_place;
+};
 
 /* A few rows of the call, and what they see of a block. */
 struct rows {
@@ -160,13 +174,15 @@ struct rows {
     uint64_t visible[MAX_ROWS]; /* bit j: key j of the block */
 };
 
-/* Scores to weights, the row's best score and sum; x: dots of the block's 64 keys with the row. */
-INLINE void soften(const struct kernel_attention *a, const struct work *w, uint32_t row,
-                   uint64_t visible, __m512 x[4]) {
+/* The row's dots become weights; its best score and sum are brought up to date. */
+static void soften(const struct kernel_attention *a, const struct work *w, uint32_t row,
+                   uint64_t visible) {
+    float *weight_row = w->weight + row * KEYS;
+    __m512 x[4];
     const __m512 scale = _mm512_set1_ps(a->scale);
     __m512 best = _mm512_set1_ps(w->best[row]);
     for (uint32_t i = 0; i < 4; i++) {
-        x[i] = _mm512_mul_ps(x[i], scale);
+        x[i] = _mm512_mul_ps(_mm512_load_ps(weight_row + 16 * i), scale);
         if (a->softcap > 0)
             x[i] = _mm512_mul_ps(tanh_ps(_mm512_div_ps(x[i], _mm512_set1_ps(a->softcap))),
                                  _mm512_set1_ps(a->softcap));
@@ -177,7 +193,7 @@ INLINE void soften(const struct kernel_attention *a, const struct work *w, uint3
     for (uint32_t i = 0; i < 4; i++) {
         const __mmask16 mask = (__mmask16)(visible >> 16 * i);
         const __m512 weight = _mm512_maskz_mov_ps(mask, exp_negative(_mm512_sub_ps(x[i], best)));
-        _mm512_store_ps(w->weight + row * KEYS + 16 * i, weight);
+        _mm512_store_ps(weight_row + 16 * i, weight);
         sum = _mm512_add_ps(sum, weight);
     }
     const float keep =
@@ -187,9 +203,68 @@ INLINE void soften(const struct kernel_attention *a, const struct work *w, uint3
     w->sum[row] = w->sum[row] * keep + _mm512_reduce_add_ps(sum);
 }
 
-/* n is a constant where this is inlined. */
-INLINE void score_rows(const struct kernel_attention *a, const struct work *w,
-                       const struct rows *rows, uint32_t n) {
+/* What keys [key, key + 16) have in dimensions [d, d + 8), as f32: out[i], lane j is dimension d +
+ * i of key + j. row: the 16 keys' vectors. */
+INLINE void load_8_dims(const uint16_t *const row[16], uint64_t d, __m512 out[8]) {
+    __m512i r[4]; /* r[i], lane l: 8 dimensions of key 4 l + i */
+    for (uint32_t i = 0; i < 4; i++) {
+        __m256i half[2];
+        for (uint32_t h = 0; h < 2; h++)
+            half[h] = _mm256_inserti128_si256(
+                _mm256_castsi128_si256(_mm_loadu_si128((const void *)(row[8 * h + i] + d))),
+                _mm_loadu_si128((const void *)(row[8 * h + 4 + i] + d)), 1);
+        r[i] = _mm512_inserti64x4(_mm512_castsi256_si512(half[0]), half[1], 1);
+    }
+    const __m512i a = _mm512_unpacklo_epi16(r[0], r[1]), b = _mm512_unpacklo_epi16(r[2], r[3]);
+    const __m512i c = _mm512_unpackhi_epi16(r[0], r[1]), e = _mm512_unpackhi_epi16(r[2], r[3]);
+    /* each lane: 4 keys' dimension 2 i, then 4 keys' dimension 2 i + 1 */
+    const __m512i pairs[4] = {_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b),
+                              _mm512_unpacklo_epi32(c, e), _mm512_unpackhi_epi32(c, e)};
+    const __m512i even_odd = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+    for (uint32_t i = 0; i < 4; i++) {
+        const __m512i x = _mm512_permutexvar_epi64(even_odd, pairs[i]);
+        out[2 * i] = _mm512_cvtph_ps(_mm512_castsi512_si256(x));
+        out[2 * i + 1] = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(x, 1));
+    }
+}
+
+/* Scores straight from the cache of keys, for few rows: the same sums as by way of scratch. */
+INLINE void dot_in_place(const struct kernel_attention *a, const struct work *w,
+                         const struct rows *rows, uint32_t n, const uint16_t *k, uint32_t n_keys) {
+    const float *q[MAX_ROWS];
+#pragma GCC unroll 6
+    for (uint32_t m = 0; m < n; m++)
+        q[m] = a->q[rows->index[m]];
+    for (uint32_t key = 0; key < KEYS; key += 16) {
+        const uint16_t *row[16]; /* beyond the last key: the last one again, which nobody sees */
+        for (uint32_t i = 0; i < 16; i++)
+            row[i] = k + (uint64_t)min_u32(key + i, n_keys - 1) * a->head_dim;
+        __m512 x[MAX_ROWS];
+#pragma GCC unroll 6
+        for (uint32_t m = 0; m < n; m++)
+            x[m] = _mm512_setzero_ps();
+        for (uint64_t d = 0; d < a->head_dim; d += 8) {
+            __m512 dims[8];
+            load_8_dims(row, d, dims);
+            /* 16 keys by 8 dimensions are 4 cache lines */
+            for (uint32_t i = 0; i < 4; i++)
+                _mm_prefetch(
+                    (const char *)(k + (KEYS + key) * (uint64_t)a->head_dim + 16 * d + 32 * i),
+                    _MM_HINT_T0);
+            for (uint32_t i = 0; i < 8; i++)
+#pragma GCC unroll 6
+                for (uint32_t m = 0; m < n; m++)
+                    x[m] = _mm512_fmadd_ps(_mm512_set1_ps(q[m][d + i]), dims[i], x[m]);
+        }
+#pragma GCC unroll 6
+        for (uint32_t m = 0; m < n; m++)
+            _mm512_store_ps(w->weight + rows->index[m] * KEYS + key, x[m]);
+    }
+}
+
+/* Scores from the transposed block. n is a constant where this is inlined. */
+INLINE void dot_in_scratch(const struct kernel_attention *a, const struct work *w,
+                           const struct rows *rows, uint32_t n) {
     const float *q[MAX_ROWS];
     __m512 x[MAX_ROWS][4];
 #pragma GCC unroll 6
@@ -213,30 +288,17 @@ INLINE void score_rows(const struct kernel_attention *a, const struct work *w,
     }
 #pragma GCC unroll 6
     for (uint32_t m = 0; m < n; m++)
-        for (uint32_t i = 0; i < 4; i++) /* parked, so that the softmax is there once */
-            _mm512_store_ps(w->weight + rows->index[m] * KEYS + 16 * i, x[m][i]);
-    for (uint32_t m = 0; m < n; m++) {
-        __m512 row[4];
         for (uint32_t i = 0; i < 4; i++)
-            row[i] = _mm512_load_ps(w->weight + rows->index[m] * KEYS + 16 * i);
-        soften(a, w, rows->index[m], rows->visible[m], row);
-    }
+            _mm512_store_ps(w->weight + rows->index[m] * KEYS + 16 * i, x[m][i]);
 }
 
 /* ---- values ---- */
 
-/* Where a block's values are: converted (f32), or in the cache of keys and values (f16). */
-struct values {
-    const float *f32;
-    const uint16_t *f16;
-    uint32_t n_keys;
-};
-
-/* Adds a block to vectors [first_vector, + n_vectors) of n rows. n, n_vectors and half are
- * constants where this is inlined; last: the mask of the last vector. */
+/* Adds a block's values to dimensions [dim, dim + 16 * n_vectors) of n rows. n, n_vectors and
+ * in_place are constants where this is inlined; last: the mask of the last vector. */
 INLINE void add_panel(const struct kernel_attention *a, const struct work *w,
-                      const struct rows *rows, uint32_t n, const struct values *v, uint32_t dim,
-                      uint32_t n_vectors, bool half, __mmask16 last) {
+                      const struct rows *rows, uint32_t n, const struct block *b, uint32_t dim,
+                      uint32_t n_vectors, __mmask16 last, bool in_place) {
     const float *weight[MAX_ROWS];
     float *values[MAX_ROWS];
     __m512 x[MAX_ROWS][PANEL];
@@ -250,16 +312,16 @@ INLINE void add_panel(const struct kernel_attention *a, const struct work *w,
         for (uint32_t i = 0; i < n_vectors; i++)
             x[m][i] = _mm512_mul_ps(_mm512_load_ps(values[m] + 16 * i), keep);
     }
-    for (uint64_t key = 0; key < v->n_keys; key++) {
+    for (uint64_t key = 0; key < b->n_keys; key++) {
         __m512 value[PANEL];
 #pragma GCC unroll 4
         for (uint32_t i = 0; i < n_vectors; i++) {
             const __mmask16 mask = i == n_vectors - 1 ? last : 0xffff;
-            value[i] = half ? load_half(v->f16 + key * a->head_dim + dim + 16 * i, mask)
-                            : _mm512_load_ps(v->f32 + key * w->stride + dim + 16 * i);
+            value[i] = in_place ? load_half(b->v + key * a->head_dim + dim + 16 * i, mask)
+                                : _mm512_load_ps(w->v + key * w->stride + dim + 16 * i);
         }
-        if (half)
-            _mm_prefetch((const char *)(v->f16 + (key + KEYS) * a->head_dim + dim), _MM_HINT_T0);
+        if (in_place)
+            _mm_prefetch((const char *)(b->v + (key + KEYS) * a->head_dim + dim), _MM_HINT_T0);
 #pragma GCC unroll 6
         for (uint32_t m = 0; m < n; m++) {
             const __m512 p = _mm512_set1_ps(weight[m][key]);
@@ -276,44 +338,50 @@ INLINE void add_panel(const struct kernel_attention *a, const struct work *w,
 }
 
 INLINE void add_values(const struct kernel_attention *a, const struct work *w,
-                       const struct rows *rows, uint32_t n, const struct values *v, bool half) {
+                       const struct rows *rows, uint32_t n, const struct block *b, bool in_place) {
     uint32_t dim = 0;
     for (; a->head_dim - dim >= 16 * PANEL; dim += 16 * PANEL)
-        add_panel(a, w, rows, n, v, dim, PANEL, half, 0xffff);
+        add_panel(a, w, rows, n, b, dim, PANEL, 0xffff, in_place);
     const uint32_t left = a->head_dim - dim;
     const __mmask16 last = first((left + 15) % 16 + 1);
     switch ((left + 15) / 16) {
-    case 1: add_panel(a, w, rows, n, v, dim, 1, half, last); break;
-    case 2: add_panel(a, w, rows, n, v, dim, 2, half, last); break;
-    case 3: add_panel(a, w, rows, n, v, dim, 3, half, last); break;
-    case 4: add_panel(a, w, rows, n, v, dim, 4, half, last); break;
+    case 1: add_panel(a, w, rows, n, b, dim, 1, last, in_place); break;
+    case 2: add_panel(a, w, rows, n, b, dim, 2, last, in_place); break;
+    case 3: add_panel(a, w, rows, n, b, dim, 3, last, in_place); break;
+    case 4: add_panel(a, w, rows, n, b, dim, 4, last, in_place); break;
     default: break;
     }
 }
 
 typedef void block_fn(const struct kernel_attention *a, const struct work *w,
-                      const struct rows *rows, const struct values *v);
+                      const struct rows *rows, const struct block *b);
 
-#define BLOCK(n)                                                                                   \
-    static void block_##n(const struct kernel_attention *a, const struct work *w,                  \
-                          const struct rows *rows, const struct values *v) {                       \
-        score_rows(a, w, rows, n);                                                                 \
-        if (v->f32 != NULL)                                                                        \
-            add_values(a, w, rows, n, v, false);                                                   \
+#define BLOCK(name, n, in_place)                                                                   \
+    static void name##_##n(const struct kernel_attention *a, const struct work *w,                 \
+                           const struct rows *rows, const struct block *b) {                       \
+        if (in_place)                                                                              \
+            dot_in_place(a, w, rows, n, b->k, b->n_keys);                                          \
         else                                                                                       \
-            add_values(a, w, rows, n, v, true);                                                    \
+            dot_in_scratch(a, w, rows, n);                                                         \
+        for (uint32_t m = 0; m < n; m++)                                                           \
+            soften(a, w, rows->index[m], rows->visible[m]);                                        \
+        add_values(a, w, rows, n, b, in_place);                                                    \
     }
-BLOCK(1)
-BLOCK(2)
-BLOCK(3)
-BLOCK(4)
-BLOCK(6)
+BLOCK(few, 1, true)
+BLOCK(few, 2, true)
+BLOCK(few, 3, true)
+BLOCK(few, 4, true)
+BLOCK(many, 1, false)
+BLOCK(many, 2, false)
+BLOCK(many, 3, false)
+BLOCK(many, 4, false)
+BLOCK(many, 6, false)
 
-/* The rows that see something of keys [start, start + n_keys), through the block. */
+/* The rows that see something of a block that begins at position start, over it. */
 static void visit_block(const struct kernel_attention *a, const struct work *w, uint64_t start,
-                        const struct values *v) {
-    static block_fn *const fns[] = {
-        [1] = block_1, [2] = block_2, [3] = block_3, [4] = block_4, [6] = block_6};
+                        const struct block *b) {
+    static block_fn *const few[] = {NULL, few_1, few_2, few_3, few_4};
+    static block_fn *const many[] = {NULL, many_1, many_2, many_3, many_4, NULL, many_6};
     struct rows rows;
     uint32_t n = 0, row = 0;
     for (;;) {
@@ -333,7 +401,7 @@ static void visit_block(const struct kernel_attention *a, const struct work *w, 
         if (n == 0)
             return;
         const uint32_t take = n == 5 ? 3 : n;
-        fns[take](a, w, &rows, v);
+        (b->in_place ? few : many)[take](a, w, &rows, b);
         for (uint32_t i = take; i < n; i++) {
             rows.index[i - take] = rows.index[i];
             rows.visible[i - take] = rows.visible[i];
@@ -353,15 +421,16 @@ static void attention(const struct kernel_attention *a, void *scratch) {
         w.best[row] = -INFINITY;
         w.sum[row] = 0;
     }
+    const bool in_place = a->n_q <= FEW_ROWS && a->head_dim % 8 == 0;
     memset(w.values, 0, (uint64_t)a->n_q * w.stride * sizeof(float));
     for (uint64_t start = begin / KEYS * KEYS; start < end; start += KEYS) {
-        struct values v = {NULL, a->v + start * a->head_dim, (uint32_t)min_u64(end - start, KEYS)};
-        transpose_keys(a->k + start * a->head_dim, v.n_keys, a->head_dim, w.k);
-        if (a->n_q > 2 * MAX_ROWS) {
-            convert_values(v.f16, v.n_keys, a->head_dim, w.stride, w.v);
-            v.f32 = w.v;
+        const struct block b = {a->k + start * a->head_dim, a->v + start * a->head_dim,
+                                (uint32_t)min_u64(end - start, KEYS), in_place};
+        if (!in_place) {
+            transpose_keys(b.k, b.n_keys, a->head_dim, w.k);
+            convert_values(b.v, b.n_keys, a->head_dim, w.stride, w.v);
         }
-        visit_block(a, &w, start, &v);
+        visit_block(a, &w, start, &b);
     }
     for (uint32_t row = 0; row < a->n_q; row++) {
         const __m512 factor = _mm512_set1_ps(1.0f / w.sum[row]);

@@ -23,8 +23,10 @@ int kv_open(struct kv *kv, uint32_t n_layers, uint32_t n_seq, uint32_t n_kv_head
             uint32_t head_dim, uint32_t n_ctx, struct ledger *ledger, struct ot_error *err) {
     uint64_t bytes = kv_need_bytes(n_layers, n_seq, n_kv_heads, head_dim, n_ctx);
     if (bytes == UINT64_MAX) {
-        return error_set(err, OT_ERR_ARGUMENT, "context", "KV of %u positions times %u sequences "
-                         "is more than can be addressed", n_ctx, n_seq);
+        return error_set(err, OT_ERR_ARGUMENT, "context",
+                         "KV of %u positions times %u sequences "
+                         "is more than can be addressed",
+                         n_ctx, n_seq);
     }
     *kv = (struct kv){
         .n_layers = n_layers,

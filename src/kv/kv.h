@@ -14,10 +14,10 @@
 
 struct kv {
     uint32_t n_layers, n_seq, n_kv_heads, head_dim;
-    uint32_t n_ctx;       /* positions a sequence may hold */
+    uint32_t n_ctx;        /* positions a sequence may hold */
     uint32_t n_ctx_stride; /* n_ctx rounded up to whole key blocks */
-    uint64_t bytes;       /* of k and of v, each */
-    uint16_t *k, *v;      /* owned */
+    uint64_t bytes;        /* of k and of v, each */
+    uint16_t *k, *v;       /* owned */
     struct ledger *ledger; /* borrowed */
     uint32_t ledger_id;
 };

@@ -203,7 +203,8 @@ int attend_layer(struct forward *f, uint32_t layer, struct ot_error *err) {
     const struct weight *w = f->model->bind.layers[layer];
     const struct slots s = slots_of(f->hp);
     int rc;
-    if ((rc = project_qkv(f, w, err)) != OT_OK || (rc = rotate_and_attend(f, layer, err)) != OT_OK) {
+    if ((rc = project_qkv(f, w, err)) != OT_OK ||
+        (rc = rotate_and_attend(f, layer, err)) != OT_OK) {
         return rc;
     }
     matmul_input(f, &f->prepared, f->act, f->work + s.out, f->n_work, f->n_tokens,

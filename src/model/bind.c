@@ -98,8 +98,9 @@ static const char *layer_name(char buf[96], int32_t layer, const char *suffix) {
     return buf;
 }
 
-static int layer_matrix(struct binder *k, enum layer_role role, const char *suffix, uint32_t n_parts,
-                        uint32_t n_rows, uint32_t n_cols, enum presence presence) {
+static int layer_matrix(struct binder *k, enum layer_role role, const char *suffix,
+                        uint32_t n_parts, uint32_t n_rows, uint32_t n_cols,
+                        enum presence presence) {
     char name[96];
     return bind_tensor(k, &k->b->layers[k->layer][role], layer_name(name, k->layer, suffix), suffix,
                        n_parts, n_rows, n_cols, presence,
@@ -138,8 +139,10 @@ static int bind_attention(struct binder *k) {
         rc = layer_vector(k, ROLE_ATTN_V_BIAS, "attn_v.bias", kv, OPTIONAL);
     }
     if (rc != 0 ||
-        (rc = layer_vector(k, ROLE_ATTN_Q_NORM, "attn_q_norm.weight", hp->head_dim, qk_norm)) != 0 ||
-        (rc = layer_vector(k, ROLE_ATTN_K_NORM, "attn_k_norm.weight", hp->head_dim, qk_norm)) != 0 ||
+        (rc = layer_vector(k, ROLE_ATTN_Q_NORM, "attn_q_norm.weight", hp->head_dim, qk_norm)) !=
+            0 ||
+        (rc = layer_vector(k, ROLE_ATTN_K_NORM, "attn_k_norm.weight", hp->head_dim, qk_norm)) !=
+            0 ||
         (rc = layer_matrix(k, ROLE_ATTN_OUT, "attn_output.weight", 1, d, q, NEEDED)) != 0 ||
         (rc = layer_vector(k, ROLE_ATTN_OUT_BIAS, "attn_output.bias", d, OPTIONAL)) != 0) {
         return rc;
@@ -199,8 +202,8 @@ static int bind_rope_factors(struct binder *k) {
 static int bind_output(struct binder *k) {
     struct bind *b = k->b;
     const struct hparams *hp = k->hp;
-    int rc = bind_vector(k, &b->output_norm, "output_norm.weight", "output_norm", hp->n_embd, NEEDED,
-                         RESIDENCY_SWEEP);
+    int rc = bind_vector(k, &b->output_norm, "output_norm.weight", "output_norm", hp->n_embd,
+                         NEEDED, RESIDENCY_SWEEP);
     if (rc != 0) {
         return rc;
     }

@@ -1,7 +1,7 @@
 /* bind.h - tensors bound to roles, and the order in which a sweep reads them.
  *
- * The schedule of a sweep is the order of `extents`: the forward pass asks residency for them in that
- * order and no other. */
+ * The schedule of a sweep is the order of `extents`: the forward pass asks residency for them in
+ * that order and no other. */
 #ifndef MODEL_BIND_H
 #define MODEL_BIND_H
 

@@ -138,8 +138,8 @@ static void add_outputs(struct forward *f, uint32_t first_row, uint32_t n_rows) 
     uint32_t d = f->hp->n_embd;
     for (uint32_t i = 0; i < n_rows; i++) {
         float *y = f->y + (uint64_t)f->route_tokens[first_row + i] * d;
-        f->k->add_scaled(y, f->routed_y + (uint64_t)i * d, f->route_weight[f->route_slots[first_row + i]],
-                         d);
+        f->k->add_scaled(y, f->routed_y + (uint64_t)i * d,
+                         f->route_weight[f->route_slots[first_row + i]], d);
     }
 }
 

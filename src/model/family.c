@@ -1,5 +1,5 @@
-/* family.c - the table of families. Facts are those of the models' publications, in the form in which
- * GGUF files carry them. */
+/* family.c - the table of families. Facts are those of the models' publications, in the form in
+ * which GGUF files carry them. */
 #include "model/family.h"
 
 #include <string.h>

@@ -39,8 +39,8 @@ static uint64_t max_layout_bytes(const struct ot_model *m, const struct kernels 
     return bytes;
 }
 
-/* Bytes of the prepared forms of n_many rows for the kernels of many tokens, or of n_one rows for the
- * kernels of one, whichever is more. */
+/* Bytes of the prepared forms of n_many rows for the kernels of many tokens, or of n_one rows for
+ * the kernels of one, whichever is more. */
 static uint64_t act_need(const struct ot_model *m, const struct kernels *k, uint32_t n_many,
                          uint32_t n_one, uint32_t n_cols) {
     return max_u64(n_many * max_layout_bytes(m, k, false, n_cols),
@@ -159,8 +159,9 @@ static int open_rope(struct forward *f, uint32_t n_ctx, struct ot_error *err) {
     }
     for (uint32_t i = 0; rc == OT_OK && values != NULL && i < w->n_cols; i++) {
         if (!isfinite(values[i]) || values[i] <= 0.0f) {
-            rc = error_set(err, OT_ERR_FORMAT, f->model->path,
-                           "rope factor %u is %g, expected a positive number", i, (double)values[i]);
+            rc =
+                error_set(err, OT_ERR_FORMAT, f->model->path,
+                          "rope factor %u is %g, expected a positive number", i, (double)values[i]);
         }
     }
     for (uint32_t local = 0; rc == OT_OK && local < 2; local++) {
@@ -182,8 +183,8 @@ int forward_open(struct forward *f, const struct forward_params *p, struct ot_er
     };
     uint32_t n_threads = pool_threads(p->pool);
     f->memory_bytes = forward_need_bytes(p->model, p->kernels, n_threads, p->n_batch);
-    int rc = ledger_add_extent(p->ledger, "activations", 11, f->memory_bytes, OT_CLASS_ACTIVATION, -1,
-                               &f->activation_extent, err);
+    int rc = ledger_add_extent(p->ledger, "activations", 11, f->memory_bytes, OT_CLASS_ACTIVATION,
+                               -1, &f->activation_extent, err);
     if (rc != OT_OK) {
         return rc;
     }
@@ -206,6 +207,10 @@ void forward_close(struct forward *f) {
         sys_memory_free(f->memory, f->memory_bytes);
         f->memory = NULL;
     }
+}
+
+void forward_drop(struct forward *f) {
+    sys_memory_drop(f->memory, f->memory_bytes);
 }
 
 /* ---- rows in parallel ---- */

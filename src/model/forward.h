@@ -1,8 +1,8 @@
 /* forward.h - the forward pass: one sweep of the weights for a batch of tokens.
  *
  * Walks the schedule of bind.h, layer by layer, all tokens of the batch through a matrix before the
- * next one is touched. Weights come from residency as views and are released at once; every pass over
- * an operand is posted to the ledger here.
+ * next one is touched. Weights come from residency as views and are released at once; every pass
+ * over an operand is posted to the ledger here.
  *
  *   forward.c    the sweep: embedding, layers, output
  *   matmul.c     views of weights times prepared activations, divided among the threads
@@ -96,19 +96,21 @@ struct forward {
     float *cosines[2], *sines[2]; /* [n_batch, n_rot / 2] */
     uint8_t *act;
     uint64_t act_bytes;
-    float *routed, *routed_y;     /* [n_routed_rows, 2 n_ff_expert], [n_routed_rows, n_embd] */
+    float *routed, *routed_y; /* [n_routed_rows, 2 n_ff_expert], [n_routed_rows, n_embd] */
     uint8_t *routed_act;
     uint64_t routed_act_bytes;
     float *router, *route_weight; /* [n_batch, n_experts], [n_batch, used] */
     uint32_t *route_expert;       /* [n_batch, used] */
-    uint32_t *route_tokens, *route_slots; /* [n_batch * used] token and its slot, grouped by expert */
-    uint32_t *expert_first;       /* [n_experts + 1] */
-    uint32_t *expert_ids;         /* [n_experts] */
-    uint32_t *row_ids;            /* [n_routed_rows] */
-    float *vector_space[FORWARD_VECTORS]; /* [widest] vectors that are not aligned f32 in the file */
-    uint8_t *scratch;             /* [threads, scratch_bytes] */
+    uint32_t *route_tokens,
+        *route_slots;       /* [n_batch * used] token and its slot, grouped by expert */
+    uint32_t *expert_first; /* [n_experts + 1] */
+    uint32_t *expert_ids;   /* [n_experts] */
+    uint32_t *row_ids;      /* [n_routed_rows] */
+    float
+        *vector_space[FORWARD_VECTORS]; /* [widest] vectors that are not aligned f32 in the file */
+    uint8_t *scratch;                   /* [threads, scratch_bytes] */
     uint64_t scratch_bytes;
-    struct attend_tile *tiles;    /* [n_batch] */
+    struct attend_tile *tiles; /* [n_batch] */
     uint32_t n_tiles;
 
     /* of the sweep that runs */
@@ -134,11 +136,16 @@ uint64_t forward_need_bytes(const struct ot_model *model, const struct kernels *
 int forward_open(struct forward *f, const struct forward_params *params, struct ot_error *err);
 void forward_close(struct forward *f);
 
+/* Between sweeps: gives the memory of activations back to the system; it comes again when touched.
+ */
+void forward_drop(struct forward *f);
+
 /* Runs n <= n_batch tokens; their KV is written, whether or not logits are wanted.
  *   decode      use the kernels for one token (n must be 1)
  *   one_logit   the whole call wants one row of logits: use the one-token kernel for the output
  *   logits      [number of wanted, n_vocab]
- * Errors: IO, CHANGED, NOT_FINITE, INTERRUPTED; KV beyond the sequences' lengths is then undefined. */
+ * Errors: IO, CHANGED, NOT_FINITE, INTERRUPTED; KV beyond the sequences' lengths is then undefined.
+ */
 int forward_sweep(struct forward *f, const struct forward_token *tokens, uint32_t n, bool decode,
                   bool one_logit, float *logits, struct ot_error *err);
 
@@ -147,8 +154,8 @@ int forward_sweep(struct forward *f, const struct forward_token *tokens, uint32_
 /* Starts a new input [n_rows, n_cols], rows stride floats apart. */
 void matmul_input(struct forward *f, struct prepared *p, uint8_t *space, const float *rows,
                   uint64_t stride, uint32_t n_rows, uint32_t n_cols);
-/* y[t, :] = W x_t for rows of p (act_index: which row is token t; NULL: row t). Computed at the next
- * matmul_flush or earlier. */
+/* y[t, :] = W x_t for rows of p (act_index: which row is token t; NULL: row t). Computed at the
+ * next matmul_flush or earlier. */
 int matmul_add(struct forward *f, const struct weight *w, uint32_t part, struct prepared *p,
                const uint32_t *act_index, uint32_t n_tokens, bool decode, float *y,
                uint64_t y_stride, struct ot_error *err);

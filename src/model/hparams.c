@@ -32,8 +32,8 @@ static const char *key_of(struct reader *r, const char *name) {
 }
 
 /* A number, or an array of layers' numbers that are all the same. */
-static int get_u32(struct reader *r, const char *name, uint32_t fallback, uint32_t min, uint32_t max,
-                   uint32_t *out) {
+static int get_u32(struct reader *r, const char *name, uint32_t fallback, uint32_t min,
+                   uint32_t max, uint32_t *out) {
     const char *key = key_of(r, name);
     const struct gguf_kv *kv = gguf_find(r->g, key);
     if (kv == NULL || kv->type != GGUF_ARRAY) {
@@ -101,11 +101,12 @@ static int read_widths(struct reader *r, struct hparams *hp) {
         return rc;
     }
     if (hp->head_dim < 2 || hp->head_dim > MAX_HEAD_DIM) {
-        return error_set(r->err, OT_ERR_FORMAT, r->path, "head size %u is not in 2..%u", hp->head_dim,
-                         MAX_HEAD_DIM);
+        return error_set(r->err, OT_ERR_FORMAT, r->path, "head size %u is not in 2..%u",
+                         hp->head_dim, MAX_HEAD_DIM);
     }
     if (value_dim != hp->head_dim) {
-        return misfit(r, "attention.key_length and attention.value_length", hp->head_dim, value_dim);
+        return misfit(r, "attention.key_length and attention.value_length", hp->head_dim,
+                      value_dim);
     }
     if ((rc = get_u32(r, "rope.dimension_count", hp->head_dim, 2, MAX_HEAD_DIM, &hp->n_rot)) != 0) {
         return rc;
@@ -130,7 +131,8 @@ static int read_ffn(struct reader *r, struct hparams *hp) {
     }
     if (hp->n_experts > 0 && !f->experts_allowed) {
         return error_set(r->err, OT_ERR_UNSUPPORTED, r->path,
-                         "key %s.expert_count: family %s is not run with experts", r->arch, r->arch);
+                         "key %s.expert_count: family %s is not run with experts", r->arch,
+                         r->arch);
     }
     if (hp->n_experts > 0 && (hp->n_experts_used == 0 || hp->n_experts_used > hp->n_experts)) {
         return misfit(r, "expert_used_count and expert_count", hp->n_experts_used, hp->n_experts);
@@ -173,8 +175,8 @@ static int read_rope(struct reader *r, struct hparams *hp) {
     static const struct {
         const char *name;
         enum rope_scaling scaling;
-    } types[] = {{"", ROPE_LINEAR},     {"linear", ROPE_LINEAR},     {"none", ROPE_UNSCALED},
-                 {"yarn", ROPE_YARN},   {"longrope", ROPE_LONGROPE}, {"su", ROPE_LONGROPE}};
+    } types[] = {{"", ROPE_LINEAR},   {"linear", ROPE_LINEAR},     {"none", ROPE_UNSCALED},
+                 {"yarn", ROPE_YARN}, {"longrope", ROPE_LONGROPE}, {"su", ROPE_LONGROPE}};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         if (strlen(types[i].name) == type.bytes &&
             (type.bytes == 0 || memcmp(types[i].name, type.data, type.bytes) == 0)) {
@@ -186,9 +188,10 @@ static int read_rope(struct reader *r, struct hparams *hp) {
             return OT_OK;
         }
     }
-    return error_set(r->err, OT_ERR_UNSUPPORTED, r->path,
-                     "key %s.rope.scaling.type: \"%.*s\" is not one of linear, yarn, longrope, none",
-                     r->arch, (int)min_u64(type.bytes, 40), type.data);
+    return error_set(
+        r->err, OT_ERR_UNSUPPORTED, r->path,
+        "key %s.rope.scaling.type: \"%.*s\" is not one of linear, yarn, longrope, none", r->arch,
+        (int)min_u64(type.bytes, 40), type.data);
 }
 
 static int read_window(struct reader *r, struct hparams *hp) {

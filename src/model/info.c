@@ -98,8 +98,12 @@ bool ot_token_ends(const struct ot_model *m, uint32_t token) {
     return vocab_token_ends(m->vocab, token);
 }
 
-int64_t ot_token_bos(const struct ot_model *m) { return vocab_bos(m->vocab); }
-int64_t ot_token_eos(const struct ot_model *m) { return vocab_eos(m->vocab); }
+int64_t ot_token_bos(const struct ot_model *m) {
+    return vocab_bos(m->vocab);
+}
+int64_t ot_token_eos(const struct ot_model *m) {
+    return vocab_eos(m->vocab);
+}
 
 /* The format to use; NULL with err filled where there is none. */
 static const char *choose_format(const struct ot_model *m, const char *format,

@@ -1,7 +1,7 @@
 /* matmul.c - weights times activations: views collected, then divided among the threads.
  *
- * Matrices that share an input (q, k, v; gate, up; several experts) are collected and computed in one
- * job. When a view is not there yet, what has been collected is computed first, so that reading
+ * Matrices that share an input (q, k, v; gate, up; several experts) are collected and computed in
+ * one job. When a view is not there yet, what has been collected is computed first, so that reading
  * overlaps with computing and views are held for a short time only. */
 #include <string.h>
 
@@ -95,8 +95,7 @@ static uint32_t divide(struct forward *f) {
         total_rows += f->items[i].n_rows;
     }
     uint64_t shares = (uint64_t)pool_threads(f->pool) * PIECES_PER_THREAD;
-    uint64_t piece_bytes =
-        min_u64(max_u64(total_bytes / shares, PIECE_BYTES_MIN), PIECE_BYTES_MAX);
+    uint64_t piece_bytes = min_u64(max_u64(total_bytes / shares, PIECE_BYTES_MIN), PIECE_BYTES_MAX);
     uint64_t tiles = max_u64(total_rows / KERNEL_TILE_ROWS / shares, 1);
     uint32_t n_pieces = 0;
     for (uint32_t i = 0; i < f->n_items; i++) {

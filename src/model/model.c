@@ -1,4 +1,5 @@
-/* model.c - opening a model: files, headers, vocabulary, hyperparameters, tensors bound to roles. */
+/* model.c - opening a model: files, headers, vocabulary, hyperparameters, tensors bound to roles.
+ */
 #include "model/model.h"
 
 #include <stdio.h>
@@ -13,8 +14,8 @@
 
 enum { MAX_PARTS = 1024 };
 
-/* The position in m->tensors of the tensor of that name in the first n_parts parts, or -1. Parts are
- * few, and each has its names in order. */
+/* The position in m->tensors of the tensor of that name in the first n_parts parts, or -1. Parts
+ * are few, and each has its names in order. */
 static int64_t find_in_parts(const struct ot_model *m, uint32_t n_parts, const char *name) {
     int64_t before = 0;
     for (uint32_t i = 0; i < n_parts; i++) {
@@ -97,8 +98,8 @@ static int open_parts(struct ot_model *m, struct ot_error *err) {
                          no + 1);
     }
     if (count > MAX_PARTS) {
-        return error_set(err, OT_ERR_FORMAT, m->path, "key split.count: %u parts, expected at most %d",
-                         count, MAX_PARTS);
+        return error_set(err, OT_ERR_FORMAT, m->path,
+                         "key split.count: %u parts, expected at most %d", count, MAX_PARTS);
     }
     if (count <= 1) {
         return OT_OK;
@@ -124,8 +125,8 @@ static int open_parts(struct ot_model *m, struct ot_error *err) {
     return rc;
 }
 
-/* Parts of one model agree on the number of its tensors; a part of another model may carry the right
- * part number by chance. */
+/* Parts of one model agree on the number of its tensors; a part of another model may carry the
+ * right part number by chance. */
 static int check_split_tensors(const struct ot_model *m, struct ot_error *err) {
     static const char key[] = "split.tensors.count";
     uint32_t wanted = m->n_tensors;
@@ -214,9 +215,11 @@ static int bind_weights(struct ot_model *m, struct ot_error *err) {
         return error_set(err, OT_ERR_FORMAT, m->path,
                          "the file holds a vocabulary and no weights; only `tokenize` takes it");
     }
-    struct bind_source source = {
-        .tensors = m->tensors, .n_tensors = m->n_tensors, .find = find_tensor, .user = m,
-        .path = m->path};
+    struct bind_source source = {.tensors = m->tensors,
+                                 .n_tensors = m->n_tensors,
+                                 .find = find_tensor,
+                                 .user = m,
+                                 .path = m->path};
     int rc = hparams_read(&m->hp, &m->parts[0], m->path, vocab_size(m->vocab), err);
     return rc != OT_OK ? rc : bind_model(&m->bind, &m->hp, &source, err);
 }

@@ -1,7 +1,8 @@
 /* rope.h - rotary position embedding: the angles of every position.
  *
- * Sources: RoFormer (arXiv 2104.09864); YaRN (arXiv 2309.00071) for the yarn scaling; LongRoPE (arXiv
- * 2402.13753) for long and short factors; per-frequency factors as Llama 3.1 publishes them. */
+ * Sources: RoFormer (arXiv 2104.09864); YaRN (arXiv 2309.00071) for the yarn scaling; LongRoPE
+ * (arXiv 2402.13753) for long and short factors; per-frequency factors as Llama 3.1 publishes them.
+ */
 #ifndef MODEL_ROPE_H
 #define MODEL_ROPE_H
 

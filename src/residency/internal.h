@@ -5,6 +5,7 @@
  *   layout.c     modes wired and stream: which rows are wired, which are streamed, in which memory
  *   mover.c      modes wired and stream: reading ahead, slots, views
  *   reads.c      the reads themselves: issued, posted, checked
+ *   lend.c       wired memory lent for a prompt's activations
  *   experts.c    parts of EXPERT extents on demand, kept by a policy
  *   rows.c       single rows
  *   measure.c    the disk alone */
@@ -86,6 +87,9 @@ void mover_release(struct mover *m, const struct residency_view *view);
 void mover_want_parts(struct mover *m, uint32_t extent, const uint32_t *parts, uint32_t n_parts);
 int mover_rows(struct mover *m, uint32_t extent, const uint32_t *rows, uint32_t n,
                residency_row_fn *each, void *user, struct ot_error *err);
+/* See residency_lend. */
+uint64_t lend(struct mover *m, uint64_t bytes);
+uint64_t lend_most(const struct mover *m);
 /* Takes in every read that is under way. */
 void mover_settle(struct mover *m);
 void mover_info(const struct mover *m, struct residency_info *info);

@@ -212,6 +212,7 @@ static bool issue_piece(struct mover *m, uint32_t extent, uint32_t index) {
     }
     m->pieces[index].state = READING;
     m->n_filling++;
+    m->n_lent_held += m->pieces[index].lent;
     return true;
 }
 
@@ -251,7 +252,8 @@ static bool step(struct mover *m) {
             return true;
         }
         uint32_t piece = x->first_piece + c->sub;
-        if (m->pieces[piece].state == EMPTY && !issue_piece(m, c->extent, piece)) {
+        if (m->pieces[piece].state == EMPTY &&
+            (!lend_may_read(m, piece) || !issue_piece(m, c->extent, piece))) {
             return false;
         }
         c->sub++;
@@ -302,6 +304,7 @@ static void piece_landed(struct mover *m, const struct flight *f, bool ok) {
     p->state = ok ? READY : EMPTY;
     m->n_filling--;
     if (!ok) {
+        m->n_lent_held -= p->lent;
         m->fill_failed = true;
         return;
     }
@@ -311,6 +314,10 @@ static void piece_landed(struct mover *m, const struct flight *f, bool ok) {
         (*ready)++;
     }
     report_progress(m);
+    if (p->seen && !p->lent && m->locked_bytes > 0) { /* back from a loan */
+        m->locked_bytes += sys_memory_lock(f->buf, f->bytes);
+    }
+    p->seen = true;
     if (residency_planted() == RESIDENCY_PLANT_UNWIRED) {
         sys_memory_drop(f->buf, f->bytes);
     }
@@ -348,6 +355,7 @@ static void keep_what_comes_next(struct mover *m) {
 int mover_sweep_begin(struct mover *m, struct ot_error *err) {
     (void)err;
     m->at_extent = 0;
+    lend_between_sweeps(m, false);
     keep_what_comes_next(m);
     if (m->fill_failed || !m->cursor.next_sweep) {
         m->cursor = (struct cursor){0};
@@ -372,6 +380,7 @@ void mover_sweep_end(struct mover *m, bool failed) {
         }
     }
     experts_sweep_end(m);
+    lend_between_sweeps(m, failed);
     m->at_extent = m->r->n_extents;
     if (failed) {
         m->cursor = (struct cursor){.next_sweep = true};
@@ -384,6 +393,18 @@ void mover_sweep_end(struct mover *m, bool failed) {
 }
 
 /* ---- views ---- */
+
+bool mover_row_there(const struct mover *m, uint32_t extent, uint32_t row) {
+    const struct residency_extent *e = &m->r->extents[extent];
+    const struct layout_extent *x = &m->layout.extents[extent];
+    uint64_t start = e->offset - x->sector_start + row * e->row_bytes;
+    for (uint64_t i = start / PIECE_BYTES; i <= (start + e->row_bytes - 1) / PIECE_BYTES; i++) {
+        if (m->pieces[x->first_piece + i].state != READY) {
+            return false;
+        }
+    }
+    return true;
+}
 
 /* Waits until enough of a wired run is there. 1: not yet, and wait is false. */
 static int wired_rows_ready(struct mover *m, uint32_t extent, uint32_t row, bool wait,
@@ -534,6 +555,7 @@ int mover_acquire(struct mover *m, uint32_t extent, uint32_t part, uint32_t row,
 
 void mover_release(struct mover *m, const struct residency_view *view) {
     if (view->slot == NO_SLOT) {
+        lend_released(m, view);
         return;
     }
     if (view->slot >= m->layout.n_slots) {
@@ -595,5 +617,5 @@ bool mover_check(const struct mover *m) {
             return false;
         }
     }
-    return experts_check(m);
+    return lend_check(m) && experts_check(m);
 }

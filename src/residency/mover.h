@@ -19,11 +19,13 @@
 #include "sys/reader.h"
 
 enum state { EMPTY, READING, READY, FAILED };
-enum { FILL_DEPTH = 12, NO_BLOCK = UINT32_MAX };
+enum { FILL_DEPTH = 12, LEND_AHEAD = 4, NO_BLOCK = UINT32_MAX };
 
 struct piece {
     uint32_t extent;
     uint8_t state; /* enum state */
+    bool lent;     /* its memory is lent: read for its use, then dropped */
+    bool seen;     /* it was read before */
 };
 
 struct slot {
@@ -73,6 +75,8 @@ struct mover {
     bool *block_seen;        /* owned [layout.n_blocks] it was read before */
     struct slot *slots;      /* owned [layout.n_slots] */
     uint32_t n_filling;
+    bool lending;
+    uint32_t n_lent_held; /* lent pieces that are in memory or on their way */
     bool fill_failed; /* a piece could not be read since the sweep began */
     struct cursor cursor;
     uint32_t at_extent; /* where the engine is */
@@ -117,6 +121,18 @@ int mover_wait_slot(struct mover *m, uint32_t slot, bool wait, struct ot_error *
 void mover_view_slot(struct mover *m, uint32_t slot, uint32_t row, struct residency_view *view);
 /* A read of a slot or piece has ended. */
 void mover_landed(struct mover *m, const struct flight *f, bool ok);
+
+/* Whether the whole of a wired row is in memory now. */
+bool mover_row_there(const struct mover *m, uint32_t extent, uint32_t row);
+
+/* ---- lend.c ---- */
+/* Whether a piece may be read now: few lent ones are in memory at a time. */
+bool lend_may_read(const struct mover *m, uint32_t piece);
+/* A view of a wired run was given back: its lent pieces are dropped. */
+void lend_released(struct mover *m, const struct residency_view *view);
+/* After a sweep (failed: it broke off) or before one. */
+void lend_between_sweeps(struct mover *m, bool failed);
+bool lend_check(const struct mover *m);
 
 /* ---- experts.c ---- */
 int experts_open(struct mover *m, struct ot_error *err);

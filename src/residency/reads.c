@@ -105,6 +105,7 @@ static bool first_trip(struct mover *m, const struct flight *f) {
         return first;
     case FLIGHT_UNIT: return experts_first_trip(m, f);
     case FLIGHT_ROW: return rows_first_trip(m, f);
+    case FLIGHT_PIECE: return !m->pieces[f->index].seen;
     default: return true;
     }
 }
@@ -117,13 +118,16 @@ uint64_t reads_needed_bytes(const struct mover *m, uint64_t payload_bytes) {
 }
 
 /* Posts what has come. A first trip is a load, and needed; a streamed block's later ones are the
- * plan's, and needed as far as the budget is smaller than what a sweep uses; an expert's part that
- * was evicted, or a row that was asked for before, is a reload. */
+ * plan's, and needed as far as the budget is smaller than what a sweep uses; so are those of a lent
+ * piece, whose memory the budget does not have meanwhile. An expert's part that was evicted, a piece
+ * that comes back from a loan, or a row that was asked for before, is a reload. */
 static void post(struct mover *m, const struct flight *f) {
     enum ot_cause cause = OT_CAUSE_LOAD;
     uint64_t needed = f->payload_bytes;
     bool block = f->kind == FLIGHT_SLOT && m->slots[f->index].block != NO_BLOCK;
-    if (!first_trip(m, f)) {
+    if (f->kind == FLIGHT_PIECE && m->pieces[f->index].lent && m->pieces[f->index].seen) {
+        cause = OT_CAUSE_STREAM;
+    } else if (!first_trip(m, f)) {
         cause = block ? OT_CAUSE_STREAM : OT_CAUSE_RELOAD;
         needed = block ? reads_needed_bytes(m, f->payload_bytes) : 0;
     }

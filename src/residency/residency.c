@@ -261,6 +261,14 @@ int residency_rows(struct residency *r, uint32_t extent, const uint32_t *rows, u
                             : mover_rows(r->mover, extent, rows, n, each, user, err);
 }
 
+uint64_t residency_lend(struct residency *r, uint64_t bytes) {
+    return r->mover != NULL ? lend(r->mover, bytes) : 0;
+}
+
+uint64_t residency_lend_most(const struct residency *r) {
+    return r->mover != NULL ? lend_most(r->mover) : 0;
+}
+
 void residency_get_info(struct residency *r, struct residency_info *info) {
     if (r->mover != NULL) {
         mover_settle(r->mover);

@@ -98,6 +98,13 @@ int residency_acquire(struct residency *r, uint32_t extent, uint32_t part, uint3
 int residency_try(struct residency *r, uint32_t extent, uint32_t part, uint32_t row,
                   struct residency_view *view, struct ot_error *err);
 void residency_release(struct residency *r, const struct residency_view *view);
+/* Between sweeps: lends the caller `bytes` of the memory that wired rows have, until the next call (0
+ * ends the loan). Rows without memory are streamed meanwhile, and come back at their next use after
+ * it. Returns the bytes lent: fewer where less is wired, 0 in other modes than stream. The caller
+ * gives its memory back to the system before it ends the loan. */
+uint64_t residency_lend(struct residency *r, uint64_t bytes);
+/* The most that residency_lend would lend. */
+uint64_t residency_lend_most(const struct residency *r);
 /* Tells which parts of an EXPERT extent this sweep will ask for, so that reads can start. */
 void residency_want_parts(struct residency *r, uint32_t extent, const uint32_t *parts,
                           uint32_t n_parts);

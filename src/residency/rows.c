@@ -223,10 +223,8 @@ static const uint8_t *resident_row(struct mover *m, uint32_t extent, uint32_t ro
     const struct residency_extent *e = &m->r->extents[extent];
     const struct layout_extent *l = &m->layout.extents[extent];
     if (row < l->wired_rows) {
-        uint64_t skip = e->offset - l->sector_start;
-        uint64_t ready = (uint64_t)m->pieces_ready[extent] * PIECE_BYTES;
-        if (m->pieces_ready[extent] == l->n_pieces || ready >= skip + (row + 1) * e->row_bytes) {
-            return m->arena + l->arena_at + skip + row * e->row_bytes;
+        if (mover_row_there(m, extent, row)) {
+            return m->arena + l->arena_at + (e->offset - l->sector_start) + row * e->row_bytes;
         }
     }
     uint32_t buffer = find(m->rows, extent, row);

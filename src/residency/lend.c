@@ -1,0 +1,155 @@
+/* lend.c - mode stream: wired memory lent to the caller for a while, for a prompt whose activations
+ * need more than a decode step's.
+ *
+ * Lent pieces of the wired runs give up their memory. While they are lent, each is read to its own
+ * place in the arena shortly before the engine comes to it, and dropped again when the engine has
+ * done with it: it is streamed, without a slot. At most LEND_AHEAD of them are in memory. When the
+ * loan ends they are read once more, at their next use, and stay.
+ *
+ * Invariant, checked by lend_check(): n_lent_held == lent pieces that are READING or READY.
+ *
+ * Threads: the engine thread only. */
+#include "base/checked.h"
+#include "residency/mover.h"
+#include "sys/memory.h"
+
+/* Bytes of the arena that a piece occupies, and where. */
+static uint64_t piece_place(const struct mover *m, uint32_t piece, uint8_t **start) {
+    uint32_t extent = m->pieces[piece].extent;
+    const struct residency_extent *e = &m->r->extents[extent];
+    const struct layout_extent *x = &m->layout.extents[extent];
+    uint32_t align = m->r->files[e->file].direct_align;
+    uint64_t run = sectors_bytes(e->offset, x->wired_rows * e->row_bytes, align);
+    uint64_t at = (uint64_t)(piece - x->first_piece) * PIECE_BYTES;
+    *start = m->arena + x->arena_at + at;
+    return min_u64(PIECE_BYTES, run - at);
+}
+
+static void drop(struct mover *m, uint32_t piece) {
+    uint8_t *start;
+    uint64_t bytes = piece_place(m, piece, &start);
+    sys_memory_drop(start, bytes);
+    m->locked_bytes -= min_u64(m->locked_bytes, bytes);
+    m->pieces[piece].state = EMPTY;
+}
+
+/* What is ready without a gap, and how many lent pieces are in memory, from the pieces' states. */
+static void recount(struct mover *m) {
+    m->n_lent_held = 0;
+    for (uint32_t i = 0; i < m->layout.n_pieces; i++) {
+        m->n_lent_held += m->pieces[i].lent && m->pieces[i].state != EMPTY;
+    }
+    for (uint32_t i = 0; i < m->r->n_extents; i++) {
+        const struct layout_extent *x = &m->layout.extents[i];
+        uint32_t n = 0;
+        while (n < x->n_pieces && m->pieces[x->first_piece + n].state == READY) {
+            n++;
+        }
+        m->pieces_ready[i] = n;
+    }
+}
+
+void lend_between_sweeps(struct mover *m, bool failed) {
+    /* A sweep that broke off leaves pieces of its middle, in the way of the next one's first. */
+    for (uint32_t i = 0; i < m->layout.n_pieces && m->lending && failed; i++) {
+        if (m->pieces[i].lent && m->pieces[i].state == READY) {
+            drop(m, i);
+        }
+    }
+    if (m->lending) {
+        recount(m);
+    }
+}
+
+bool lend_may_read(const struct mover *m, uint32_t piece) {
+    return !m->pieces[piece].lent || m->n_lent_held < LEND_AHEAD;
+}
+
+void lend_released(struct mover *m, const struct residency_view *view) {
+    if (!m->lending) {
+        return;
+    }
+    const struct residency_extent *e = &m->r->extents[view->extent];
+    const struct layout_extent *x = &m->layout.extents[view->extent];
+    uint32_t end_row = view->row + view->n_rows;
+    uint64_t end = e->offset - x->sector_start + end_row * e->row_bytes;
+    for (uint32_t i = 0; i < x->n_pieces; i++) {
+        uint32_t piece = x->first_piece + i;
+        bool done = end_row >= x->wired_rows || (i + 1ull) * PIECE_BYTES <= end;
+        if (done && m->pieces[piece].lent && m->pieces[piece].state == READY) {
+            drop(m, piece);
+            m->n_lent_held--;
+        }
+    }
+    mover_pump(m);
+}
+
+/* Pieces of large extents only: small ones are held in views of their own while others are used. */
+static bool lendable(const struct mover *m, uint32_t piece) {
+    return extent_bytes(&m->r->extents[m->pieces[piece].extent]) >= SMALL_BYTES;
+}
+
+static void end_loan(struct mover *m) {
+    for (uint32_t i = 0; i < m->layout.n_pieces; i++) {
+        m->pieces[i].lent = false;
+    }
+    m->lending = false;
+    recount(m);
+    m->cursor = (struct cursor){0};
+}
+
+uint64_t lend(struct mover *m, uint64_t bytes) {
+    if (m->lending) {
+        mover_settle(m);
+        end_loan(m);
+    }
+    if (bytes == 0 || m->layout.streamed_bytes == 0) {
+        return 0;
+    }
+    mover_settle(m);
+    uint8_t *start;
+    uint64_t total = 0, passed = 0, lent = 0, ahead = (uint64_t)LEND_AHEAD * PIECE_BYTES;
+    for (uint32_t i = 0; i < m->layout.n_pieces; i++) {
+        total += lendable(m, i) ? piece_place(m, i, &start) : 0;
+    }
+    if (total <= 2 * ahead) {
+        return 0;
+    }
+    uint64_t want = min_u64(bytes + ahead, total);
+    for (uint32_t i = 0; i < m->layout.n_pieces; i++) {
+        if (!lendable(m, i)) {
+            continue;
+        }
+        uint64_t piece_bytes = piece_place(m, i, &start);
+        passed += piece_bytes;
+        /* spread evenly over the schedule, as what is streamed anyway */
+        if (lent < (uint64_t)((unsigned __int128)want * passed / total)) {
+            m->pieces[i].lent = true;
+            lent += piece_bytes;
+            if (m->pieces[i].state == READY) {
+                drop(m, i);
+            }
+        }
+    }
+    m->lending = true;
+    recount(m);
+    m->cursor = (struct cursor){0};
+    return lent > ahead ? lent - ahead : 0;
+}
+
+uint64_t lend_most(const struct mover *m) {
+    uint8_t *start;
+    uint64_t total = 0, ahead = (uint64_t)LEND_AHEAD * PIECE_BYTES;
+    for (uint32_t i = 0; i < m->layout.n_pieces && m->layout.streamed_bytes > 0; i++) {
+        total += lendable(m, i) ? piece_place(m, i, &start) : 0;
+    }
+    return total > 2 * ahead ? total - ahead : 0;
+}
+
+bool lend_check(const struct mover *m) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < m->layout.n_pieces; i++) {
+        n += m->pieces[i].lent && (m->pieces[i].state == READING || m->pieces[i].state == READY);
+    }
+    return n == m->n_lent_held && (m->lending || n == 0);
+}
