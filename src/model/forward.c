@@ -532,6 +532,8 @@ int forward_sweep(struct forward *f, const struct forward_token *tokens, uint32_
     }
     if (rc != OT_OK) {
         matmul_drop(f);
+    } else { /* a file cut or written to meanwhile: what was computed does not count */
+        rc = residency_sweep_check(f->residency, err);
     }
     residency_sweep_end(f->residency, rc != OT_OK);
     return rc;
