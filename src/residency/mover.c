@@ -58,6 +58,7 @@ static int take_memory(struct mover *m, struct ot_error *err) {
             return OT_ERR_MEMORY;
         }
         m->locked_bytes = sys_memory_lock(m->arena, l->arena_bytes);
+        m->locks = m->locked_bytes > 0;
     }
     if (l->n_slots > 0) {
         m->slots_memory = sys_memory_take(l->slots_bytes, true, err);
@@ -314,7 +315,7 @@ static void piece_landed(struct mover *m, const struct flight *f, bool ok) {
         (*ready)++;
     }
     report_progress(m);
-    if (p->seen && !p->lent && m->locked_bytes > 0) { /* back from a loan */
+    if (p->seen && !p->lent && m->locks) { /* back from a loan */
         m->locked_bytes += sys_memory_lock(f->buf, f->bytes);
     }
     p->seen = true;
