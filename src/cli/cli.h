@@ -38,7 +38,7 @@ struct settings {
     bool help, quiet, json;
     /* text in */
     const char *prompt, *file, *system, *chat, *ids;
-    bool raw, no_bos, no_special, decode;
+    bool raw, no_bos, no_special, no_escape, decode;
     /* how long, and which token */
     int64_t n_predict, seed, top_k, repeat_last_n;
     double temperature, top_p, min_p, repeat_penalty;

@@ -83,6 +83,52 @@ int input_read(const char *prompt, const char *file, char **text, size_t *bytes)
     return rc;
 }
 
+/* The byte that an escape of two hexadecimal digits stands for, or -1. */
+static int hex_byte(const char *digits) {
+    if (!isxdigit((unsigned char)digits[0]) || !isxdigit((unsigned char)digits[1])) {
+        return -1;
+    }
+    const char pair[3] = {digits[0], digits[1], '\0'};
+    return (int)strtol(pair, NULL, 16);
+}
+
+/* Replaces \n, \t, \r, \', \", \\ and \xNN in place, as llama.cpp's tools do; other backslashes
+ * stay. Returns the new length. text[bytes] is NUL. */
+static size_t process_escapes(char *text, size_t bytes) {
+    static const char letters[] = "nrt'\"\\", values[] = "\n\r\t'\"\\";
+    size_t out = 0;
+    for (size_t i = 0; i < bytes; i++) {
+        const char *known = text[i] == '\\' && i + 1 < bytes && text[i + 1] != '\0'
+                                ? strchr(letters, text[i + 1])
+                                : NULL;
+        int hex =
+            text[i] == '\\' && bytes - i > 3 && text[i + 1] == 'x' ? hex_byte(text + i + 2) : -1;
+        if (known != NULL) {
+            text[out++] = values[known - letters];
+            i++;
+        } else if (hex >= 0) {
+            text[out++] = (char)hex;
+            i += 3;
+        } else if (text[i] == '\\' && i + 1 < bytes) {
+            text[out++] = text[i++]; /* the next character is not the start of an escape */
+            text[out++] = text[i];
+        } else {
+            text[out++] = text[i];
+        }
+    }
+    text[out] = '\0';
+    return out;
+}
+
+int input_read_prompt(const struct settings *set, char **text, size_t *bytes) {
+    int rc = input_read(set->prompt, set->file, text, bytes);
+    bool from_stdin = set->prompt == NULL && (set->file == NULL || strcmp(set->file, "-") == 0);
+    if (rc == 0 && !from_stdin && !set->no_escape) {
+        *bytes = process_escapes(*text, *bytes);
+    }
+    return rc;
+}
+
 static int bad_id(const char *name, size_t position, const char *found, uint32_t n_vocab) {
     complain("%s: entry %zu is %.40s, expected a token id from 0 to %u", name, position, found,
              n_vocab - 1);

@@ -35,6 +35,10 @@ static const struct option options[] = {
      "the text; without it and without -f, standard input is read"},
     {'f', "--file", "FILE", TEXT, 0, 0, AT(file), 0, FOR_RUN | FOR_EVAL | FOR_TOKENIZE,
      "read the text from FILE (- for standard input)"},
+    {0, "--no-escape", 0, FLAG, 0, 0, AT(no_escape), 0, FOR_RUN | FOR_EVAL | FOR_TOKENIZE,
+     "take backslashes in -p and -f as they are (default: \\n, \\t, \\r, \\', \\\", \\\\, \\xNN "
+     "are "
+     "processed; standard input is always taken as it is)"},
     {0, "--ids", "FILE", TEXT, 0, 0, AT(ids), 0, FOR_EVAL,
      "evaluate token ids from FILE, a JSON array, as they are"},
     {0, "--logits", "OUT.npy", TEXT, 0, 0, AT(logits), 0, FOR_EVAL,

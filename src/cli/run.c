@@ -142,7 +142,7 @@ static int run_once(struct session *s, bool raw, const char *format) {
     const struct settings *set = s->settings;
     char *text = NULL;
     size_t bytes = 0;
-    int rc = input_read(set->prompt, set->file, &text, &bytes);
+    int rc = input_read_prompt(set, &text, &bytes);
     if (rc != 0) {
         return rc;
     }
