@@ -115,7 +115,7 @@ struct guarded {
 static inline bool guarded_open(struct guarded *g, uint64_t bytes) {
     const uint64_t page = 65536; /* a multiple of any page size */
     memset(g, 0, sizeof *g);
-    uint64_t inner = (bytes + page - 1) / page * page;
+    uint64_t inner = (bytes + page - 1) / page * page + (bytes == 0 ? page : 0);
     g->map_bytes = inner + 2 * page;
     g->map = mmap(NULL, g->map_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (g->map == MAP_FAILED || mprotect(g->map + page, inner, PROT_READ | PROT_WRITE) != 0) {

@@ -137,14 +137,19 @@ VECTOR_INLINE void rope_halves(float *x, uint32_t half, const float *cos, const 
     }
 }
 
+/* Four values (or n of them), each twice. */
+VECTOR_INLINE __m256 load_twice(const float *x, uint32_t n) {
+    const __m256i twice = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
+    __m256 v = n == 4 ? _mm256_castps128_ps256(_mm_loadu_ps(x)) : load_some(x, n);
+    return _mm256_permutevar8x32_ps(v, twice);
+}
+
 /* Pairs (2i, 2i + 1): four of them in a vector, with each cosine and sine twice. */
 VECTOR_INLINE void rope_neighbours(float *x, uint32_t half, const float *cos, const float *sin) {
-    const __m256i twice = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
     for (uint32_t i = 0; i < half; i += 4) {
         uint32_t n = half - i < 4 ? half - i : 4;
         __m256 v = load_some(x + 2 * i, 2 * n);
-        __m256 c = _mm256_permutevar8x32_ps(load_some(cos + i, n), twice);
-        __m256 s = _mm256_permutevar8x32_ps(load_some(sin + i, n), twice);
+        __m256 c = load_twice(cos + i, n), s = load_twice(sin + i, n);
         __m256 swapped = _mm256_permute_ps(v, 0xb1);
         store_some(x + 2 * i, 2 * n, _mm256_fmaddsub_ps(v, c, _mm256_mul_ps(swapped, s)));
     }
