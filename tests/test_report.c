@@ -49,7 +49,6 @@ static struct report clean_report(struct report_movement *movement) {
                       .io = "threads direct",
                       .wired_bytes = 100 * mib,
                       .resident_bytes = 100 * mib,
-                      .min_bytes = 100 * mib,
                       .n_reads = 200,
                       .n_reads_direct = 200},
         .start = {.io_known = true, .read_bytes = 7 * mib, .rchar = 9 * mib},
@@ -161,6 +160,7 @@ static void test_the_text_says_what_was_asked_and_what_came_of_it(void **state) 
     assert_non_null(strstr(text, "315 MB (asked)"));
     assert_non_null(strstr(text, "200 of 200 reads direct"));
     assert_non_null(strstr(text, "residual 0.00 %"));
+    assert_non_null(strstr(text, "excess 2.10 MB (2.04 %)"));
     free(text);
 }
 

@@ -153,12 +153,13 @@ static void judge_movements(struct report *r) {
 void report_judge(struct report *r) {
     uint64_t disk_bytes = 0;
     r->n_closures = r->n_warnings = 0;
-    r->disk_weight_bytes = 0;
+    r->disk_weight_bytes = r->min_bytes = 0;
     for (uint32_t i = 0; i < r->n_movements; i++) {
         const struct report_movement *m = &r->movements[i];
         if (m->boundary == OT_DISK_RAM) {
             disk_bytes += m->moved_bytes;
             r->disk_weight_bytes += m->cls == OT_CLASS_WEIGHT ? m->moved_bytes : 0;
+            r->min_bytes += m->cls == OT_CLASS_WEIGHT ? m->needed_bytes : 0;
         }
     }
     if (r->start.io_known && r->now.io_known) {

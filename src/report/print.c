@@ -156,12 +156,12 @@ static void print_closure(const struct report *r, FILE *out) {
         fprintf(out, "  %s of the weights used were already in memory (page cache)\n",
                 text_bytes(a, (double)r->found_bytes));
     }
-    if (r->disk_weight_bytes != 0 && r->residency.min_bytes != 0) {
-        double excess = (double)r->disk_weight_bytes - (double)r->residency.min_bytes;
+    if (r->disk_weight_bytes != 0 && r->min_bytes != 0) {
+        double excess = (double)r->disk_weight_bytes - (double)r->min_bytes;
         fprintf(out, "  MIN (the least possible from disk) %s; excess %s%s (%.2f %%)\n",
-                text_bytes(a, (double)r->residency.min_bytes), excess < 0 ? "-" : "",
+                text_bytes(a, (double)r->min_bytes), excess < 0 ? "-" : "",
                 text_bytes(b, excess < 0 ? -excess : excess),
-                100.0 * excess / (double)r->residency.min_bytes);
+                100.0 * excess / (double)r->min_bytes);
     }
     fprintf(out, "  waiting for the disk: %.3f s, %.1f %% of the sweeps' time\n",
             r->context.wait_disk_s, 100.0 * r->stall_share);
