@@ -54,6 +54,8 @@ struct cache {
     uint32_t *by_place;           /* owned [r->n_extents] in the order of file and offset */
     struct step *steps;           /* owned [n_steps] of swept extents, schedule order */
     uint32_t n_steps, n_ready;    /* n_ready under lock */
+    bool *counted;                /* owned: windows of all files that were counted in this pass */
+    uint64_t *first_window;       /* owned [r->n_files + 1] */
     bool *part_ready;             /* owned, of all EXPERT extents; first_part says where */
     uint32_t *first_part;         /* owned [r->n_extents] */
     uint64_t total_bytes;         /* of the swept extents */
@@ -61,7 +63,7 @@ struct cache {
 
     pthread_t threads[N_READERS];
     uint32_t n_threads;
-    pthread_mutex_t lock;
+    pthread_mutex_t lock, count_lock;
     pthread_cond_t changed;
     _Atomic uint32_t next_step;
     _Atomic uint32_t n_running;
@@ -125,19 +127,30 @@ static void affected(const struct cache *c, uint32_t extent, uint64_t start, uin
                   round_up(file_of(c, extent)->bytes, sys_page_bytes()));
 }
 
-/* Counts what of a range is not in the page cache, and asks for it. */
+/* Counts what of a range is not in the page cache, and asks for it. Under count_lock, since two
+ * extents may share a window, and what one thread brings in must not change what another counts: a
+ * window is counted by the first that comes to it in a pass, before any brings it in. */
 static void ask_for(struct cache *c, uint32_t extent, uint64_t start, uint64_t bytes, bool large) {
     const struct sys_file *file = file_of(c, extent);
     uint64_t from, to;
     affected(c, extent, start, bytes, large, &from, &to);
-    uint64_t cached = sys_file_cached_range(file, from, to - from);
-    if (cached >= to - from) {
-        return;
+    pthread_mutex_lock(&c->count_lock);
+    bool counted = false;
+    if (large) {
+        uint64_t window = c->first_window[c->r->extents[extent].file] + from / SYS_MAP_WINDOW;
+        counted = c->counted[window];
+        c->counted[window] = true;
     }
-    count(c, extent, from, to, to - from - cached);
-    if (!large) {
-        sys_file_will_need(file, from, to - from);
+    if (!counted) {
+        uint64_t cached = sys_file_cached_range(file, from, to - from);
+        if (cached < to - from) {
+            count(c, extent, from, to, to - from - cached);
+            if (!large) {
+                sys_file_will_need(file, from, to - from);
+            }
+        }
     }
+    pthread_mutex_unlock(&c->count_lock);
 }
 
 /* Waits until a range is in memory. False with errno set where it cannot be read. */
@@ -208,6 +221,9 @@ static int begin_pass(struct cache *c, struct ot_error *err) {
     }
     for (uint32_t i = 0; i < c->n_steps; i++) {
         c->steps[i].done = false;
+    }
+    for (uint64_t i = 0; i < c->first_window[c->r->n_files]; i++) {
+        c->counted[i] = false;
     }
     c->n_ready = 0;
     atomic_store(&c->next_step, 0);
@@ -354,10 +370,18 @@ static int take_arrays(struct cache *c, struct ot_error *err) {
             c->total_bytes += extent_bytes(e);
         }
     }
+    c->first_window = mem_calloc(r->n_files + 1, sizeof *c->first_window);
+    if (c->first_window == NULL) {
+        return error_memory(err, (r->n_files + 1) * sizeof *c->first_window);
+    }
+    for (uint32_t i = 0; i < r->n_files; i++) {
+        c->first_window[i + 1] = c->first_window[i] + r->files[i].bytes / SYS_MAP_WINDOW + 1;
+    }
+    c->counted = mem_calloc(c->first_window[r->n_files], sizeof *c->counted);
     c->part_ready = mem_calloc(n_parts, sizeof *c->part_ready);
     c->steps = mem_calloc(n_steps, sizeof *c->steps);
     c->n_steps = (uint32_t)n_steps;
-    if (c->part_ready == NULL || c->steps == NULL) {
+    if (c->counted == NULL || c->part_ready == NULL || c->steps == NULL) {
         return error_memory(err, n_steps * sizeof *c->steps);
     }
     sort_by_place(c);
@@ -372,6 +396,7 @@ int cache_open(struct residency *r, struct cache **out, struct ot_error *err) {
     }
     c->r = r;
     pthread_mutex_init(&c->lock, NULL);
+    pthread_mutex_init(&c->count_lock, NULL);
     pthread_cond_init(&c->changed, NULL);
     int code = take_arrays(c, err);
     for (uint32_t i = 0; code == 0 && i < r->n_files; i++) {
@@ -404,7 +429,10 @@ void cache_close(struct cache *c) {
         sys_map_close(&c->maps[i]);
     }
     pthread_cond_destroy(&c->changed);
+    pthread_mutex_destroy(&c->count_lock);
     pthread_mutex_destroy(&c->lock);
+    mem_free(c->counted);
+    mem_free(c->first_window);
     mem_free(c->steps);
     mem_free(c->by_place);
     mem_free(c->part_ready);
