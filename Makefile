@@ -39,6 +39,10 @@ fuzz: ## every libFuzzer target for SECONDS_PER_TARGET=600
 	sh tools/deps.sh clang libclang-rt-14-dev
 	sh tools/fuzz.sh $(BUILD)-fuzz $(SECONDS_PER_TARGET)
 
+aarch64: ## the kernels' tests for aarch64, cross-compiled and run under qemu
+	sh tools/deps.sh gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
+	sh tests/kernel_aarch64.sh . $(BUILD)-aarch64
+
 bench: all ## speed on the models in the cache
 	for model in smollm2 gemma3; do $(BUILD)/onetrip inspect $$model >/dev/null 2>&1 && $(BUILD)/onetrip bench $$model; done; true
 
@@ -49,9 +53,9 @@ install: all ## PREFIX=/usr/local, DESTDIR
 	DESTDIR=$(DESTDIR) cmake --install $(BUILD)
 
 clean: ## remove what was built
-	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-fuzz $(BUILD)-demo.log
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-fuzz $(BUILD)-aarch64 $(BUILD)-demo.log
 
 help:
-	@sed -n 's/^\([a-z-]*\):[^#]*## /\1: /p' Makefile | awk -F': ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /\1: /p' Makefile | awk -F': ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
-.PHONY: all deps model demo test asan fuzz bench bench-peers install clean help
+.PHONY: all deps model demo test asan fuzz aarch64 bench bench-peers install clean help
