@@ -68,15 +68,15 @@ def first_line_of(path, key):
     return 'unknown'
 
 
-def commit():
-    c = subprocess.run(['git', '-C', HERE, 'log', '-1', '--format=%h'], capture_output=True,
-                       text=True)
-    return c.stdout.strip() or 'unknown'
+def version(program):
+    """What the program itself says it was built from."""
+    c = subprocess.run([program, '--version'], capture_output=True, text=True)
+    return ' '.join(c.stdout.split()) or 'unknown version'
 
 
 def header(o):
-    return (f'- date: {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC, commit '
-            f'{commit()}\n'
+    return (f'- date: {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC; '
+            f'{version(o.onetrip)}\n'
             f'- machine: {first_line_of("/proc/cpuinfo", "model name")}, {os.cpu_count()} cores, '
             f'{int(first_line_of("/proc/meminfo", "MemTotal").split()[0]) / 1e6:.1f} GB, Linux '
             f'{os.uname().release}; load average before: {os.getloadavg()[0]:.2f}\n'
