@@ -123,7 +123,7 @@ INLINE __m512 load_half(const uint16_t *p, __mmask16 mask) {
 }
 
 INLINE __mmask16 first(uint32_t n) {
-    return n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1);
+    return (__mmask16)(n >= 16 ? 0xffffu : (1u << n) - 1);
 }
 
 /* K [n_keys, head_dim] to [head_dim][KEYS]; zeros for keys that are not there. The next block is

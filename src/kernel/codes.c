@@ -88,7 +88,7 @@ static void unpack_q3_k(const struct block_q3_k *b, struct codes *out) {
     float d = half_to_f32(b->d);
     for (uint32_t j = 0; j < 16; j++) {
         uint32_t low = nibble(b->scales[j % 8], j / 8);
-        uint32_t high = b->scales[8 + j % 4] >> j / 4 * 2 & 3u;
+        uint32_t high = (uint32_t)b->scales[8 + j % 4] >> j / 4 * 2 & 3u;
         out->d[j] = d * (float)((int)(low | high << 4) - 32);
         out->m[j] = 0;
     }
@@ -140,7 +140,7 @@ static void unpack_q6_k(const struct block_q6_k *b, struct codes *out) {
     for (uint32_t i = 0; i < 256; i++) {
         uint32_t half = i / 128, k = i % 128 / 32;
         uint32_t low = nibble(b->ql[half * 64 + k % 2 * 32 + i % 32], k / 2);
-        uint32_t high = b->qh[half * 32 + i % 32] >> k * 2 & 3u;
+        uint32_t high = (uint32_t)b->qh[half * 32 + i % 32] >> k * 2 & 3u;
         out->q[i] = (int8_t)((int)(low | high << 4) - 32);
     }
 }

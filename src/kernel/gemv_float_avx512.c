@@ -32,7 +32,7 @@ GEMV_INLINE void gemv(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint
             }
         }
         for (; c < n_cols; c += 16, p += 16 * size) {
-            __mmask16 mask = n_cols - c >= 16 ? all : (__mmask16)((1u << (n_cols - c)) - 1);
+            __mmask16 mask = (__mmask16)(n_cols - c >= 16 ? 0xffffu : (1u << (n_cols - c)) - 1);
             sum[0] = _mm512_fmadd_ps(weights(dtype, p, mask), _mm512_maskz_loadu_ps(mask, x + c),
                                      sum[0]);
         }

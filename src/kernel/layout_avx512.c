@@ -72,7 +72,7 @@ static void prepare_lane(const float *x, const struct lanes256_kind *kind, uint3
     uint32_t group = kind->group[lane], sub = group / 2, raise = kind->raise_log2[sub];
     struct group g = quantise_16(x + 16 * (uint64_t)group);
     float s = g.d * (float)g.sum;
-    store_chunks(g.q, to->q[0] + 4 * lane, 64);
+    store_chunks(g.q, (int8_t *)(void *)to->q + 4 * lane, 64);
     to->d[lane] = g.d / (float)(1u << raise);
     if (kind->zero != 0) {
         to->start[lane] = -((int32_t)kind->zero << raise) * g.sum;
@@ -134,8 +134,8 @@ static void prepare_lanes8x32(const float *x, uint32_t n_cols, int32_t zero, int
         uint32_t b = block % 8;
         struct group low = quantise_16(x + 32 * (uint64_t)block);
         struct group high = quantise_16(x + 32 * (uint64_t)block + 16);
-        store_chunks(low.q, to->low[0] + 4 * b, 32);
-        store_chunks(high.q, to->high[0] + 4 * b, 32);
+        store_chunks(low.q, (int8_t *)(void *)to->low + 4 * b, 32);
+        store_chunks(high.q, (int8_t *)(void *)to->high + 4 * b, 32);
         to->d_low[b] = low.d;
         to->d_high[b] = high.d / (float)raise;
         to->start[0][b] = -zero * low.sum;

@@ -11,7 +11,7 @@
 
 /* Lanes of the next 16 that are below n. */
 VECTOR_INLINE __mmask16 lanes_below(uint64_t n) {
-    return n >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1);
+    return (__mmask16)(n >= 16 ? 0xffffu : (1u << n) - 1);
 }
 
 /* e^x: 2^n times a Taylor polynomial of degree 7 on [-ln 2 / 2, ln 2 / 2]; relative error below
