@@ -16,7 +16,7 @@
 #include "kernel/half.h"
 #include "kernel/kernel.h"
 
-static const char *const isas[] = {"scalar", "avx2", "avx512", "neon"};
+static const char *const isas[] = {"scalar", "avx2", "avx512", "neon", "i8mm"};
 enum { N_ISAS = sizeof isas / sizeof isas[0] };
 
 static uint64_t random_state;

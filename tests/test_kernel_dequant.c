@@ -62,7 +62,7 @@ static void test_every_type_has_the_reference_values(void **state) {
         {OT_Q6_K, "q6_k.bin"},   {OT_IQ4_NL, "iq4_nl.bin"}, {OT_IQ4_XS, "iq4_xs.bin"},
         {OT_MXFP4, "mxfp4.bin"},
     };
-    static const char *const isas[] = {"scalar", "avx2", "avx512", "neon"};
+    static const char *const isas[] = {"scalar", "avx2", "avx512", "neon", "i8mm"};
     for (uint32_t v = 0; v < sizeof isas / sizeof isas[0]; v++) {
         const struct kernels *k = kernels_find(isas[v]);
         for (uint32_t t = 0; k != NULL && t < sizeof types / sizeof types[0]; t++) {

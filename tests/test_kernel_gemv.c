@@ -13,7 +13,7 @@
 #include "kernel/layout.h"
 #include "kernel_weights.h"
 
-static const char *const isas[] = {"scalar", "avx2", "avx512", "neon"};
+static const char *const isas[] = {"scalar", "avx2", "avx512", "neon", "i8mm"};
 enum { N_ISAS = sizeof isas / sizeof isas[0], MAX_COLS = 14336, MAX_ROWS = 40 };
 
 static float x[MAX_COLS];

@@ -12,7 +12,7 @@
 #include "kernel/half.h"
 #include "kernel_weights.h"
 
-static const char *const isas[] = {"scalar", "avx2", "avx512", "neon"};
+static const char *const isas[] = {"scalar", "avx2", "avx512", "neon", "i8mm"};
 enum { N_ISAS = sizeof isas / sizeof isas[0], MAX_N = 4099 };
 
 static float x[MAX_N], y[MAX_N], z[MAX_N], expected[MAX_N];

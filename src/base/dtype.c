@@ -1,4 +1,8 @@
 /* dtype.c - the table of data types. */
+#if !defined(__BYTE_ORDER__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "onetrip runs on little-endian machines only: weights are used as they lie in the file"
+#endif
+
 #include "base/dtype.h"
 
 static const struct dtype_info table[OT_DTYPE_MAX] = {

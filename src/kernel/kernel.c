@@ -72,15 +72,20 @@ void kernels_fill_neon(struct kernels *k) {
     gemv_fill_neon(k);
     gemm_fill_neon(k);
     attention_fill_neon(k);
-    if ((getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0) {
-        k->isa = "neon-i8mm";
-        gemm_fill_i8mm(k);
-    }
+}
+
+void kernels_fill_i8mm(struct kernels *k) {
+    k->isa = "neon-i8mm";
+    gemm_fill_i8mm(k);
 }
 
 static bool cpu_has_neon(void) {
     const unsigned long needed = HWCAP_ASIMDDP | HWCAP_FPHP | HWCAP_ASIMDHP;
     return (getauxval(AT_HWCAP) & needed) == needed;
+}
+
+static bool cpu_has_i8mm(void) {
+    return (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0;
 }
 
 static uint64_t prefetch_bytes(void) {
@@ -113,6 +118,7 @@ static const struct variant variants[] = {
     {"avx512", kernels_fill_avx512, cpu_has_avx512},
 #elif defined(__aarch64__)
     {"neon", kernels_fill_neon, cpu_has_neon},
+    {"i8mm", kernels_fill_i8mm, cpu_has_i8mm},
 #endif
 };
 

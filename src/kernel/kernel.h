@@ -2,7 +2,7 @@
  *
  * The scalar table is plain, complete, and the oracle of the tests; each better one starts as a copy
  * of the one below it and overrides what it improves. kernels_get() chooses once, by what the CPU
- * has; the environment variable ONETRIP_ISA=scalar|avx2|avx512|neon lowers the choice.
+ * has; the environment variable ONETRIP_ISA=scalar|avx2|avx512|neon|i8mm lowers the choice.
  *
  * Kernels know pointers and counts only. Weights are read where they lie, in the file's own layout.
  * KERNEL_OVERREAD bytes after the last weight row are readable (their value does not matter).
@@ -109,7 +109,8 @@ struct kernels {
 
 /* The best table for this CPU (lowered by ONETRIP_ISA). Same answer every time. */
 const struct kernels *kernels_get(void);
-/* A table by name ("scalar", "avx2", "avx512", "neon"); NULL where the CPU or build lacks it. */
+/* A table by name ("scalar", "avx2", "avx512", "neon", "i8mm"); NULL where the CPU or build lacks
+ * it. */
 const struct kernels *kernels_find(const char *isa);
 
 /* For the variants' own files: each fills in what it improves. Only those compiled for this
@@ -118,5 +119,6 @@ void kernels_fill_scalar(struct kernels *k);
 void kernels_fill_avx2(struct kernels *k);
 void kernels_fill_avx512(struct kernels *k);
 void kernels_fill_neon(struct kernels *k);
+void kernels_fill_i8mm(struct kernels *k);
 
 #endif
