@@ -1,14 +1,10 @@
 # The example, the symbols, the installed files and the man page.
 add_executable(example_generate ${CMAKE_SOURCE_DIR}/examples/generate.c)
 target_link_libraries(example_generate PRIVATE onetrip_shared)
-add_executable(make_tiny_model ${CMAKE_CURRENT_SOURCE_DIR}/make_tiny_model.c)
-target_include_directories(make_tiny_model PRIVATE ${CMAKE_SOURCE_DIR}/src ${CMAKE_CURRENT_SOURCE_DIR})
-target_compile_definitions(make_tiny_model PRIVATE _GNU_SOURCE)
-target_link_libraries(make_tiny_model PRIVATE test_support onetrip_static)
 
 add_test(NAME example
          COMMAND sh ${CMAKE_CURRENT_SOURCE_DIR}/example.sh $<TARGET_FILE:example_generate>
-                 $<TARGET_FILE:onetrip> $<TARGET_FILE:make_tiny_model>)
+                 $<TARGET_FILE:onetrip> $<TARGET_FILE:make_tiny>)
 add_test(NAME symbols
          COMMAND sh ${CMAKE_CURRENT_SOURCE_DIR}/symbols.sh $<TARGET_FILE:onetrip_shared>
                  ${CMAKE_SOURCE_DIR}/include/onetrip.h)
@@ -20,6 +16,6 @@ if(NOT OT_SANITIZE)
   add_test(NAME install
            COMMAND sh ${CMAKE_CURRENT_SOURCE_DIR}/install.sh ${CMAKE_COMMAND} ${CMAKE_BINARY_DIR}
                    ${CMAKE_SOURCE_DIR} ${CMAKE_C_COMPILER} ${CMAKE_INSTALL_PREFIX}
-                   ${CMAKE_INSTALL_LIBDIR} $<TARGET_FILE:make_tiny_model>)
+                   ${CMAKE_INSTALL_LIBDIR} $<TARGET_FILE:make_tiny>)
 endif()
 set_tests_properties(example symbols manual PROPERTIES TIMEOUT 120)
