@@ -1,5 +1,5 @@
-/* vector_neon.c - the operations on rows of f32 that the compiler does not make fast by itself from
- * vector_scalar.c. */
+/* vector_neon.c - operations on rows of f32; of the scalar ones only stream_read stays, of which
+ * the compiler makes vectors by itself. */
 #include <arm_neon.h>
 #include <math.h>
 #include <string.h>
@@ -90,6 +90,75 @@ static void gelu_mul(float *gate, const float *up, uint64_t n) {
     }
 }
 
+/* tanh: an odd polynomial (Cephes, tanhf) below 0.625, 1 - 2 / (e^2|x| + 1) above. */
+VECTOR_INLINE float32x4_t hyperbolic_tangent(float32x4_t x) {
+    const float32x4_t one = vdupq_n_f32(1.0f), size = vabsq_f32(x), square = vmulq_f32(x, x);
+    float32x4_t p = vdupq_n_f32(-5.70498872745e-3f);
+    p = vfmaq_f32(vdupq_n_f32(2.06390887954e-2f), p, square);
+    p = vfmaq_f32(vdupq_n_f32(-5.37397155531e-2f), p, square);
+    p = vfmaq_f32(vdupq_n_f32(1.33314422036e-1f), p, square);
+    p = vfmaq_f32(vdupq_n_f32(-3.33332819422e-1f), p, square);
+    p = vfmaq_f32(x, vmulq_f32(p, square), x);
+    float32x4_t e = exponential(vaddq_f32(size, size));
+    float32x4_t far = vsubq_f32(one, vdivq_f32(vdupq_n_f32(2.0f), vaddq_f32(e, one)));
+    far = vbslq_f32(vdupq_n_u32(0x80000000u), x, far); /* x's sign */
+    return vbslq_f32(vcltq_f32(size, vdupq_n_f32(0.625f)), p, far);
+}
+
+static void softcap(float *x, uint64_t n, float cap) {
+    for (uint64_t i = 0; i < n; i += 4) {
+        float32x4_t v = vdivq_f32(load_some(x + i, n - i), vdupq_n_f32(cap));
+        store_some(x + i, n - i, vmulq_n_f32(hyperbolic_tangent(v), cap));
+    }
+}
+
+static void add_scaled(float *y, const float *x, float factor, uint64_t n) {
+    for (uint64_t i = 0; i < n; i += 4) {
+        float32x4_t v = vfmaq_n_f32(load_some(y + i, n - i), load_some(x + i, n - i), factor);
+        store_some(y + i, n - i, v);
+    }
+}
+
+/* Pairs (i, i + half). */
+VECTOR_INLINE void rope_halves(float *x, uint32_t half, const float *cos, const float *sin) {
+    for (uint32_t i = 0; i < half; i += 4) {
+        uint32_t n = half - i;
+        float32x4_t a = load_some(x + i, n), b = load_some(x + half + i, n);
+        float32x4_t c = load_some(cos + i, n), s = load_some(sin + i, n);
+        store_some(x + i, n, vfmsq_f32(vmulq_f32(a, c), b, s));
+        store_some(x + half + i, n, vfmaq_f32(vmulq_f32(b, c), a, s));
+    }
+}
+
+/* Pairs (2i, 2i + 1): four at a time, taken apart by the load and put together by the store. */
+VECTOR_INLINE void rope_neighbours(float *x, uint32_t half, const float *cos, const float *sin) {
+    uint32_t i = 0;
+    for (; i + 4 <= half; i += 4) {
+        const float32x4x2_t v = vld2q_f32(x + 2 * i);
+        const float32x4_t c = vld1q_f32(cos + i), s = vld1q_f32(sin + i);
+        float32x4x2_t rotated;
+        rotated.val[0] = vfmsq_f32(vmulq_f32(v.val[0], c), v.val[1], s);
+        rotated.val[1] = vfmaq_f32(vmulq_f32(v.val[1], c), v.val[0], s);
+        vst2q_f32(x + 2 * i, rotated);
+    }
+    for (; i < half; i++) {
+        const float a = x[2 * i], b = x[2 * i + 1];
+        x[2 * i] = a * cos[i] - b * sin[i];
+        x[2 * i + 1] = a * sin[i] + b * cos[i];
+    }
+}
+
+static void rope(float *x, uint32_t n_heads, uint32_t head_dim, uint32_t n_rot, bool neox,
+                 const float *cos, const float *sin) {
+    for (uint32_t h = 0; h < n_heads; h++, x += head_dim) {
+        if (neox) {
+            rope_halves(x, n_rot / 2, cos, sin);
+        } else {
+            rope_neighbours(x, n_rot / 2, cos, sin);
+        }
+    }
+}
+
 static void f32_to_f16(const float *x, uint64_t n, uint16_t *y) {
     for (; n >= 4; n -= 4, x += 4, y += 4) {
         vst1_u16(y, vreinterpret_u16_f16(vcvt_f16_f32(vld1q_f32(x))));
@@ -122,6 +191,9 @@ void vector_fill_neon(struct kernels *k) {
     k->rms_norm = rms_norm;
     k->silu_mul = silu_mul;
     k->gelu_mul = gelu_mul;
+    k->softcap = softcap;
+    k->add_scaled = add_scaled;
+    k->rope = rope;
     k->f32_to_f16 = f32_to_f16;
     k->f16_to_f32 = f16_to_f32;
     k->all_finite = all_finite;
