@@ -12,8 +12,8 @@
 
 enum {
     PIECE_BYTES_MIN = 16 << 10,
-    PIECE_BYTES_MAX = 256 << 10,
-    PIECES_PER_THREAD = 6,
+    PIECE_BYTES_MAX = 1 << 20,
+    PIECES_PER_THREAD = 4,
 };
 
 void matmul_input(struct forward *f, struct prepared *p, uint8_t *space, const float *rows,
