@@ -1,5 +1,5 @@
-/* test_engine.c - contexts over tiny models: what is computed, however it is asked for and wherever the
- * weights live; and what happens when something fails. */
+/* test_engine.c - contexts over tiny models: what is computed, however it is asked for and wherever
+ * the weights live; and what happens when something fails. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "engine/engine.h"
 #include "onetrip.h"
 #include "support/tiny_model.h"
 #include "sys/file.h"
@@ -38,7 +39,9 @@ static int remove_directory(void **state) {
 
 /* ---- helpers ------------------------------------------------------------------------------ */
 
-static uint32_t token_at(uint32_t i) { return (i * 7 + 3) % 256; }
+static uint32_t token_at(uint32_t i) {
+    return (i * 7 + 3) % 256;
+}
 
 static void write_model(enum tiny_family family, uint32_t dtype) {
     struct tiny_model options;
@@ -91,7 +94,9 @@ static void must_feed(struct session *s, uint32_t seq, uint32_t first, uint32_t 
     }
 }
 
-static float *logits_for(uint32_t n_vocab) { return calloc((size_t)N_TOKENS * n_vocab, sizeof(float)); }
+static float *logits_for(uint32_t n_vocab) {
+    return calloc((size_t)N_TOKENS * n_vocab, sizeof(float));
+}
 
 /* Mean KL(p || q) over rows. */
 static double mean_kl(const float *p, const float *q, uint32_t n_rows, uint32_t n_vocab) {
@@ -321,6 +326,78 @@ static void test_every_residency_and_budget_gives_the_same_bits(void **state) {
     }
 }
 
+enum { LONG_PROMPT = 200 };
+
+static int feed_long(struct session *s, float *logits, struct ot_error *err) {
+    struct ot_input inputs[LONG_PROMPT];
+    for (uint32_t i = 0; i < LONG_PROMPT; i++) {
+        inputs[i] = (struct ot_input){token_at(i), 0, i + 1 == LONG_PROMPT};
+    }
+    return ot_decode(s->ctx, inputs, LONG_PROMPT, logits, err);
+}
+
+/* 38 MB of weights, so that there is something to lend. */
+static void write_large_model(void) {
+    struct tiny_model options;
+    tiny_model_defaults(&options, TINY_LLAMA, OT_F32, 5);
+    options.n_layers = 4;
+    options.n_embd = 512;
+    options.n_ff = 1024;
+    options.n_heads = 16;
+    options.n_kv_heads = 8;
+    options.head_dim = 32;
+    tiny_model_write(&options, path);
+}
+
+static void test_a_long_prompt_takes_one_sweep_on_borrowed_memory(void **state) {
+    (void)state;
+    write_large_model();
+    struct ot_context_params params = {.n_ctx = 256};
+    struct session s;
+    session_open(&s, &params);
+    float *want = logits_for(s.n_vocab), *logits = logits_for(s.n_vocab);
+    struct ot_error err;
+    assert_int_equal(feed_long(&s, want, &err), 0);
+    must_feed(&s, 0, 0, 1, want + s.n_vocab);
+    session_close(&s);
+
+    params.residency = OT_RESIDENCY_STREAM;
+    params.ram_bytes = least_budget(&params) + (26 << 20);
+    session_open(&s, &params);
+    struct ot_context_info info;
+    for (uint32_t pass = 0; pass < 3; pass++) {
+        uint64_t sweeps = pass;
+        /* the second time a read of the loan fails first: the call is repeated */
+        if (pass == 1) {
+            sys_fail_reads(5, 1, EIO);
+            assert_int_equal(feed_long(&s, logits, &err), OT_ERR_IO);
+            sys_fail_reads(0, 0, 0);
+            assert_int_equal(ot_seq_length(s.ctx, 0), 0);
+        }
+        if (feed_long(&s, logits, &err) != 0) {
+            fail_with(&err);
+        }
+        ot_context_get_info(s.ctx, &info);
+        assert_int_equal(info.n_sweeps_prompt, sweeps + 1);
+        assert_true(info.n_batch >= LONG_PROMPT);
+        assert_true(residency_check(engine_residency(s.ctx)));
+        must_feed(&s, 0, 0, 1, logits + s.n_vocab);
+        assert_memory_equal(want, logits, 2 * s.n_vocab * sizeof(float));
+        assert_true(residency_check(engine_residency(s.ctx)));
+        assert_int_equal(ot_seq_truncate(s.ctx, 0, 0), 0);
+    }
+    /* what was lent came back, and is counted as coming again */
+    struct residency_info r;
+    residency_get_info(engine_residency(s.ctx), &r);
+    assert_true(r.resident_bytes >= r.wired_bytes / 10 * 9);
+    struct ledger_counter reloads =
+        ledger_sum(engine_ledger(s.ctx), OT_DISK_RAM, OT_CLASS_WEIGHT, OT_CAUSE_RELOAD);
+    assert_true(reloads.moved_bytes > 0);
+    free(want);
+    free(logits);
+    session_close(&s);
+}
+
 static void test_a_budget_below_the_least_is_refused_with_the_least(void **state) {
     (void)state;
     write_model(TINY_LLAMA, OT_Q4_0);
@@ -537,6 +614,7 @@ int main(void) {
         cmocka_unit_test(test_a_copied_prompt_goes_on_like_its_origin),
         cmocka_unit_test(test_only_wanted_logits_are_written_in_order),
         cmocka_unit_test(test_every_residency_and_budget_gives_the_same_bits),
+        cmocka_unit_test(test_a_long_prompt_takes_one_sweep_on_borrowed_memory),
         cmocka_unit_test(test_a_budget_below_the_least_is_refused_with_the_least),
         cmocka_unit_test(test_a_full_context_changes_nothing),
         cmocka_unit_test(test_tokens_and_sequences_out_of_range_are_refused),
