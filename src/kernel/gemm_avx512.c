@@ -53,7 +53,7 @@ INLINE void dot_16(const struct tile_tokens *a, uint32_t n, const struct tile *t
 }
 
 INLINE __mmask16 first(uint32_t n) {
-    return n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1);
+    return (__mmask16)(n >= 16 ? 0xffffu : (1u << n) - 1);
 }
 
 /* n, scale_cols and has_min are constants where this is inlined. */

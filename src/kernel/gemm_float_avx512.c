@@ -23,10 +23,10 @@ struct tokens {
 
 /* tile [n_cols][32 rows] by n tokens; n is a constant where this is inlined. */
 INLINE void multiply(const struct tokens *a, uint32_t n, const float *tile, uint32_t n_rows) {
-    const __mmask16 rows0 = n_rows >= 16 ? 0xffff : (__mmask16)((1u << n_rows) - 1);
-    const __mmask16 rows1 = n_rows >= 32  ? 0xffff
-                            : n_rows > 16 ? (__mmask16)((1u << (n_rows - 16)) - 1)
-                                          : 0;
+    const __mmask16 rows0 = (__mmask16)(n_rows >= 16 ? 0xffffu : (1u << n_rows) - 1);
+    const __mmask16 rows1 = (__mmask16)(n_rows >= 32  ? 0xffffu
+                                        : n_rows > 16 ? (1u << (n_rows - 16)) - 1
+                                                      : 0u);
     __m512 f[MAX_TOKENS][2];
 #pragma GCC unroll 12
     for (uint32_t m = 0; m < n; m++) {

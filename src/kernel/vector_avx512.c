@@ -198,7 +198,11 @@ static uint64_t stream_read(const uint8_t *data, uint64_t bytes) {
     for (int i = 1; i < 8; i++) {
         sum[0] = _mm512_add_epi64(sum[0], sum[i]);
     }
-    uint64_t total = (uint64_t)_mm512_reduce_add_epi64(sum[0]);
+    uint64_t lanes[8], total = 0; /* gcc's reduce_add adds signed numbers, which may overflow */
+    _mm512_storeu_si512(lanes, sum[0]);
+    for (int i = 0; i < 8; i++) {
+        total += lanes[i];
+    }
     for (; at < bytes; at++) {
         total += data[at];
     }

@@ -43,7 +43,6 @@ struct residency {
     struct residency_trace *trace; /* owned; NULL: none */
     bool *traced;          /* owned [n_items] used in this sweep already; NULL without a trace */
     uint32_t *trace_first; /* owned [n_extents] item of part 0 */
-    struct ot_error trace_error;
 
     const char *mode, *why;
     uint64_t n_sweeps, wait_ns, min_bytes;

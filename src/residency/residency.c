@@ -85,7 +85,7 @@ static void trace_use(struct residency *r, uint32_t extent, uint32_t part) {
     uint32_t item = r->trace_first[extent] + part;
     if (!r->traced[item]) {
         r->traced[item] = true;
-        residency_trace_use(r->trace, r->n_sweeps, item, &r->trace_error);
+        residency_trace_use(r->trace, r->n_sweeps, item, NULL); /* sweep_check gives the error */
     }
 }
 
@@ -188,7 +188,10 @@ int residency_sweep_begin(struct residency *r, uint32_t last_extent, struct ot_e
 
 int residency_sweep_check(struct residency *r, struct ot_error *err) {
     int code = check_files(r, err);
-    return code == 0 && r->cache != NULL ? cache_sweep_check(r->cache, err) : code;
+    if (code == 0 && r->cache != NULL) {
+        code = cache_sweep_check(r->cache, err);
+    }
+    return code == 0 && r->trace != NULL ? residency_trace_flush(r->trace, err) : code;
 }
 
 void residency_sweep_end(struct residency *r, bool failed) {

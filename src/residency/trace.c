@@ -82,6 +82,11 @@ int residency_trace_use(struct residency_trace *t, uint64_t sweep, uint32_t id,
     return status(t, err);
 }
 
+int residency_trace_flush(struct residency_trace *t, struct ot_error *err) {
+    flush(t);
+    return status(t, err);
+}
+
 int residency_trace_close(struct residency_trace *t, struct ot_error *err) {
     if (t == NULL) {
         return 0;
