@@ -366,6 +366,11 @@ static void test_output_that_cannot_be_written_is_an_error(void **state) {
     assert_one_line(o.err);
     assert_says(o.err, "/nonexistent/report.json");
     outcome_free(&o);
+    o = onetrip(NULL, "run", model, "-p", "x", "-n", "1", "-q", "--trace", "/dev/full", NULL);
+    assert_exit(&o, 1);
+    assert_one_line(o.err);
+    assert_says(o.err, "/dev/full");
+    outcome_free(&o);
 }
 
 static void test_ctrl_c_ends_an_answer_with_exit_130(void **state) {
@@ -644,6 +649,37 @@ static void test_tokens_go_back_to_the_text_they_came_from(void **state) {
     outcome_free(&bad);
 }
 
+static void assert_same_ids(const char *prompt, const char *no_escape, const char *text) {
+    struct outcome is = onetrip(NULL, "tokenize", model, "-p", prompt, no_escape, NULL);
+    struct outcome expected = onetrip(text, "tokenize", model, NULL);
+    assert_exit(&is, 0);
+    assert_exit(&expected, 0);
+    if (strcmp(is.out, expected.out) != 0) {
+        print_error("%s: ids %s, expected %s\n", prompt, is.out, expected.out);
+        fail();
+    }
+    outcome_free(&is);
+    outcome_free(&expected);
+}
+
+static void test_escapes_in_a_prompt_are_processed_unless_asked_not_to(void **state) {
+    static const struct {
+        const char *prompt, *text;
+    } cases[] = {
+        {"a\\nb\\tc\\rd", "a\nb\tc\rd"},
+        {"\\'x\\' \\\"y\\\"", "'x' \"y\""},
+        {"a\\\\nb", "a\\nb"},             /* a backslash that is escaped escapes nothing */
+        {"\\x41\\xc3\\xa4", "A\xc3\xa4"}, /* bytes, also halves of a character */
+        {"\\xg1 \\x4", "\\xg1 \\x4"},     /* no two digits: as it stands */
+        {"\\q\\", "\\q\\"},               /* unknown, and one at the end */
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_same_ids(cases[i].prompt, NULL, cases[i].text);
+        assert_same_ids(cases[i].prompt, "--no-escape", cases[i].prompt);
+    }
+}
+
 static void test_inspect_sums_what_one_token_needs(void **state) {
     (void)state;
     struct outcome o = onetrip(NULL, "inspect", model, "--json", "--tensors", NULL);
@@ -729,6 +765,7 @@ int main(void) {
         cmocka_unit_test(test_eval_refuses_ids_that_are_none),
         cmocka_unit_test(test_eval_writes_every_logit_in_numpy_format),
         cmocka_unit_test(test_tokens_go_back_to_the_text_they_came_from),
+        cmocka_unit_test(test_escapes_in_a_prompt_are_processed_unless_asked_not_to),
         cmocka_unit_test(test_inspect_sums_what_one_token_needs),
         cmocka_unit_test(test_bench_measures_each_test_of_its_lists),
     };
