@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "base/checked.h"
 
@@ -208,6 +209,10 @@ static void read_machine(const char *root, struct sys_limits *limits) {
     }
     if (f != NULL) {
         fclose(f);
+    } else if (root[0] == '\0') { /* no /proc here: what the C library knows */
+        uint64_t page = sys_page_bytes();
+        limits->memory_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * page;
+        limits->available_bytes = (uint64_t)sysconf(_SC_AVPHYS_PAGES) * page;
     }
 }
 
