@@ -45,7 +45,7 @@ struct residency {
     uint32_t *trace_first; /* owned [n_extents] item of part 0 */
 
     const char *mode, *why;
-    uint64_t n_sweeps, wait_ns, min_bytes;
+    uint64_t n_sweeps, wait_ns;
     uint64_t moved_bytes; /* from disk, all extents together */
     bool in_sweep;
 };

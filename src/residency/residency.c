@@ -279,7 +279,6 @@ void residency_get_info(struct residency *r, struct residency_info *info) {
     *info = (struct residency_info){.mode = r->mode, .why = r->why, .io = "mmap"};
     info->n_sweeps = r->n_sweeps;
     info->wait_ns = r->wait_ns;
-    info->min_bytes = r->min_bytes;
     if (r->mover != NULL) {
         mover_info(r->mover, info);
     }
