@@ -278,7 +278,11 @@ struct ot_context_info {
 };
 
 enum ot_phase {
-    OT_PHASE_WEIGHTS, OT_PHASE_ATTENTION, OT_PHASE_OTHER, OT_PHASE_WAIT, OT_PHASE_COUNT
+    OT_PHASE_WEIGHTS, OT_PHASE_ATTENTION,
+    OT_PHASE_BARRIERS, /* waiting for other threads at a job's end */
+    OT_PHASE_OTHER,
+    OT_PHASE_WAIT,     /* for bytes */
+    OT_PHASE_COUNT
 };
 
 OT_API void ot_context_get_info(const struct ot_context *ctx, struct ot_context_info *info);

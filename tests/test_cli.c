@@ -722,6 +722,15 @@ static void test_bench_measures_each_test_of_its_lists(void **state) {
             assert_true(json_real_value(json_object_get(row, "needed_bytes_per_token")) > 0.0);
         }
     }
+    /* Where the time went: one thread waits for no other, and a prompt picks no token. */
+    for (size_t i = 0; i < 6; i++) {
+        const json_t *parts = json_object_get(json_array_get(results[0], i), "seconds");
+        assert_true(json_real_value(json_object_get(parts, "weights")) > 0.0);
+        assert_true(json_real_value(json_object_get(parts, "attention")) > 0.0);
+        assert_true(json_real_value(json_object_get(parts, "barriers")) == 0.0);
+        assert_int_equal(json_real_value(json_object_get(parts, "sampling")) > 0.0,
+                         tests[i][0] == 't');
+    }
     json_decref(printed);
     json_decref(report);
     outcome_free(&o);

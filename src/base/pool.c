@@ -51,6 +51,7 @@ struct pool {
     _Atomic uint32_t epoch;
     _Atomic uint32_t closing;
     uint32_t n_threads, n_started;
+    uint64_t waited_ns;      /* the caller's */
     void *memory;            /* owned: what was allocated, this struct lies aligned in it */
     struct worker workers[]; /* [n_threads - 1] */
 };
@@ -151,6 +152,7 @@ static void *worker_main(void *arg) {
 }
 
 static void wait_for_done(struct pool *p) {
+    uint64_t start_ns = clock_ns();
     while (!spin_until(all_done, p)) {
         atomic_store(&p->caller_sleeps, 1);
         uint32_t n_done = atomic_load(&p->n_done);
@@ -159,6 +161,7 @@ static void wait_for_done(struct pool *p) {
         }
         atomic_store(&p->caller_sleeps, 0);
     }
+    p->waited_ns += clock_ns() - start_ns;
 }
 
 void pool_run(struct pool *p, uint32_t n_pieces, pool_fn *fn, void *arg) {
@@ -229,6 +232,10 @@ void pool_close(struct pool *p) {
         pthread_join(p->workers[i].thread, NULL);
     }
     mem_free(p->memory);
+}
+
+uint64_t pool_waited_ns(const struct pool *p) {
+    return p->waited_ns;
 }
 
 uint32_t pool_threads(const struct pool *p) {

@@ -35,4 +35,7 @@ typedef void pool_fn(void *arg, uint32_t piece, uint32_t worker);
  * piece runs in the caller. fn must not call pool_run. */
 void pool_run(struct pool *pool, uint32_t n_pieces, pool_fn *fn, void *arg);
 
+/* How long callers of pool_run have waited for the other threads at the ends of jobs, so far. */
+uint64_t pool_waited_ns(const struct pool *pool);
+
 #endif

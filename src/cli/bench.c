@@ -21,8 +21,8 @@ static const struct list_setting pp = {{512}, 1}, tg = {{128}, 1}, zero = {{0}, 
 struct measured {
     struct ot_bench_result result;
     uint32_t n_threads;
-    double seconds;                /* of all counted repetitions */
-    double phases[OT_PHASE_COUNT]; /* of seconds */
+    double seconds;                          /* of all counted repetitions */
+    double phases[OT_PHASE_COUNT], sampling; /* of seconds */
 };
 
 struct bench {
@@ -31,9 +31,11 @@ struct bench {
     struct measured tests[MAX_TESTS];
     size_t n_tests;
     double bandwidth_before, bandwidth_after;
-    struct ot_input *inputs; /* owned [most tokens of a test] */
-    float *logits;           /* owned [n_vocab] */
-    uint64_t state;          /* of the generator of tokens */
+    struct ot_input *inputs;    /* owned [most tokens of a test] */
+    float *logits;              /* owned [n_vocab] */
+    struct ot_sampler *sampler; /* greedy; what it picks is not used, only timed */
+    double sampling_s;
+    uint64_t state; /* of the generator of tokens */
 };
 
 static const struct list_setting *list_or(const struct list_setting *given,
@@ -68,6 +70,11 @@ static int run_tokens(struct bench *b, bool prompt, uint32_t n) {
     int rc = 0;
     for (uint32_t i = 0; i < n && rc == 0; i++) {
         rc = decode(b, 1, true);
+        double start = now_s();
+        if (rc == 0) {
+            ot_sampler_pick(b->sampler, b->logits);
+        }
+        b->sampling_s += now_s() - start;
     }
     return rc;
 }
@@ -116,6 +123,7 @@ static int run_test(struct bench *b, bool prompt, uint32_t n, uint32_t depth) {
     struct ot_context_info before, after;
     ot_context_get_info(s->ctx, &before);
     uint64_t needed = needed_now(b);
+    b->sampling_s = 0.0;
     for (uint32_t i = 0; i < repetitions && rc == 0; i++) {
         ot_seq_truncate(s->ctx, 0, depth);
         double start = now_s();
@@ -129,6 +137,7 @@ static int run_test(struct bench *b, bool prompt, uint32_t n, uint32_t depth) {
         for (int p = 0; p < OT_PHASE_COUNT; p++) {
             m->phases[p] = after.compute_s[p] - before.compute_s[p];
         }
+        m->sampling = b->sampling_s;
         sum_up(m, rates, repetitions, needed_now(b) - needed, (uint64_t)n * repetitions);
         b->n_tests++;
     }
@@ -157,7 +166,7 @@ static void print_heading(const struct bench *b) {
     printf("%s %s, %s; %s; kernels %s\n", m->architecture, m->quantisation,
            human_bytes(bytes, (double)m->weight_bytes), b->session.context.residency, ot_kernels());
     printf("%-14s %7s %10s %9s %9s %9s   %s\n", "test", "threads", "tokens/s", "+-", "GB/s",
-           "of bus", "time: weights attention other waiting");
+           "of bus", "time: weights attention sampling barriers other waiting");
 }
 
 static void print_test(const struct bench *b, const struct measured *m) {
@@ -169,8 +178,12 @@ static void print_test(const struct bench *b, const struct measured *m) {
     }
     printf("%-14s %7" PRIu32 " %10.2f %9.2f %9.2f %9s        ", m->result.test, m->n_threads,
            m->result.tokens_per_s, m->result.stddev, rate * 1e-9, share);
-    for (int p = 0; p < OT_PHASE_COUNT; p++) {
-        printf(" %5.1f %%", m->seconds > 0.0 ? 100.0 * m->phases[p] / m->seconds : 0.0);
+    const double *phases = m->phases;
+    const double parts[] = {
+        phases[OT_PHASE_WEIGHTS],  phases[OT_PHASE_ATTENTION], m->sampling,
+        phases[OT_PHASE_BARRIERS], phases[OT_PHASE_OTHER],     phases[OT_PHASE_WAIT]};
+    for (size_t p = 0; p < sizeof parts / sizeof parts[0]; p++) {
+        printf(" %5.1f %%", m->seconds > 0.0 ? 100.0 * parts[p] / m->seconds : 0.0);
     }
     printf("\n");
     fflush(stdout);
@@ -183,12 +196,13 @@ static int print_json(const struct bench *b) {
         double rate = m->result.needed_bytes_per_token * m->result.tokens_per_s;
         json_array_append_new(
             results,
-            json_pack("{s:s, s:i, s:f, s:f, s:f, s:f, s:{s:f, s:f, s:f, s:f}}", "test",
+            json_pack("{s:s, s:i, s:f, s:f, s:f, s:f, s:{s:f, s:f, s:f, s:f, s:f, s:f}}", "test",
                       m->result.test, "threads", (int)m->n_threads, "tokens_per_s",
                       m->result.tokens_per_s, "stddev", m->result.stddev, "needed_bytes_per_token",
                       m->result.needed_bytes_per_token, "bytes_per_s", rate, "seconds", "weights",
                       m->phases[OT_PHASE_WEIGHTS], "attention", m->phases[OT_PHASE_ATTENTION],
-                      "other", m->phases[OT_PHASE_OTHER], "waiting", m->phases[OT_PHASE_WAIT]));
+                      "sampling", m->sampling, "barriers", m->phases[OT_PHASE_BARRIERS], "other",
+                      m->phases[OT_PHASE_OTHER], "waiting", m->phases[OT_PHASE_WAIT]));
     }
     json_t *root =
         json_pack("{s:o, s:f, s:f, s:s}", "results", results, "bandwidth_before_bytes_per_s",
@@ -303,15 +317,23 @@ static int run_threads(struct bench *b, uint32_t n_threads, bool last) {
         return rc;
     }
     most = most > depth ? most : depth;
+    struct ot_sampler_params greedy;
+    struct ot_error err;
+    ot_sampler_default_params(&greedy);
+    greedy.temperature = 0.0f;
     b->inputs = calloc(most + 1, sizeof *b->inputs);
     b->logits = malloc((uint64_t)b->session.info.n_vocab * sizeof *b->logits);
     if (b->inputs == NULL || b->logits == NULL) {
         rc = complain_memory();
+    } else if (ot_sampler_open(b->session.info.n_vocab, &greedy, &b->sampler, &err) != 0) {
+        rc = complain_error(&err);
     } else {
         rc = b->set->disk ? measure_disk(b) : run_tests(b, last);
     }
     free(b->inputs);
     free(b->logits);
+    ot_sampler_close(b->sampler);
+    b->sampler = NULL;
     ot_context_close(b->session.ctx);
     b->session.ctx = NULL;
     return rc;

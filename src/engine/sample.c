@@ -8,6 +8,8 @@
 #include "base/error.h"
 #include "onetrip.h"
 
+enum { BLOCK = 64 };
+
 struct candidate {
     float logit;
     uint32_t token;
@@ -122,14 +124,6 @@ static void penalise(struct ot_sampler *s, float *logits) {
     }
 }
 
-static uint32_t greedy(const float *logits, uint32_t n) {
-    uint32_t best = 0;
-    for (uint32_t i = 1; i < n; i++) {
-        best = logits[i] > logits[best] ? i : best;
-    }
-    return best;
-}
-
 static bool ranks_before(struct candidate a, struct candidate b) {
     return a.logit > b.logit || (a.logit == b.logit && a.token < b.token);
 }
@@ -169,6 +163,56 @@ static void select_best(struct candidate *c, uint32_t n, uint32_t k) {
             low = j + 1;
         }
     }
+}
+
+static float lowest(const struct candidate *c, uint32_t n) {
+    float low = c[0].logit;
+    for (uint32_t i = 1; i < n; i++) {
+        low = c[i].logit < low ? c[i].logit : low;
+    }
+    return low;
+}
+
+static bool any_above(const float *x, uint32_t n, float bound) {
+    int any = 0; /* no early exit: the compiler makes a vector loop of it */
+    for (uint32_t i = 0; i < n; i++) {
+        any |= x[i] > bound;
+    }
+    return any != 0;
+}
+
+/* The k best of n >= 1 logits in c[0..k), in no order; returns k, or n if that is less. One pass: a
+ * logit is looked at twice only where its block has one above the k-th best so far. */
+static uint32_t gather_best(const float *logits, uint32_t n, uint32_t k, struct candidate *c) {
+    if (k > n / 4) {
+        for (uint32_t i = 0; i < n; i++) {
+            c[i] = (struct candidate){logits[i], i};
+        }
+        k = k < n ? k : n;
+        select_best(c, n, k);
+        return k;
+    }
+    const uint32_t room = n < 2 * k + BLOCK ? n : 2 * k + BLOCK;
+    uint32_t n_best = 0;
+    float bound = -INFINITY; /* the k-th best of those that were left behind */
+    for (uint32_t start = 0; start < n; start += BLOCK) {
+        uint32_t end = n - start < BLOCK ? n : start + BLOCK;
+        if (n_best >= k && !any_above(logits + start, end - start, bound)) {
+            continue;
+        }
+        for (uint32_t i = start; i < end; i++) {
+            if (n_best < k || logits[i] > bound) {
+                c[n_best++] = (struct candidate){logits[i], i};
+            }
+        }
+        if (n_best > k && n_best + BLOCK > room) {
+            select_best(c, n_best, k);
+            n_best = k;
+            bound = lowest(c, k);
+        }
+    }
+    select_best(c, n_best, k);
+    return k;
 }
 
 /* Cuts sorted candidates by top-p and min-p; returns how many stay, at least one. */
@@ -216,16 +260,11 @@ uint32_t ot_sampler_pick(struct ot_sampler *s, float *logits) {
     }
     uint32_t token;
     if (s->p.temperature == 0.0f) {
-        token = greedy(logits, s->n_vocab);
+        gather_best(logits, s->n_vocab, 1, s->candidates);
+        token = s->candidates[0].token;
     } else {
-        for (uint32_t i = 0; i < s->n_vocab; i++) {
-            s->candidates[i] = (struct candidate){logits[i], i};
-        }
-        uint32_t n = s->n_vocab;
-        if (s->p.top_k != 0 && s->p.top_k < n) {
-            select_best(s->candidates, n, s->p.top_k);
-            n = s->p.top_k;
-        }
+        uint32_t k = s->p.top_k != 0 ? s->p.top_k : s->n_vocab;
+        uint32_t n = gather_best(logits, s->n_vocab, k, s->candidates);
         qsort(s->candidates, n, sizeof *s->candidates, compare);
         token = draw(s, cut(s, n));
     }

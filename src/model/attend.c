@@ -2,7 +2,6 @@
 #include <string.h>
 
 #include "base/checked.h"
-#include "base/clock.h"
 #include "model/forward.h"
 
 /* Where a token's vectors lie in its row of f->work: q, k, v, then attention's output. */
@@ -177,7 +176,7 @@ static int rotate_and_attend(struct forward *f, uint32_t layer, struct ot_error 
     for (; n < 6 && rc == OT_OK; n++) {
         rc = vector_get(f, &w[roles[n]], n, vectors[n], err);
     }
-    uint64_t start_ns = clock_ns();
+    struct phase phase = phase_begin(f);
     if (rc == OT_OK) {
         forward_for_rows(f, f->n_tokens, rotate_rows, &rotate);
     }
@@ -187,14 +186,14 @@ static int rotate_and_attend(struct forward *f, uint32_t layer, struct ot_error 
     if (rc != OT_OK) {
         return rc;
     }
-    uint64_t rotated_ns = clock_ns();
-    f->phase_ns[OT_PHASE_OTHER] += rotated_ns - start_ns;
+    phase_end(f, phase, OT_PHASE_OTHER);
+    phase = phase_begin(f);
     uint32_t group = hp->n_heads / hp->n_kv_heads;
     struct attend_job job = {.f = f, .layer = layer, .window = rotate.local ? hp->window : 0};
     job.heads_per_call = min_u32(group, KERNEL_MAX_Q);
     job.calls_per_head = (group + job.heads_per_call - 1) / job.heads_per_call;
     pool_run(f->pool, f->n_tiles * hp->n_kv_heads * job.calls_per_head, attend_piece, &job);
-    f->phase_ns[OT_PHASE_ATTENTION] += clock_ns() - rotated_ns;
+    phase_end(f, phase, OT_PHASE_ATTENTION);
     post_kv(f, job.window);
     return OT_OK;
 }

@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "base/checked.h"
-#include "base/clock.h"
 #include "base/error.h"
 #include "model/forward.h"
 
@@ -153,12 +152,12 @@ int experts_layer(struct forward *f, uint32_t layer_id, struct ot_error *err) {
     if (rc != OT_OK || (rc = matmul_flush(f, err)) != OT_OK) {
         return rc;
     }
-    uint64_t start_ns = clock_ns();
+    struct phase phase = phase_begin(f);
     forward_for_rows(f, f->n_tokens, route_rows, NULL);
     group_by_expert(f);
     want_experts(f, layer);
     memset(f->y, 0, (uint64_t)f->n_tokens * d * sizeof *f->y);
-    f->phase_ns[OT_PHASE_OTHER] += clock_ns() - start_ns;
+    phase_end(f, phase, OT_PHASE_OTHER);
     for (uint32_t from = 0, to; from < hp->n_experts; from = to) {
         to = from + 1;
         while (to < hp->n_experts &&
@@ -171,9 +170,9 @@ int experts_layer(struct forward *f, uint32_t layer_id, struct ot_error *err) {
         if ((rc = run_experts(f, layer, from, to, err)) != OT_OK) {
             return rc;
         }
-        start_ns = clock_ns();
+        phase = phase_begin(f);
         add_outputs(f, f->expert_first[from], f->expert_first[to] - f->expert_first[from]);
-        f->phase_ns[OT_PHASE_OTHER] += clock_ns() - start_ns;
+        phase_end(f, phase, OT_PHASE_OTHER);
     }
     return OT_OK;
 }

@@ -213,6 +213,18 @@ void forward_drop(struct forward *f) {
     sys_memory_drop(f->memory, f->memory_bytes);
 }
 
+/* ---- where the time goes ---- */
+
+struct phase phase_begin(const struct forward *f) {
+    return (struct phase){clock_ns(), pool_waited_ns(f->pool)};
+}
+
+void phase_end(struct forward *f, struct phase begin, enum ot_phase phase) {
+    uint64_t waited_ns = pool_waited_ns(f->pool) - begin.waited_ns;
+    f->phase_ns[OT_PHASE_BARRIERS] += waited_ns;
+    f->phase_ns[phase] += clock_ns() - begin.start_ns - waited_ns;
+}
+
 /* ---- rows in parallel ---- */
 
 struct rows_job {
@@ -260,10 +272,10 @@ static void gate_rows(struct forward *f, void *arg, uint32_t first, uint32_t cou
 }
 
 void forward_gate(struct forward *f, float *rows, uint64_t stride, uint32_t n, uint32_t width) {
-    uint64_t start_ns = clock_ns();
+    struct phase phase = phase_begin(f);
     struct gate_job job = {rows, stride, width};
     forward_for_rows(f, n, gate_rows, &job);
-    f->phase_ns[OT_PHASE_OTHER] += clock_ns() - start_ns;
+    phase_end(f, phase, OT_PHASE_OTHER);
 }
 
 /* ---- norms and the residual stream ---- */
@@ -308,10 +320,10 @@ static int residual(struct forward *f, const struct weight *bias, const struct w
         rc = vector_get(f, weights[i], i, &v[i], err);
     }
     if (rc == OT_OK) {
-        uint64_t start_ns = clock_ns();
+        struct phase phase = phase_begin(f);
         struct norm_job job = {v[0].data, v[1].data, v[2].data, add};
         forward_for_rows(f, f->n_tokens, norm_rows, &job);
-        f->phase_ns[OT_PHASE_OTHER] += clock_ns() - start_ns;
+        phase_end(f, phase, OT_PHASE_OTHER);
     }
     for (uint32_t i = 0; i < 3; i++) {
         vector_put(f, &v[i]);
@@ -455,7 +467,7 @@ static int output(struct forward *f, bool one_logit, float *logits, struct ot_er
         (rc = matmul_flush(f, err)) != OT_OK) {
         return rc;
     }
-    uint64_t start_ns = clock_ns();
+    struct phase phase = phase_begin(f);
     for (uint32_t i = 0; i < n && rc == OT_OK; i++) {
         float *row = logits + (uint64_t)i * hp->n_vocab;
         if (!f->k->all_finite(row, hp->n_vocab)) {
@@ -465,7 +477,7 @@ static int output(struct forward *f, bool one_logit, float *logits, struct ot_er
             f->k->softcap(row, hp->n_vocab, hp->final_softcap);
         }
     }
-    f->phase_ns[OT_PHASE_OTHER] += clock_ns() - start_ns;
+    phase_end(f, phase, OT_PHASE_OTHER);
     return rc;
 }
 
@@ -518,7 +530,7 @@ int forward_sweep(struct forward *f, const struct forward_token *tokens, uint32_
     if (rc != OT_OK) {
         return rc;
     }
-    uint64_t start_ns = clock_ns();
+    struct phase phase = phase_begin(f);
     struct angles_job global = {0}, local = {1};
     forward_for_rows(f, n, angle_rows, &global);
     if (f->hp->window != 0) {
@@ -526,7 +538,7 @@ int forward_sweep(struct forward *f, const struct forward_token *tokens, uint32_
     }
     make_tiles(f);
     post_activations(f);
-    f->phase_ns[OT_PHASE_OTHER] += clock_ns() - start_ns;
+    phase_end(f, phase, OT_PHASE_OTHER);
     if ((rc = embed(f, err)) == OT_OK && (rc = run_layers(f, err)) == OT_OK && wanted) {
         rc = output(f, one_logit, logits, err);
     }

@@ -172,6 +172,14 @@ int vector_get(struct forward *f, const struct weight *w, uint32_t space, struct
                struct ot_error *err);
 void vector_put(struct forward *f, struct vector *v);
 
+/* What is done between these two counts as a phase, but for the time at the ends of jobs, which is
+ * OT_PHASE_BARRIERS. Phases do not nest. */
+struct phase {
+    uint64_t start_ns, waited_ns;
+};
+struct phase phase_begin(const struct forward *f);
+void phase_end(struct forward *f, struct phase begin, enum ot_phase phase);
+
 /* Runs fn for tokens [0, n) in pieces. */
 typedef void forward_rows_fn(struct forward *f, void *arg, uint32_t first, uint32_t count);
 void forward_for_rows(struct forward *f, uint32_t n, forward_rows_fn *fn, void *arg);

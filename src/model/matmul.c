@@ -57,7 +57,9 @@ static const uint8_t *input_in_layout(struct forward *f, struct prepared *p, uin
         p->data[i] = p->data[i - 1] + p->n_rows * p->bytes[i - 1];
     }
     struct prepare_job job = {p, i};
+    struct phase phase = phase_begin(f);
     forward_for_rows(f, p->n_rows, prepare_rows, &job);
+    phase_end(f, phase, OT_PHASE_OTHER);
     *row_bytes = p->bytes[i];
     return p->data[i];
 }
@@ -119,9 +121,9 @@ int matmul_flush(struct forward *f, struct ot_error *err) {
         matmul_drop(f);
         return error_set(err, OT_ERR_INTERRUPTED, "", "stopped by the caller");
     }
-    uint64_t start_ns = clock_ns();
+    struct phase phase = phase_begin(f);
     pool_run(f->pool, divide(f), compute_piece, f);
-    f->phase_ns[OT_PHASE_WEIGHTS] += clock_ns() - start_ns;
+    phase_end(f, phase, OT_PHASE_WEIGHTS);
     matmul_drop(f);
     return OT_OK;
 }

@@ -157,6 +157,7 @@ static void put_run(const struct report *r, json_t *root, bool *failed) {
         real(run->decode_s > 0.0 ? (double)c->n_sweeps_decode / run->decode_s : 0.0), failed);
     put(timing, "weights_s", real(c->compute_s[OT_PHASE_WEIGHTS]), failed);
     put(timing, "attention_s", real(c->compute_s[OT_PHASE_ATTENTION]), failed);
+    put(timing, "barriers_s", real(c->compute_s[OT_PHASE_BARRIERS]), failed);
     put(timing, "other_s", real(c->compute_s[OT_PHASE_OTHER]), failed);
     put(timing, "wait_disk_s", real(c->wait_disk_s), failed);
     put(timing, "stall_share", real(r->stall_share), failed);
