@@ -739,6 +739,40 @@ static void test_bench_measures_each_test_of_its_lists(void **state) {
     outcome_free(&o);
 }
 
+/* Over budget, a decode test is measured against the disk, not against the bus. */
+static void test_bench_over_budget_measures_the_disk(void **state) {
+    (void)state;
+    struct tiny_model wide;
+    tiny_model_defaults(&wide, TINY_LLAMA, OT_Q4_0, 1);
+    wide.n_layers = 4;
+    wide.n_embd = wide.n_ff = 1024;
+    wide.n_heads = wide.n_kv_heads = 16;
+    wide.head_dim = 64;
+    const char *path = in_directory("wide.gguf");
+    tiny_model_write(&wide, path);
+    struct outcome o = onetrip(NULL, "bench", path, "--ram", "1M", NULL);
+    const char *least = strchr(o.err, '(');
+    assert_non_null(least);
+    char ram[32];
+    snprintf(ram, sizeof ram, "%llu", strtoull(least + 1, NULL, 10) + (3u << 20));
+    outcome_free(&o);
+    o = onetrip(NULL, "bench", path, "-p", "4", "-n", "4", "-r", "2", "--ram", ram, "--json", NULL);
+    assert_exit(&o, 0);
+    json_t *printed = parse_json(o.out);
+    const json_t *results = json_object_get(printed, "results");
+    const json_t *prompt = json_array_get(results, 0), *decode = json_array_get(results, 1);
+    assert_true(json_real_value(json_object_get(prompt, "disk_bytes_per_s")) == 0.0);
+    assert_true(json_real_value(json_object_get(decode, "disk_bytes_per_s")) > 0.0);
+    assert_true(json_real_value(json_object_get(decode, "of_disk")) > 0.0);
+    json_decref(printed);
+    outcome_free(&o);
+    o = onetrip(NULL, "bench", path, "-p", "0", "-n", "4", "-r", "1", "--ram", ram, NULL);
+    assert_exit(&o, 0);
+    assert_says(o.out, "% disk");
+    assert_says(o.out, "streamed:");
+    outcome_free(&o);
+}
+
 static int set_up(void **state) {
     struct tiny_model options;
     (void)state;
@@ -777,6 +811,7 @@ int main(void) {
         cmocka_unit_test(test_escapes_in_a_prompt_are_processed_unless_asked_not_to),
         cmocka_unit_test(test_inspect_sums_what_one_token_needs),
         cmocka_unit_test(test_bench_measures_each_test_of_its_lists),
+        cmocka_unit_test(test_bench_over_budget_measures_the_disk),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -4,7 +4,9 @@
  *
  * Each test runs once without being counted and then a number of times from the same state. GB/s is
  * the bytes that the tokens needed (ram>cache) times tokens a second; its share is of the plain
- * read bandwidth, measured by the same threads before and after the tests. */
+ * read bandwidth, measured by the same threads before and after the tests. Where weights are
+ * streamed the disk is the limit instead: before and after each repetition the streamed bytes of a
+ * sweep are read without computing, and the share is of the sweeps a second that this allows. */
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
@@ -23,6 +25,8 @@ struct measured {
     uint32_t n_threads;
     double seconds;                          /* of all counted repetitions */
     double phases[OT_PHASE_COUNT], sampling; /* of seconds */
+    double disk;                             /* bytes/s without computing, mean; 0: not streamed */
+    double of_disk;                          /* tokens/s of what the disk allows, median */
 };
 
 struct bench {
@@ -100,6 +104,49 @@ static void sum_up(struct measured *m, const double *rates, uint32_t n_rates, ui
     m->result.needed_bytes_per_token = (double)needed / (double)n_tokens;
 }
 
+static int ascending(const void *a, const void *b) {
+    const double *x = a, *y = b;
+    return (*x > *y) - (*x < *y);
+}
+
+static double median(double *values, uint32_t n) {
+    qsort(values, n, sizeof *values, ascending);
+    return (values[n / 2] + values[(n - 1) / 2]) / 2.0;
+}
+
+/* Bytes a second of the streamed bytes of a sweep, read without computing. */
+static int disk_speed(struct bench *b, double *out) {
+    struct ot_error err;
+    uint64_t bytes;
+    return ot_measure_disk(b->session.ctx, out, &bytes, &err) == 0 ? 0 : complain_error(&err);
+}
+
+static int run_repetitions(struct bench *b, bool prompt, uint32_t n, uint32_t depth,
+                           struct measured *m, double *rates, double *shares) {
+    uint32_t repetitions = (uint32_t)b->set->repetitions;
+    double streamed = (double)b->session.context.streamed_bytes_per_sweep, disk = 0.0, next = 0.0;
+    bool over_budget = streamed > 0.0 && !prompt;
+    int rc = over_budget ? disk_speed(b, &disk) : 0;
+    for (uint32_t i = 0; i < repetitions && rc == 0; i++) {
+        ot_seq_truncate(b->session.ctx, 0, depth);
+        double start = now_s();
+        rc = run_tokens(b, prompt, n);
+        double took = now_s() - start;
+        m->seconds += took;
+        rates[i] = n / took;
+        if (rc == 0 && over_budget && (rc = disk_speed(b, &next)) == 0) {
+            double both = (disk + next) / 2.0;
+            shares[i] = rates[i] * streamed / both;
+            m->disk += both / repetitions;
+            disk = next;
+        }
+    }
+    if (rc == 0 && over_budget) {
+        m->of_disk = median(shares, repetitions);
+    }
+    return rc;
+}
+
 static int run_test(struct bench *b, bool prompt, uint32_t n, uint32_t depth) {
     struct session *s = &b->session;
     uint32_t repetitions = (uint32_t)b->set->repetitions;
@@ -111,7 +158,7 @@ static int run_test(struct bench *b, bool prompt, uint32_t n, uint32_t depth) {
         snprintf(m->result.test + length, sizeof m->result.test - (size_t)length, "@d%" PRIu32,
                  depth);
     }
-    double *rates = calloc(repetitions, sizeof *rates);
+    double *rates = calloc(2 * (size_t)repetitions, sizeof *rates);
     if (rates == NULL) {
         return complain_memory();
     }
@@ -124,13 +171,8 @@ static int run_test(struct bench *b, bool prompt, uint32_t n, uint32_t depth) {
     ot_context_get_info(s->ctx, &before);
     uint64_t needed = needed_now(b);
     b->sampling_s = 0.0;
-    for (uint32_t i = 0; i < repetitions && rc == 0; i++) {
-        ot_seq_truncate(s->ctx, 0, depth);
-        double start = now_s();
-        rc = run_tokens(b, prompt, n);
-        double took = now_s() - start;
-        m->seconds += took;
-        rates[i] = n / took;
+    if (rc == 0) {
+        rc = run_repetitions(b, prompt, n, depth, m, rates, rates + repetitions);
     }
     if (rc == 0) {
         ot_context_get_info(s->ctx, &after);
@@ -166,7 +208,7 @@ static void print_heading(const struct bench *b) {
     printf("%s %s, %s; %s; kernels %s\n", m->architecture, m->quantisation,
            human_bytes(bytes, (double)m->weight_bytes), b->session.context.residency, ot_kernels());
     printf("%-14s %7s %10s %9s %9s %9s   %s\n", "test", "threads", "tokens/s", "+-", "GB/s",
-           "of bus", "time: weights attention sampling barriers other waiting");
+           "of limit", "time: weights attention sampling barriers other waiting");
 }
 
 static void print_test(const struct bench *b, const struct measured *m) {
@@ -174,7 +216,10 @@ static void print_test(const struct bench *b, const struct measured *m) {
     char share[16] = "-";
     bool decode_test = m->result.test[0] == 't';
     if (b->bandwidth_before > 0.0 && decode_test) {
-        snprintf(share, sizeof share, "%.1f %%", 100.0 * rate / b->bandwidth_before);
+        snprintf(share, sizeof share, "%.0f %% bus", 100.0 * rate / b->bandwidth_before);
+    }
+    if (m->disk > 0.0) {
+        snprintf(share, sizeof share, "%.0f %% disk", 100.0 * m->of_disk);
     }
     printf("%-14s %7" PRIu32 " %10.2f %9.2f %9.2f %9s        ", m->result.test, m->n_threads,
            m->result.tokens_per_s, m->result.stddev, rate * 1e-9, share);
@@ -186,6 +231,12 @@ static void print_test(const struct bench *b, const struct measured *m) {
         printf(" %5.1f %%", m->seconds > 0.0 ? 100.0 * parts[p] / m->seconds : 0.0);
     }
     printf("\n");
+    if (m->disk > 0.0) {
+        char streamed[24], speed[24];
+        printf("  streamed: %s a token; read without computing at %s/s\n",
+               human_bytes(streamed, (double)b->session.context.streamed_bytes_per_sweep),
+               human_bytes(speed, m->disk));
+    }
     fflush(stdout);
 }
 
@@ -196,10 +247,11 @@ static int print_json(const struct bench *b) {
         double rate = m->result.needed_bytes_per_token * m->result.tokens_per_s;
         json_array_append_new(
             results,
-            json_pack("{s:s, s:i, s:f, s:f, s:f, s:f, s:{s:f, s:f, s:f, s:f, s:f, s:f}}", "test",
-                      m->result.test, "threads", (int)m->n_threads, "tokens_per_s",
+            json_pack("{s:s, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:{s:f, s:f, s:f, s:f, s:f, s:f}}",
+                      "test", m->result.test, "threads", (int)m->n_threads, "tokens_per_s",
                       m->result.tokens_per_s, "stddev", m->result.stddev, "needed_bytes_per_token",
-                      m->result.needed_bytes_per_token, "bytes_per_s", rate, "seconds", "weights",
+                      m->result.needed_bytes_per_token, "bytes_per_s", rate, "disk_bytes_per_s",
+                      m->disk, "of_disk", m->of_disk, "seconds", "weights",
                       m->phases[OT_PHASE_WEIGHTS], "attention", m->phases[OT_PHASE_ATTENTION],
                       "sampling", m->sampling, "barriers", m->phases[OT_PHASE_BARRIERS], "other",
                       m->phases[OT_PHASE_OTHER], "waiting", m->phases[OT_PHASE_WAIT]));

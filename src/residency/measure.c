@@ -102,13 +102,11 @@ int residency_measure_disk(struct residency *r, double *bytes_per_s, uint64_t *b
     uint64_t moved = 0;
     struct residency_info info;
     residency_get_info(r, &info);
-    int code;
-    uint64_t start_ns = clock_ns();
-    if (info.streamed_bytes_per_sweep > 0) {
-        uint64_t before = r->moved_bytes;
-        code = sweep_blocks(r, err);
-        if (code == 0) { /* once more: the first one may have filled wired memory */
-            before = r->moved_bytes;
+    int code = 0;
+    uint64_t start_ns = clock_ns(), streamed = info.streamed_bytes_per_sweep;
+    if (streamed > 0) { /* once more where the first sweep also filled wired memory */
+        for (int i = 0; code == 0 && i < 2 && (i == 0 || moved > streamed + streamed / 32); i++) {
+            uint64_t before = r->moved_bytes;
             start_ns = clock_ns();
             code = sweep_blocks(r, err);
             moved = r->moved_bytes - before;
