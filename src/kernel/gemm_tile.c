@@ -16,7 +16,7 @@
 enum {
     BLOCK_COLS = 4096,
     MAX_TILES = 4,
-    TILE_BYTES_PER_COL = TILE_ROWS + TILE_ROWS * 4 * 3 / 16, /* codes, start, scale, min */
+    TILE_BYTES_PER_COL = TILE_ROWS + TILE_ROWS * 4 * 2 / 16, /* codes, scale, min */
     STRIP_BYTES = 480 << 10,
 };
 
@@ -51,8 +51,6 @@ static struct strip lay_out(const struct tile_isa *isa, uint32_t n_cols, void *s
         t->group_stride = (uint64_t)isa->part_rows * (isa->interleaved ? 1 : cols / 16);
         t->codes = (void *)p;
         p += cols * TILE_ROWS;
-        t->start = (void *)p;
-        p += cols / 16 * TILE_ROWS * 4;
         t->scale = (void *)p;
         p += cols / 16 * TILE_ROWS * 4;
         t->min = (void *)p;
@@ -87,7 +85,6 @@ static void unpack_part(const struct gemm *g, const struct tile_type *type, uint
         type->unpack(rows, offset, n_blocks, part);
         offset += bytes;
         part.codes += 256 * width;
-        part.start += 256 / 16 * width;
         part.scale += 256 / type->scale_cols * width;
         part.min += 256 / type->scale_cols * width;
         n -= n_blocks;
@@ -104,7 +101,6 @@ static void unpack_tile(const struct tile_isa *isa, const struct gemm *g,
                                     e->n_cols};
         unpack_part(g, type, isa->part_rows, isa->interleaved, &rows, part);
         part.codes += tile->codes_stride;
-        part.start += tile->group_stride;
         part.scale += tile->group_stride;
         part.min += tile->group_stride;
     }
@@ -123,15 +119,26 @@ static void gather_sums(const struct gemm *g, const struct tile_type *type, stru
     }
 }
 
+/* As many as the kind has multipliers for. */
+static uint32_t tokens_at_once(const struct tile_isa *isa, uint32_t kind) {
+    uint32_t n = isa->max_tokens;
+    while (isa->multiply[kind][n - 1] == NULL)
+        n--;
+    return n;
+}
+
 /* All tokens over a strip, in passes of nearly equal size. */
 static void pass_tokens(const struct tile_isa *isa, const struct gemm *g,
                         const struct tile_type *type, const struct extent *e,
                         const struct strip *strip) {
-    uint32_t n_passes = (g->n_tokens + isa->max_tokens - 1) / isa->max_tokens;
+    const uint32_t at_once = tokens_at_once(isa, type->kind);
+    uint32_t n_passes = (g->n_tokens + at_once - 1) / at_once;
     for (uint32_t token = 0; token < g->n_tokens; n_passes--) {
         const uint32_t n = (g->n_tokens - token + n_passes - 1) / n_passes;
         tile_multiply_fn *multiply = isa->multiply[type->kind][n - 1];
-        struct tile_tokens a = {.q_offset = e->col,
+        struct tile_tokens a = {.row_cols = g->n_cols,
+                                .col = e->col,
+                                .q_offset = e->col,
                                 .d_offset = layout_pad(g->n_cols) + (uint64_t)e->col / 16 * 4,
                                 .sums = strip->sums,
                                 .n_cols = e->n_cols,

@@ -58,16 +58,11 @@ INLINE __m512 byte_f32(__m512i dwords, uint32_t i) {
         _mm512_and_si512(_mm512_srli_epi32(dwords, 8 * i), _mm512_set1_epi32(255)));
 }
 
-/* Group g of 16 columns: its codes, [4][32 rows][4] (rows of the other part between these), and
- * where the sums of its products start: at -128 * (sum of the 16 codes), because activations come
- * as q + 128. */
+/* Group g of 16 columns: its codes + 128, [4][32 rows][4] (rows of the other part between these).
+ */
 INLINE void store_group(struct tile t, uint64_t g, struct quad codes) {
-    __m512i sum = _mm512_setzero_si512();
-    for (uint32_t i = 0; i < 4; i++) {
-        _mm512_store_si512(t.codes + g * 512 + i * 128, codes.v[i]);
-        sum = _mm512_dpbusd_epi32(sum, bytes(128), codes.v[i]);
-    }
-    _mm512_store_si512(t.start + g * 32, _mm512_sub_epi32(_mm512_setzero_si512(), sum));
+    for (uint32_t i = 0; i < 4; i++)
+        _mm512_store_si512(t.codes + g * 512 + i * 128, _mm512_xor_si512(codes.v[i], bytes(128)));
 }
 
 INLINE struct quad nibbles(struct quad q, bool high) {
@@ -384,18 +379,18 @@ enum { PLAIN_32, MIN_32, PLAIN_16, MIN_16 }; /* rows of gemm_avx512.c's table of
 const struct tile_type *tile_types_avx512(void) {
     static const struct tile_type types[OT_DTYPE_MAX] = {
         [OT_Q4_0] = {unpack_q4_0, 32, sizeof(struct block_q4_0), 32, PLAIN_32, false},
-        [OT_Q4_1] = {unpack_q4_1, 32, sizeof(struct block_q4_1), 32, MIN_32, true},
+        [OT_Q4_1] = {unpack_q4_1, 32, sizeof(struct block_q4_1), 32, MIN_32, false},
         [OT_Q5_0] = {unpack_q5_0, 32, sizeof(struct block_q5_0), 32, PLAIN_32, false},
-        [OT_Q5_1] = {unpack_q5_1, 32, sizeof(struct block_q5_1), 32, MIN_32, true},
+        [OT_Q5_1] = {unpack_q5_1, 32, sizeof(struct block_q5_1), 32, MIN_32, false},
         [OT_Q8_0] = {unpack_q8_0, 32, sizeof(struct block_q8_0), 32, PLAIN_32, false},
         [OT_IQ4_NL] = {unpack_iq4_nl, 32, sizeof(struct block_iq4_nl), 32, PLAIN_32, false},
         [OT_MXFP4] = {unpack_mxfp4, 32, sizeof(struct block_mxfp4), 32, PLAIN_32, false},
         [OT_IQ4_XS] = {unpack_iq4_xs, 256, sizeof(struct block_iq4_xs), 32, PLAIN_32, false},
-        [OT_Q4_K] = {unpack_q4_k, 256, sizeof(struct block_q4_k), 32, MIN_32, true},
-        [OT_Q5_K] = {unpack_q5_k, 256, sizeof(struct block_q5_k), 32, MIN_32, true},
+        [OT_Q4_K] = {unpack_q4_k, 256, sizeof(struct block_q4_k), 32, MIN_32, false},
+        [OT_Q5_K] = {unpack_q5_k, 256, sizeof(struct block_q5_k), 32, MIN_32, false},
         [OT_Q6_K] = {unpack_q6_k, 256, sizeof(struct block_q6_k), 16, PLAIN_16, false},
         [OT_Q3_K] = {unpack_q3_k, 256, sizeof(struct block_q3_k), 16, PLAIN_16, false},
-        [OT_Q2_K] = {unpack_q2_k, 256, sizeof(struct block_q2_k), 16, MIN_16, true},
+        [OT_Q2_K] = {unpack_q2_k, 256, sizeof(struct block_q2_k), 16, MIN_16, false},
     };
     return types;
 }

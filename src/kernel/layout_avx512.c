@@ -143,26 +143,44 @@ static void prepare_lanes8x32(const float *x, uint32_t n_cols, int32_t zero, int
     }
 }
 
-/* flip: 0, or 0x80 for LAYOUT_Q8_BIASED. */
-static void prepare_q8(const float *x, uint32_t n_cols, int8_t flip, void *out) {
+static void prepare_q8(const float *x, uint32_t n_cols, void *out) {
     uint32_t n_pad = layout_pad(n_cols);
     int8_t *q = out;
     float *d = (float *)(void *)(q + n_pad), *s = d + n_pad / 16;
     for (uint32_t i = 0; i < n_cols / 16; i++) {
         struct group g = quantise_16(x + 16 * (uint64_t)i);
-        _mm_storeu_si128((__m128i *)(void *)(q + 16 * (uint64_t)i),
-                         _mm_xor_si128(g.q, _mm_set1_epi8(flip)));
+        _mm_storeu_si128((__m128i *)(void *)(q + 16 * (uint64_t)i), g.q);
         d[i] = g.d;
         s[i] = g.d * (float)g.sum;
     }
-    memset(q + n_cols, flip, n_pad - n_cols);
+    memset(q + n_cols, 0, n_pad - n_cols);
     memset(d + n_cols / 16, 0, (n_pad - n_cols) / 16 * sizeof *d);
     memset(s + n_cols / 16, 0, (n_pad - n_cols) / 16 * sizeof *s);
 }
 
+static void prepare_gemm_blocks(const float *x, uint32_t n_cols, void *out) {
+    struct gemm_block *block = out;
+    float *s_32 = (void *)((char *)out + gemm_sums_offset(n_cols, 32));
+    float *s_16 = (void *)((char *)out + gemm_sums_offset(n_cols, 16));
+    for (uint32_t b = 0; b < n_cols / 32; b++) {
+        for (uint32_t h = 0; h < 2; h++) {
+            struct group g = quantise_16(x + 32 * (uint64_t)b + 16 * h);
+            _mm_storeu_si128((__m128i *)(void *)(block[b].q + 16 * h), g.q);
+            block[b].start[h] = -128 * g.sum;
+            block[b].d[h] = g.d;
+            s_16[2 * b + h] = g.d * (float)g.sum;
+        }
+        s_32[b] = s_16[2 * b] + s_16[2 * b + 1];
+    }
+    uint32_t n = n_cols / 32, n_more = layout_pad(n_cols) / 32 - n;
+    memset(block + n, 0, n_more * sizeof *block);
+    memset(s_32 + n, 0, n_more * sizeof *s_32);
+    memset(s_16 + 2 * n, 0, 2 * n_more * sizeof *s_16);
+}
+
 static uint64_t layout_bytes(uint8_t layout, uint32_t n_cols) {
     switch (layout) {
-    case LAYOUT_Q8_BIASED: return layout_q8_bytes(n_cols);
+    case LAYOUT_GEMM_BLOCKS: return gemm_blocks_bytes(n_cols);
     case LAYOUT_LANES256_Q2_K:
     case LAYOUT_LANES256_Q3_K:
     case LAYOUT_LANES256_Q4_K:
@@ -186,8 +204,8 @@ static uint64_t layout_bytes(uint8_t layout, uint32_t n_cols) {
 static void prepare(uint8_t layout, const float *x, uint32_t n_cols, void *out) {
     assert(layout == KERNEL_LAYOUT_F32 || n_cols % 32 == 0);
     switch (layout) {
-    case LAYOUT_Q8: prepare_q8(x, n_cols, 0, out); break;
-    case LAYOUT_Q8_BIASED: prepare_q8(x, n_cols, (int8_t)0x80, out); break;
+    case LAYOUT_Q8: prepare_q8(x, n_cols, out); break;
+    case LAYOUT_GEMM_BLOCKS: prepare_gemm_blocks(x, n_cols, out); break;
     case LAYOUT_LANES256_Q2_K:
     case LAYOUT_LANES256_Q3_K:
     case LAYOUT_LANES256_Q4_K:

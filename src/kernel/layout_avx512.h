@@ -15,8 +15,8 @@
 #include "kernel/layout.h"
 
 enum {
-    /* For gemm: LAYOUT_Q8 with each q as u8 q + 128, the unsigned operand of the dot product. */
-    LAYOUT_Q8_BIASED = LAYOUT_GEMM_FIRST + 1,
+    /* For gemm: struct gemm_block, and sums. */
+    LAYOUT_GEMM_BLOCKS = LAYOUT_GEMM_FIRST + 1,
     /* struct lanes256, for one type each */
     LAYOUT_LANES256_Q2_K = LAYOUT_GEMV_FIRST,
     LAYOUT_LANES256_Q3_K,
@@ -84,6 +84,24 @@ struct lanes8x32 {
     int32_t start[2][8];
     float d_low[8], d_high[8];
 };
+
+/* 32 values for gemm, whose codes come as u8 code + 128: a group's integer sum starts at
+ * -128 * (sum of its q). A row is one block for each 32 of its n_pad columns, then the sums d *
+ * (sum of q): f32 [n_pad / 32] over 32 values, f32 [n_pad / 16] over 16. */
+struct gemm_block {
+    int8_t q[32];
+    int32_t start[2];
+    float d[2];
+};
+
+/* From a row to its sums over so many columns. */
+static inline uint64_t gemm_sums_offset(uint32_t n_cols, uint32_t sum_cols) {
+    const uint64_t n = layout_pad(n_cols) / 32;
+    return n * sizeof(struct gemm_block) + (sum_cols == 16 ? n * sizeof(float) : 0);
+}
+static inline uint64_t gemm_blocks_bytes(uint32_t n_cols) {
+    return (uint64_t)layout_pad(n_cols) / 32 * (sizeof(struct gemm_block) + 3 * sizeof(float));
+}
 
 static inline uint32_t layout_ceil(uint32_t n, uint32_t unit) {
     return (n + unit - 1) / unit;

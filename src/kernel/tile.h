@@ -23,10 +23,9 @@ enum { TILE_FLOAT_COLS = 1024 };
 
 /* A tile, or from a later row on: parts of part_rows rows, their pointers a stride apart. */
 struct tile {
-    int8_t *codes;  /* part 0; what part p has lies p * codes_stride further */
-    int32_t *start; /* first value of each sum of 16 products; p * group_stride further */
-    float *scale;   /* [group][part_rows or more], as start */
-    float *min;     /* as scale; unused where the type's multiplier does not want sums */
+    int8_t *codes; /* part 0; what part p has lies p * codes_stride further */
+    float *scale;  /* [group][part_rows or more]; p * group_stride further */
+    float *min;    /* as scale; unused where the type has no minima */
     uint64_t codes_stride, group_stride;
 };
 
@@ -46,8 +45,9 @@ struct tile_type {
 /* A few tokens' activations in a block of columns. */
 struct tile_tokens {
     const uint8_t *row[TILE_MAX_TOKENS]; /* in the type's layout */
-    uint64_t q_offset, d_offset;         /* from row to the block's q and d */
-    float *sums;                         /* [group][token]: d * sum of q over the group */
+    uint32_t row_cols, col;              /* columns of a row; the block's first */
+    uint64_t q_offset, d_offset;         /* LAYOUT_Q8: from row to the block's q and d */
+    float *sums;                         /* [group][token]: d * sum of q, if the type wants sums */
     float *y[TILE_MAX_TOKENS];           /* at the tile's first row */
     uint32_t n_cols;
     bool add; /* not the first block of columns: add to what y holds */
@@ -71,7 +71,7 @@ struct gemm {
     const uint8_t *w;
     uint64_t row_bytes;
     uint32_t n_rows, n_cols;
-    const void *acts; /* LAYOUT_Q8 or one with the same offsets */
+    const void *acts; /* in the layout of the type */
     uint64_t act_bytes;
     const uint32_t *act_index;
     uint32_t n_tokens;
