@@ -1,15 +1,18 @@
 /* experts.c - parts of EXPERT extents, read when a sweep asks for them.
  *
  * What the budget leaves when everything that every sweep reads is wired holds the parts that a
- * policy keeps (policy.h, LFU with aging). A part that is kept has a place of its own in a range of
- * reserved addresses, backed by memory only while it is held. A part that the policy lets pass by
+ * policy keeps (policy.h, LFU with aging). It is divided into frames, each as large as a part: a
+ * part that is kept has one, and the part that is kept in its stead gets the same memory, which
+ * was touched long ago and lies in huge pages. Parts of one size are a class; each class has its own
+ * frames and its own policy, with the same share of its parts. A part that the policy lets pass by
  * goes through slots, block by block.
  *
  * All parts that are wanted are read at once, in the order in which they were asked for; parts that
  * are held can be computed meanwhile.
  *
  * Invariants, checked by experts_check():
- *   a unit that is READY or READING is held by the policy
+ *   a unit that is READY or READING is held by the policy, and has a frame
+ *   of each class: frames free + frames of units == n_frames
  *   a unit with views > 0 is READY and pinned
  *   n_reading == number of unit reads in flight
  *
@@ -19,38 +22,55 @@
 #include "base/error.h"
 #include "residency/mover.h"
 #include "residency/policy.h"
-#include "sys/facts.h"
 #include "sys/memory.h"
 
+/* A part. */
 struct unit {
-    uint64_t place;        /* of its first sector, in the reserved range */
+    uint8_t *frame;        /* holds its sectors; NULL: none */
     uint64_t seen_bytes;   /* of the part, from its start: read at least once */
     uint64_t issued_bytes; /* of its sectors, while READING */
     uint32_t extent, n_reading, views;
+    uint32_t item; /* its number in the policy of its class */
     uint8_t state; /* enum state */
     bool wanted, pinned, passes;
 };
 
-/* A part that is to be read: into its place, or through slots. */
+/* Parts of one size. */
+struct class {
+    struct experts *x;
+    struct policy *policy; /* owned */
+    uint32_t *units;       /* owned [n_items] */
+    uint8_t **free_frames; /* owned [n_frames] a stack */
+    uint64_t frame_bytes;
+    uint32_t n_items, n_frames, n_free;
+};
+
+/* A part that is to be read: into its frame, or through slots. */
 struct wish {
     uint32_t unit;
     uint32_t next_row; /* of a part that passes by */
 };
 
 struct experts {
-    struct mover *m; /* borrowed */
-    struct policy *policy;
+    struct mover *m;       /* borrowed */
+    struct class *classes; /* owned [n_classes] */
+    uint32_t n_classes;
+    uint32_t *class_of;        /* owned [n_extents] */
     struct unit *units;        /* owned [n_units] */
     uint32_t *first_unit;      /* owned [n_extents] */
     struct wish *wishes;       /* owned [n_units], in the order of asking */
     uint32_t n_wishes, n_done; /* wishes before n_done need no more reads */
     uint32_t n_units, n_reading;
-    uint8_t *memory; /* reserved */
-    uint64_t reserved_bytes;
+    uint8_t *memory; /* the frames */
+    uint64_t memory_bytes;
 };
 
 static const struct residency_extent *extent_of(const struct experts *x, const struct unit *u) {
     return &x->m->r->extents[u->extent];
+}
+
+static struct class *class_of(const struct experts *x, const struct unit *u) {
+    return &x->classes[x->class_of[u->extent]];
 }
 
 static uint32_t part_of(const struct experts *x, const struct unit *u) {
@@ -67,21 +87,23 @@ static uint32_t align_of(const struct experts *x, const struct unit *u) {
     return x->m->r->files[extent_of(x, u)->file].direct_align;
 }
 
-static uint64_t room_of(const struct experts *x, const struct unit *u) {
-    uint64_t bytes = sectors_bytes(offset_of(x, u), part_bytes(extent_of(x, u)), align_of(x, u));
-    return round_up(bytes + OVERREAD_BYTES, sys_page_bytes());
+/* Takes the unit's frame from it. */
+static void give_back(struct class *c, struct unit *u) {
+    if (u->frame != NULL) {
+        c->free_frames[c->n_free++] = u->frame;
+        u->frame = NULL;
+    }
+    u->state = EMPTY;
 }
 
-static void give_back(void *user, uint32_t item) {
-    struct experts *x = user;
-    struct unit *u = &x->units[item];
-    sys_memory_drop(x->memory + u->place, room_of(x, u));
-    u->state = EMPTY;
+static void evicted(void *user, uint32_t item) {
+    struct class *c = user;
+    give_back(c, &c->x->units[c->units[item]]);
 }
 
 static void unpin(struct experts *x, struct unit *u) {
     if (u->pinned) {
-        policy_unpin(x->policy, (uint32_t)(u - x->units));
+        policy_unpin(class_of(x, u)->policy, u->item);
         u->pinned = false;
     }
 }
@@ -89,33 +111,119 @@ static void unpin(struct experts *x, struct unit *u) {
 /* Forgets a unit whose bytes did not come. */
 static void forget(struct experts *x, struct unit *u) {
     if (u->state != EMPTY) {
-        policy_remove(x->policy, (uint32_t)(u - x->units));
+        policy_remove(class_of(x, u)->policy, u->item);
         u->pinned = false;
-        give_back(x, (uint32_t)(u - x->units));
+        give_back(class_of(x, u), u);
     }
 }
 
-static int open_policy(struct experts *x, struct ot_error *err) {
-    uint64_t *bytes = mem_calloc(x->n_units, sizeof *bytes);
-    if (bytes == NULL) {
-        return error_memory(err, x->n_units * sizeof *bytes);
+/* ---- opening and closing ---- */
+
+static int open_class(struct class *c, struct ot_error *err) {
+    uint64_t *bytes = mem_calloc(c->n_items, sizeof *bytes);
+    c->free_frames = mem_calloc(max_u32(c->n_frames, 1), sizeof *c->free_frames);
+    if (bytes == NULL || c->free_frames == NULL) {
+        mem_free(bytes);
+        return error_memory(err, c->n_items * sizeof *bytes);
     }
-    for (uint32_t i = 0; i < x->n_units; i++) {
-        bytes[i] = room_of(x, &x->units[i]);
-        x->units[i].place = x->reserved_bytes;
-        x->reserved_bytes += bytes[i];
+    for (uint32_t i = 0; i < c->n_items; i++) {
+        bytes[i] = c->frame_bytes;
     }
     struct policy_params params = {
         .kind = POLICY_LFU,
-        .n_items = x->n_units,
+        .n_items = c->n_items,
         .item_bytes = bytes,
-        .capacity_bytes = x->m->layout.expert_bytes,
-        .evict = give_back,
-        .user = x,
+        .capacity_bytes = c->n_frames * c->frame_bytes,
+        .evict = evicted,
+        .user = c,
     };
-    int code = policy_open(&params, &x->policy, err);
+    int code = policy_open(&params, &c->policy, err);
     mem_free(bytes);
     return code;
+}
+
+/* Divides what the layout leaves for parts: each class has frames for the same share of its parts. */
+static void share_out(struct experts *x) {
+    uint64_t room = x->m->layout.expert_bytes, total = 0;
+    for (uint32_t i = 0; i < x->n_classes; i++) {
+        total += x->classes[i].n_items * x->classes[i].frame_bytes;
+    }
+    for (uint32_t i = 0; i < x->n_classes; i++) {
+        struct class *c = &x->classes[i];
+        c->n_frames = (uint32_t)((unsigned __int128)min_u64(room, total) * c->n_items / total);
+        x->memory_bytes += c->n_frames * c->frame_bytes;
+    }
+    for (uint32_t i = 0; i < x->n_classes; i++) { /* what the divisions have left over */
+        struct class *c = &x->classes[i];
+        if (c->n_frames < c->n_items && x->memory_bytes + c->frame_bytes <= room) {
+            c->n_frames++;
+            x->memory_bytes += c->frame_bytes;
+        }
+    }
+}
+
+static int open_frames(struct experts *x, struct ot_error *err) {
+    if (x->memory_bytes > 0) {
+        x->memory = sys_memory_take(x->memory_bytes, true, err);
+        if (x->memory == NULL) {
+            return OT_ERR_MEMORY;
+        }
+    }
+    uint8_t *at = x->memory;
+    for (uint32_t i = 0; i < x->n_classes; i++) {
+        struct class *c = &x->classes[i];
+        int code = open_class(c, err);
+        if (code != 0) {
+            return code;
+        }
+        /* The stack's top is the lowest address: memory is touched from its start on. */
+        for (uint32_t k = c->n_frames; k-- > 0;) {
+            c->free_frames[c->n_free++] = at + k * c->frame_bytes;
+        }
+        at += c->n_frames * c->frame_bytes;
+    }
+    return 0;
+}
+
+static uint32_t find_class(struct experts *x, const struct residency_extent *e) {
+    uint32_t align = max_u32(x->m->r->files[e->file].direct_align, OVERREAD_BYTES);
+    uint64_t frame = round_up(part_bytes(e), align) + align; /* wherever in a sector it begins */
+    uint32_t i = 0;
+    while (i < x->n_classes && x->classes[i].frame_bytes != frame) {
+        i++;
+    }
+    if (i == x->n_classes) {
+        x->classes[x->n_classes++] = (struct class){.x = x, .frame_bytes = frame};
+    }
+    return i;
+}
+
+/* The units, and the class of each. */
+static int open_units(struct experts *x, struct ot_error *err) {
+    const struct residency *r = x->m->r;
+    for (uint32_t i = 0; i < r->n_extents; i++) {
+        const struct residency_extent *e = &r->extents[i];
+        x->first_unit[i] = x->n_units;
+        if (e->contract != RESIDENCY_EXPERT) {
+            continue;
+        }
+        x->class_of[i] = find_class(x, e);
+        struct class *c = &x->classes[x->class_of[i]];
+        for (uint32_t p = 0; p < e->n_parts; p++) {
+            x->units[x->n_units++] = (struct unit){.extent = i, .item = c->n_items++};
+        }
+    }
+    for (uint32_t i = 0; i < x->n_classes; i++) {
+        struct class *c = &x->classes[i];
+        c->units = mem_calloc(c->n_items, sizeof *c->units);
+        if (c->units == NULL) {
+            return error_memory(err, c->n_items * sizeof *c->units);
+        }
+    }
+    for (uint32_t i = 0; i < x->n_units; i++) {
+        class_of(x, &x->units[i])->units[x->units[i].item] = i;
+    }
+    return 0;
 }
 
 int experts_open(struct mover *m, struct ot_error *err) {
@@ -140,20 +248,16 @@ int experts_open(struct mover *m, struct ot_error *err) {
     x->units = mem_calloc(n_units, sizeof *x->units);
     x->wishes = mem_calloc(n_units, sizeof *x->wishes);
     x->first_unit = mem_calloc(m->r->n_extents, sizeof *x->first_unit);
-    if (x->units == NULL || x->wishes == NULL || x->first_unit == NULL) {
+    x->class_of = mem_calloc(m->r->n_extents, sizeof *x->class_of);
+    x->classes = mem_calloc(m->r->n_extents, sizeof *x->classes);
+    if (x->units == NULL || x->wishes == NULL || x->first_unit == NULL || x->class_of == NULL ||
+        x->classes == NULL) {
         return error_memory(err, n_units * sizeof *x->units);
     }
-    for (uint32_t i = 0; i < m->r->n_extents; i++) {
-        const struct residency_extent *e = &m->r->extents[i];
-        x->first_unit[i] = x->n_units;
-        for (uint32_t p = 0; e->contract == RESIDENCY_EXPERT && p < e->n_parts; p++) {
-            x->units[x->n_units++].extent = i;
-        }
-    }
-    int code = open_policy(x, err);
+    int code = open_units(x, err);
     if (code == 0) {
-        x->memory = sys_memory_reserve(x->reserved_bytes, err);
-        code = x->memory == NULL ? OT_ERR_MEMORY : 0;
+        share_out(x);
+        code = open_frames(x, err);
     }
     return code;
 }
@@ -162,8 +266,14 @@ void experts_close(struct experts *x) {
     if (x == NULL) {
         return;
     }
-    sys_memory_unreserve(x->memory, x->reserved_bytes);
-    policy_close(x->policy);
+    for (uint32_t i = 0; i < x->n_classes; i++) {
+        policy_close(x->classes[i].policy);
+        mem_free(x->classes[i].free_frames);
+        mem_free(x->classes[i].units);
+    }
+    sys_memory_free(x->memory, x->memory_bytes);
+    mem_free(x->classes);
+    mem_free(x->class_of);
     mem_free(x->first_unit);
     mem_free(x->wishes);
     mem_free(x->units);
@@ -173,16 +283,17 @@ void experts_close(struct experts *x) {
 /* ---- asking ---- */
 
 static void want(struct experts *x, struct unit *u) {
-    uint32_t id = (uint32_t)(u - x->units);
+    struct class *c = class_of(x, u);
     if (u->wanted) {
         return;
     }
     u->wanted = true;
-    policy_access(x->policy, id, POLICY_NEVER);
-    u->passes = !policy_holds(x->policy, id);
-    u->pinned = !u->passes && policy_pin(x->policy, id);
-    x->wishes[x->n_wishes++] = (struct wish){.unit = id};
+    policy_access(c->policy, u->item, POLICY_NEVER);
+    u->passes = !policy_holds(c->policy, u->item);
+    u->pinned = !u->passes && policy_pin(c->policy, u->item);
+    x->wishes[x->n_wishes++] = (struct wish){.unit = (uint32_t)(u - x->units)};
     if (!u->passes && u->state == EMPTY) {
+        u->frame = c->free_frames[--c->n_free];
         u->state = READING;
         u->issued_bytes = 0;
     }
@@ -199,8 +310,8 @@ void experts_want(struct mover *m, uint32_t extent, const uint32_t *parts, uint3
 
 /* ---- reading ---- */
 
-/* Issues the next reads of a part into its place. True when none is left to issue. */
-static bool read_in_place(struct experts *x, struct unit *u) {
+/* Issues the next reads of a part into its frame. True when none is left to issue. */
+static bool read_to_frame(struct experts *x, struct unit *u) {
     uint32_t align = align_of(x, u);
     uint64_t offset = offset_of(x, u), payload = part_bytes(extent_of(x, u));
     uint64_t start = sectors_start(offset, align), room = sectors_bytes(offset, payload, align);
@@ -210,7 +321,7 @@ static bool read_in_place(struct experts *x, struct unit *u) {
         uint64_t end = min_u64(start + u->issued_bytes + bytes, offset + payload);
         if (x->n_reading >= FILL_DEPTH ||
             !reads_issue(x->m, FLIGHT_UNIT, (uint32_t)(u - x->units), u->extent, first, end - first,
-                         x->memory + u->place + u->issued_bytes)) {
+                         u->frame + u->issued_bytes)) {
             return false;
         }
         u->issued_bytes += bytes;
@@ -268,7 +379,7 @@ void experts_pump(struct mover *m) {
     while (x != NULL && x->n_done < x->n_wishes) {
         struct wish *w = &x->wishes[x->n_done];
         struct unit *u = &x->units[w->unit];
-        if (u->passes ? !read_through_slots(x, w) : u->state == READING && !read_in_place(x, u)) {
+        if (u->passes ? !read_through_slots(x, w) : u->state == READING && !read_to_frame(x, u)) {
             return;
         }
         x->n_done++;
@@ -336,7 +447,7 @@ static int acquire_held(struct mover *m, struct unit *u, uint32_t row, bool wait
     u->views++;
     uint64_t skip = offset_of(x, u) - sectors_start(offset_of(x, u), align_of(x, u));
     *view = (struct residency_view){
-        .data = x->memory + u->place + skip + row * e->row_bytes,
+        .data = u->frame + skip + row * e->row_bytes,
         .row = row,
         .n_rows = e->n_rows - row,
         .extent = u->extent,
@@ -441,25 +552,41 @@ void experts_sweep_end(struct mover *m) {
 }
 
 uint64_t experts_held_bytes(const struct mover *m) {
-    return m->experts != NULL ? policy_held_bytes(m->experts->policy) : 0;
+    const struct experts *x = m->experts;
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; x != NULL && i < x->n_classes; i++) {
+        bytes += policy_held_bytes(x->classes[i].policy);
+    }
+    return bytes;
 }
 
-bool experts_check(const struct mover *m) {
-    const struct experts *x = m->experts;
-    if (x == NULL) {
-        return true;
-    }
-    uint32_t n_reading = 0;
-    for (uint32_t i = 0; i < x->n_units; i++) {
-        const struct unit *u = &x->units[i];
-        n_reading += u->n_reading;
-        if ((u->state == READY || u->state == READING) && !policy_holds(x->policy, i)) {
+static bool class_check(const struct class *c) {
+    uint32_t n_used = 0;
+    for (uint32_t i = 0; i < c->n_items; i++) {
+        const struct unit *u = &c->x->units[c->units[i]];
+        n_used += u->frame != NULL;
+        if ((u->frame != NULL) != (u->state != EMPTY) ||
+            (u->frame != NULL) != policy_holds(c->policy, i)) {
             return false;
         }
         if (u->views > 0 && (u->state != READY || !u->pinned)) {
             return false;
         }
     }
-    return n_reading == x->n_reading && policy_check(x->policy) &&
-           policy_held_bytes(x->policy) <= m->layout.expert_bytes;
+    return n_used + c->n_free == c->n_frames && policy_check(c->policy);
+}
+
+bool experts_check(const struct mover *m) {
+    const struct experts *x = m->experts;
+    uint32_t n_reading = 0;
+    for (uint32_t i = 0; x != NULL && i < x->n_units; i++) {
+        n_reading += x->units[i].n_reading;
+    }
+    for (uint32_t i = 0; x != NULL && i < x->n_classes; i++) {
+        if (!class_check(&x->classes[i])) {
+            return false;
+        }
+    }
+    return x == NULL ||
+           (n_reading == x->n_reading && x->memory_bytes <= m->layout.expert_bytes);
 }
