@@ -7,6 +7,7 @@
 
 #include <immintrin.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "kernel/kernel.h"
 #include "kernel/layout_avx512.h"
@@ -32,12 +33,20 @@ GEMV_INLINE __m512i gemv_keep(__m512i v) {
     return v;
 }
 
-/* Mask of the bytes of [at, at + 64) that are below end. */
-GEMV_INLINE __mmask64 gemv_bytes_below(uint32_t at, uint32_t end) {
-    if (end <= at) {
-        return 0;
-    }
-    return end - at >= 64 ? ~(__mmask64)0 : ((__mmask64)1 << (end - at)) - 1;
+/* Fixes where a value is computed: the compiler keeps the order of these. */
+GEMV_INLINE __m512i gemv_pin(__m512i v) {
+    __asm__ volatile("" : "+v"(v));
+    return v;
+}
+GEMV_INLINE __m512 gemv_pin_ps(__m512 v) {
+    __asm__ volatile("" : "+v"(v));
+    return v;
+}
+
+GEMV_INLINE int64_t gemv_read_64(const uint8_t *p) {
+    int64_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
 }
 
 void gemv_nibbles_fill_avx512(struct kernels *k);

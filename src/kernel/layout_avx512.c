@@ -99,47 +99,73 @@ static void prepare_lanes256(const float *x, uint32_t n_cols, const struct lanes
     }
 }
 
-/* zero 0: a type with minima. raise: of the high codes. */
-static void prepare_lanes128(const float *x, uint32_t n_cols, int32_t zero, int32_t raise,
-                             struct lanes128 *out) {
+static void prepare_lanes4x32(const float *x, uint32_t n_cols, struct lanes4x32 *out) {
     if (n_cols % 128 != 0) {
         memset(&out[n_cols / 128], 0, sizeof *out);
     }
-    for (uint32_t block = 0; block < n_cols / 32; block++) {
-        struct lanes128 *to = &out[block / 4];
-        uint32_t b = block % 4;
-        struct group low = quantise_16(x + 32 * (uint64_t)block);
-        struct group high = quantise_16(x + 32 * (uint64_t)block + 16);
-        store_chunks(low.q, to->low + 4 * b, 16);
-        store_chunks(high.q, to->high + 4 * b, 16);
-        to->d_low[b] = low.d;
-        to->d_high[b] = high.d / (float)raise;
-        if (zero == 0) {
-            to->s[2 * b] = 0;
-            to->s[2 * b + 1] = low.d * (float)low.sum + high.d * (float)high.sum;
-        } else {
-            to->start[0][b] = -zero * low.sum;
-            to->start[1][b] = -zero * raise * high.sum;
-        }
+    for (uint32_t i = 0; i < n_cols / 16; i++) {
+        struct lanes4x32 *to = &out[i / 8];
+        uint32_t half = i % 2, b = i / 2 % 4, lane = 4 * half + b;
+        struct group g = quantise_16(x + 16 * (uint64_t)i);
+        store_chunks(g.q, (int8_t *)(void *)to->q + 4 * lane, 32);
+        to->start[lane] = -128 * g.sum;
+        to->d[lane] = to->d[8 + lane] = g.d;
     }
 }
 
-static void prepare_lanes8x32(const float *x, uint32_t n_cols, int32_t zero, int32_t raise,
+struct lanes8x32_kind {
+    uint8_t zero; /* of the codes; 0: the type has minima */
+    uint8_t raise;
+    bool mixed;
+    uint8_t chunk[4][8];
+};
+
+#define CHUNKS(of)                                                                                 \
+    {                                                                                              \
+        {of(0)}, {of(1)}, {of(2)}, {                                                               \
+            of(3)                                                                                  \
+        }                                                                                          \
+    }
+static const struct lanes8x32_kind lanes8x32_kinds[] = {
+    [LAYOUT_LANES8X32_Q4_0] = {8, 16, true, CHUNKS(LANES8X32_Q4_0)},
+    [LAYOUT_LANES8X32_Q4_1] = {0, 16, true, CHUNKS(LANES8X32_Q4_1)},
+    [LAYOUT_LANES8X32_Q5_0] = {16, 1, false, CHUNKS(LANES8X32_Q5_0)},
+    [LAYOUT_LANES8X32_Q5_1] = {0, 1, false, CHUNKS(LANES8X32_Q5_1)},
+    [LAYOUT_LANES8X32_IQ4_NL] = {128, 1, false, CHUNKS(LANES8X32_Q4_0)},
+    [LAYOUT_LANES8X32_MXFP4] = {16, 1, false, CHUNKS(LANES8X32_MXFP4)},
+};
+
+/* The first (half 0) or second 16 values of block b. */
+static void prepare_half(const float *x, const struct lanes8x32_kind *kind, uint32_t b,
+                         uint32_t half, struct lanes8x32 *to) {
+    struct group g = quantise_16(x);
+    int32_t raise = half == 1 ? kind->raise : 1;
+    int8_t q[16];
+    _mm_storeu_si128((__m128i *)(void *)q, g.q);
+    for (uint32_t i = 0; i < 4; i++) {
+        uint32_t vector = i / 2 * 2 + (half ^ (kind->mixed ? i % 2 : 0));
+        memcpy(to->q[vector] + 32 * (i % 2) + 4 * b, q + 4 * kind->chunk[i][b], 4);
+    }
+    to->d[8 * half + b] = g.d / (float)raise;
+    if (kind->zero != 0) {
+        to->start[8 * half + b] = -kind->zero * raise * g.sum;
+    } else {
+        to->s[8 + b] += g.d * (float)g.sum;
+    }
+}
+
+static void prepare_lanes8x32(const float *x, uint32_t n_cols, const struct lanes8x32_kind *kind,
                               struct lanes8x32 *out) {
     if (n_cols % 256 != 0) {
         memset(&out[n_cols / 256], 0, sizeof *out);
     }
     for (uint32_t block = 0; block < n_cols / 32; block++) {
         struct lanes8x32 *to = &out[block / 8];
-        uint32_t b = block % 8;
-        struct group low = quantise_16(x + 32 * (uint64_t)block);
-        struct group high = quantise_16(x + 32 * (uint64_t)block + 16);
-        store_chunks(low.q, (int8_t *)(void *)to->low + 4 * b, 32);
-        store_chunks(high.q, (int8_t *)(void *)to->high + 4 * b, 32);
-        to->d_low[b] = low.d;
-        to->d_high[b] = high.d / (float)raise;
-        to->start[0][b] = -zero * low.sum;
-        to->start[1][b] = -zero * raise * high.sum;
+        if (kind->zero == 0 && block % 8 == 0) {
+            memset(to->s, 0, sizeof to->s);
+        }
+        prepare_half(x + 32 * (uint64_t)block, kind, block % 8, 0, to);
+        prepare_half(x + 32 * (uint64_t)block + 16, kind, block % 8, 1, to);
     }
 }
 
@@ -188,14 +214,14 @@ static uint64_t layout_bytes(uint8_t layout, uint32_t n_cols) {
     case LAYOUT_LANES256_Q6_K:
     case LAYOUT_LANES256_IQ4_XS:
         return (uint64_t)layout_ceil(n_cols, 256) * sizeof(struct lanes256);
-    case LAYOUT_LANES128_ZERO16:
-    case LAYOUT_LANES128_ZERO128:
-    case LAYOUT_LANES128_SUMS:
-    case LAYOUT_LANES128_SUMS_RAISE16:
-        return (uint64_t)layout_ceil(n_cols, 128) * sizeof(struct lanes128);
-    case LAYOUT_LANES8X32_ZERO8_RAISE16:
-    case LAYOUT_LANES8X32_ZERO16:
-    case LAYOUT_LANES8X32_ZERO128:
+    case LAYOUT_LANES4X32_Q8_0:
+        return (uint64_t)layout_ceil(n_cols, 128) * sizeof(struct lanes4x32);
+    case LAYOUT_LANES8X32_Q4_0:
+    case LAYOUT_LANES8X32_Q4_1:
+    case LAYOUT_LANES8X32_Q5_0:
+    case LAYOUT_LANES8X32_Q5_1:
+    case LAYOUT_LANES8X32_IQ4_NL:
+    case LAYOUT_LANES8X32_MXFP4:
         return (uint64_t)layout_ceil(n_cols, 256) * sizeof(struct lanes8x32);
     default: return layout_bytes_scalar(layout, n_cols);
     }
@@ -212,13 +238,13 @@ static void prepare(uint8_t layout, const float *x, uint32_t n_cols, void *out) 
     case LAYOUT_LANES256_Q5_K:
     case LAYOUT_LANES256_Q6_K:
     case LAYOUT_LANES256_IQ4_XS: prepare_lanes256(x, n_cols, &lanes256_kinds[layout], out); break;
-    case LAYOUT_LANES128_ZERO16: prepare_lanes128(x, n_cols, 16, 1, out); break;
-    case LAYOUT_LANES128_ZERO128: prepare_lanes128(x, n_cols, 128, 1, out); break;
-    case LAYOUT_LANES128_SUMS: prepare_lanes128(x, n_cols, 0, 1, out); break;
-    case LAYOUT_LANES128_SUMS_RAISE16: prepare_lanes128(x, n_cols, 0, 16, out); break;
-    case LAYOUT_LANES8X32_ZERO8_RAISE16: prepare_lanes8x32(x, n_cols, 8, 16, out); break;
-    case LAYOUT_LANES8X32_ZERO16: prepare_lanes8x32(x, n_cols, 16, 1, out); break;
-    case LAYOUT_LANES8X32_ZERO128: prepare_lanes8x32(x, n_cols, 128, 1, out); break;
+    case LAYOUT_LANES4X32_Q8_0: prepare_lanes4x32(x, n_cols, out); break;
+    case LAYOUT_LANES8X32_Q4_0:
+    case LAYOUT_LANES8X32_Q4_1:
+    case LAYOUT_LANES8X32_Q5_0:
+    case LAYOUT_LANES8X32_Q5_1:
+    case LAYOUT_LANES8X32_IQ4_NL:
+    case LAYOUT_LANES8X32_MXFP4: prepare_lanes8x32(x, n_cols, &lanes8x32_kinds[layout], out); break;
     default: layout_prepare_scalar(layout, x, n_cols, out);
     }
 }

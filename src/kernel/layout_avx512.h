@@ -24,16 +24,14 @@ enum {
     LAYOUT_LANES256_Q5_K,
     LAYOUT_LANES256_Q6_K,
     LAYOUT_LANES256_IQ4_XS,
-    /* struct lanes128, by the zero point of the weights' codes, and by how much high codes are
-       raised */
-    LAYOUT_LANES128_ZERO16,
-    LAYOUT_LANES128_ZERO128,
-    LAYOUT_LANES128_SUMS,
-    LAYOUT_LANES128_SUMS_RAISE16,
-    /* struct lanes8x32, the same */
-    LAYOUT_LANES8X32_ZERO8_RAISE16,
-    LAYOUT_LANES8X32_ZERO16,
-    LAYOUT_LANES8X32_ZERO128,
+    LAYOUT_LANES4X32_Q8_0,
+    /* struct lanes8x32, for one type each */
+    LAYOUT_LANES8X32_Q4_0,
+    LAYOUT_LANES8X32_Q4_1,
+    LAYOUT_LANES8X32_Q5_0,
+    LAYOUT_LANES8X32_Q5_1,
+    LAYOUT_LANES8X32_IQ4_NL,
+    LAYOUT_LANES8X32_MXFP4,
 };
 
 /* 256 values for types with blocks of 256: each lane of every vector belongs to one group of 16, in
@@ -61,29 +59,59 @@ struct lanes256 {
 #define LANES256_Q6_K(l) ((l) % 4 / 2 * 8 + (l) % 2 * 4 + (l) / 8 * 2 + (l) / 4 % 2)
 #define LANES256_IQ4_XS(l) ((l) / 4 * 2 + (l) % 2 + (l) % 4 / 2 * 8)
 
-/* 128 values, 4 blocks, for types with blocks of 32: lane i of a vector holds chunk i / 4 of block
- * i % 4, so that four scales, repeated four times, are the scales of all lanes. */
-struct lanes128 {
-    int8_t low[64], high[64]; /* the blocks' first and second 16 values */
-    union {
-        /* Types with a zero point: -zero (* raise) * sum of q of each block's first and second 16
-         * values. */
-        int32_t start[2][4];
-        /* Types with minima: sum over block b of d * q in place 2b + 1; the others are 0. The
-         * minima come interleaved with the scales. */
-        float s[8];
-    };
-    float d_low[4], d_high[4]; /* d_high / raise: as in lanes256, high nibbles may stay in place */
+/* 128 values, 4 blocks of 32, for Q8_0: lane i of a vector belongs to the first (i % 8 < 4) or
+ * second 16 values of block i % 4; chunks 0, 1 of them are in lanes i < 8, i >= 8 of q[0], chunks
+ * 2, 3 of q[1], so that two vectors are summed before they are scaled. */
+struct lanes4x32 {
+    int8_t q[2][64];
+    float d[16];      /* the same twice */
+    int32_t start[8]; /* -128 * sum of q; lanes 8 to 15 start at 0 */
+    int32_t unused[8];
 };
 
-/* 256 values, 8 blocks of 32, for types whose 8 blocks can be reached by permutes of two registers:
- * lane i of vector v holds chunk 2 v + i / 8 of block i % 8, so that two vectors are summed before
- * they are scaled. Members as in lanes128. */
+/* 256 values, 8 blocks of 32: lane i of a vector belongs to block i % 8. The codes of half a block
+ * are four chunks: two vectors hold two each (LANES8X32_..., below), and are summed before they are
+ * scaled.
+ *
+ * Plain: q[0] and q[2] are the blocks' first 16 values, q[1] and q[3] their second 16. Mixed: in
+ * lanes 8 to 15 it is the other way round, so that vectors 0 and 2 have all blocks' first values in
+ * their lower half and all blocks' second values in the upper one. */
 struct lanes8x32 {
-    int8_t low[2][64], high[2][64];
-    int32_t start[2][8];
-    float d_low[8], d_high[8];
+    int8_t q[4][64];
+    union {
+        int32_t start[16]; /* -zero * raise * sum of q, of the blocks' first values, then second */
+        float s[16];       /* types with minima: in lane 8 + b, sum of d * q of block b */
+    };
+    float d[16]; /* scale / raise of the blocks' first 16 values, then of their second 16 */
 };
+
+/* Which chunk of blocks 0 to 7 is in the lanes: 0: of lanes 0 to 7 of the first two vectors, 1: of
+ * their lanes 8 to 15, 2, 3: of the other two vectors. */
+#define LANES8X32_Q4_0(i) LANES8X32_Q4_0_##i
+#define LANES8X32_Q4_0_0 0, 0, 0, 0, 2, 0, 0, 0
+#define LANES8X32_Q4_0_1 1, 3, 1, 1, 3, 1, 1, 1
+#define LANES8X32_Q4_0_2 2, 1, 2, 2, 0, 2, 2, 2
+#define LANES8X32_Q4_0_3 3, 2, 3, 3, 1, 3, 3, 3
+#define LANES8X32_Q4_1(i) LANES8X32_Q4_1_##i
+#define LANES8X32_Q4_1_0 0, 0, 0, 0, 0, 0, 0, 0
+#define LANES8X32_Q4_1_1 1, 1, 1, 3, 3, 1, 1, 1
+#define LANES8X32_Q4_1_2 2, 2, 2, 1, 1, 2, 2, 2
+#define LANES8X32_Q4_1_3 3, 3, 3, 2, 2, 3, 3, 3
+#define LANES8X32_Q5_0(i) LANES8X32_Q5_0_##i
+#define LANES8X32_Q5_0_0 0, 0, 0, 0, 0, 0, 0, 0
+#define LANES8X32_Q5_0_1 2, 2, 2, 2, 2, 2, 2, 2
+#define LANES8X32_Q5_0_2 1, 1, 1, 1, 1, 1, 1, 1
+#define LANES8X32_Q5_0_3 3, 3, 3, 3, 3, 3, 3, 3
+#define LANES8X32_Q5_1(i) LANES8X32_Q5_1_##i
+#define LANES8X32_Q5_1_0 0, 0, 0, 0, 0, 0, 0, 0
+#define LANES8X32_Q5_1_1 1, 1, 1, 1, 1, 1, 1, 1
+#define LANES8X32_Q5_1_2 2, 2, 2, 2, 2, 2, 2, 2
+#define LANES8X32_Q5_1_3 3, 3, 3, 3, 3, 3, 3, 3
+#define LANES8X32_MXFP4(i) LANES8X32_MXFP4_##i
+#define LANES8X32_MXFP4_0 0, 0, 0, 1, 2, 0, 0, 0
+#define LANES8X32_MXFP4_1 1, 1, 1, 2, 3, 1, 1, 1
+#define LANES8X32_MXFP4_2 2, 2, 2, 0, 0, 2, 2, 2
+#define LANES8X32_MXFP4_3 3, 3, 3, 3, 1, 3, 3, 3
 
 /* 32 values for gemm, whose codes come as u8 code + 128: a group's integer sum starts at
  * -128 * (sum of its q). A row is one block for each 32 of its n_pad columns, then the sums d *
