@@ -251,6 +251,23 @@ static void test_memory_is_aligned_zeroed_counted_and_given_back(void **state) {
     assert_int_equal(err.code, OT_ERR_MEMORY);
 }
 
+static void test_touched_memory_is_resident_and_unchanged(void **state) {
+    (void)state;
+    enum { BYTES = 5000000 };
+    struct ot_error err;
+    uint8_t *memory = sys_memory_take(BYTES, true, &err);
+    assert_non_null(memory);
+    memory[0] = 1;
+    memory[BYTES - 1] = 2;
+    if (sys_memory_touch(memory, BYTES)) { /* else: a kernel before 5.14 */
+        assert_int_equal(sys_memory_resident(memory, BYTES), BYTES);
+    }
+    assert_int_equal(memory[0], 1);
+    assert_int_equal(memory[BYTES / 2], 0);
+    assert_int_equal(memory[BYTES - 1], 2);
+    sys_memory_free(memory, BYTES);
+}
+
 /* ---- readers ---- */
 
 /* More reads than the ring has places for, in flight at once, over either way of reading. */
@@ -440,6 +457,7 @@ int main(void) {
         cmocka_unit_test(test_a_damaged_mapping_can_be_repaired),
         cmocka_unit_test(test_a_bus_error_elsewhere_goes_to_who_had_the_handler_before),
         cmocka_unit_test(test_memory_is_aligned_zeroed_counted_and_given_back),
+        cmocka_unit_test(test_touched_memory_is_resident_and_unchanged),
         cmocka_unit_test(test_many_reads_come_back_whole_in_any_order),
         cmocka_unit_test(test_a_read_past_the_end_says_how_far_it_came),
         cmocka_unit_test(test_the_smallest_limit_on_the_way_up_holds_in_version_2),

@@ -106,6 +106,7 @@ uint64_t lend(struct mover *m, uint64_t bytes) {
     if (bytes == 0 || m->layout.streamed_bytes == 0) {
         return 0;
     }
+    touch_end(m);
     mover_settle(m);
     uint8_t *start;
     uint64_t total = 0, passed = 0, lent = 0, ahead = (uint64_t)LEND_AHEAD * PIECE_BYTES;

@@ -110,6 +110,7 @@ int mover_open(struct residency *r, const struct residency_params *params, struc
     r->mode = m->layout.streamed_bytes > 0 || params->residency == OT_RESIDENCY_STREAM ? "stream"
                                                                                        : "wired";
     m->cursor = (struct cursor){0};
+    touch_begin(m);
     mover_pump(m);
     *out = m;
     return 0;
@@ -119,6 +120,7 @@ void mover_close(struct mover *m) {
     if (m == NULL) {
         return;
     }
+    touch_end(m);
     if (m->reader != NULL) {
         while (reads_take(m, true)) { /* what is under way still counts */
         }

@@ -14,12 +14,15 @@
 #ifndef RESIDENCY_MOVER_H
 #define RESIDENCY_MOVER_H
 
+#include <pthread.h>
+#include <stdatomic.h>
+
 #include "residency/internal.h"
 #include "residency/layout.h"
 #include "sys/reader.h"
 
 enum state { EMPTY, READING, READY, FAILED };
-enum { FILL_DEPTH = 12, LEND_AHEAD = 4, NO_BLOCK = UINT32_MAX };
+enum { TOUCH_THREADS = 2, FILL_DEPTH = 12, LEND_AHEAD = 4, NO_BLOCK = UINT32_MAX };
 
 struct piece {
     uint32_t extent;
@@ -60,6 +63,16 @@ struct flight {
     uint64_t cached_before; /* sampled: bytes of the range in the page cache */
 };
 
+/* The threads that bring the arena's memory in (touch.c). */
+struct touch {
+    pthread_t threads[TOUCH_THREADS];
+    uint32_t n_threads;
+    atomic_bool stop;
+    _Atomic uint64_t next; /* of the arena, taken by nobody yet */
+    uint8_t *memory; /* borrowed: the arena */
+    uint64_t bytes;
+};
+
 struct mover {
     struct residency *r; /* borrowed */
     struct layout layout;
@@ -69,6 +82,7 @@ struct mover {
     uint32_t n_flights, n_free_flights;
 
     uint8_t *arena, *slots_memory;
+    struct touch touch;
     struct piece *pieces;    /* owned [layout.n_pieces] */
     uint32_t *pieces_ready;  /* owned [n_extents] from the first piece on, without a gap */
     uint32_t *block_slot;    /* owned [layout.n_blocks] */
@@ -125,6 +139,12 @@ void mover_landed(struct mover *m, const struct flight *f, bool ok);
 
 /* Whether the whole of a wired row is in memory now. */
 bool mover_row_there(const struct mover *m, uint32_t extent, uint32_t row);
+
+/* ---- touch.c ---- */
+/* Starts to bring in the arena's memory, beside the reads that fill it. */
+void touch_begin(struct mover *m);
+/* Stops that; must come before memory of the arena is given up. */
+void touch_end(struct mover *m);
 
 /* ---- lend.c ---- */
 /* Whether a piece may be read now: few lent ones are in memory at a time. */

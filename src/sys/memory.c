@@ -128,6 +128,16 @@ uint64_t sys_memory_lock(void *memory, uint64_t bytes) {
     return 0;
 }
 
+bool sys_memory_touch(void *memory, uint64_t bytes) {
+    enum { ADVICE_POPULATE_WRITE = 23 };
+    size_t whole = (size_t)round_up(bytes, sys_page_bytes());
+    int rc;
+    do {
+        rc = madvise(memory, whole, ADVICE_POPULATE_WRITE);
+    } while (rc != 0 && (errno == EINTR || errno == EAGAIN));
+    return rc == 0;
+}
+
 uint64_t sys_memory_resident(const void *memory, uint64_t bytes) {
     uint64_t page = sys_page_bytes(), resident = 0;
     uintptr_t at = (uintptr_t)memory / page * page, end = (uintptr_t)memory + bytes;

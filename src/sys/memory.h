@@ -31,6 +31,10 @@ void sys_memory_unreserve(void *memory, uint64_t bytes);
 /* Locks memory, page by page as it is touched, as far as RLIMIT_MEMLOCK allows. Returns the bytes
  * really locked (0 on refusal). */
 uint64_t sys_memory_lock(void *memory, uint64_t bytes);
+/* Makes the range resident, content unchanged, as if each page had been written to. Both ends are
+ * multiples of the page size, or the region's. False where the system does not know how (before
+ * Linux 5.14) or has no memory: pages then come in when touched. */
+bool sys_memory_touch(void *memory, uint64_t bytes);
 /* Bytes of the range that are resident now (mincore). */
 uint64_t sys_memory_resident(const void *memory, uint64_t bytes);
 
