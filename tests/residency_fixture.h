@@ -231,17 +231,23 @@ static int walk_part(struct fixture *f, struct residency *r, uint32_t extent, ui
 
 static int walk_experts(struct fixture *f, struct residency *r, uint32_t extent, struct held *held,
                         struct ot_error *err) {
-    uint32_t parts[MAX_PARTS], n = 0;
+    struct residency_part parts[MAX_PARTS];
+    bool done[MAX_PARTS] = {false};
+    uint32_t n = 0;
     for (uint32_t p = 0; p < MAX_PARTS; p++) {
         /* Low parts are wanted often. */
         if (fixture_below(f, 2 + p) == 0) {
-            parts[n++] = p;
+            parts[n++] = (struct residency_part){extent, p};
         }
     }
-    residency_want_parts(r, extent, parts, n);
+    residency_want_parts(r, parts, n);
     int code = 0;
+    for (uint32_t i = 0; code == 0 && i < n; i++) { /* first those that are there, as the engine */
+        done[i] = residency_has_part(r, extent, parts[i].part);
+        code = done[i] ? walk_part(f, r, extent, parts[i].part, held, err) : 0;
+    }
     for (uint32_t i = 0; code == 0 && i < n; i++) {
-        code = walk_part(f, r, extent, parts[i], held, err);
+        code = done[i] ? 0 : walk_part(f, r, extent, parts[i].part, held, err);
     }
     return code;
 }

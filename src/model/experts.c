@@ -1,8 +1,10 @@
 /* experts.c - the expert FFN of a layer: route every token, then compute expert by expert.
  *
  * Tokens are grouped by expert, experts ascending, and experts are taken in runs whose rows fit
- * f->routed, so that one token's eight experts, or many tokens' one expert, are one job. A token's
- * outputs are added in ascending order of experts, so the sum does not depend on the grouping. */
+ * f->routed, so that one token's eight experts, or many tokens' one expert, are one job. Within a
+ * run, experts whose weights are in memory are computed first, and the others as they come. A
+ * token's outputs are added in ascending order of experts at the end of the run, so the sum depends
+ * neither on the grouping nor on what was in memory. */
 #include <math.h>
 #include <string.h>
 
@@ -80,56 +82,111 @@ static void group_by_expert(struct forward *f) {
     first[0] = 0;
 }
 
-static void want_experts(struct forward *f, const struct weight *layer) {
+/* Lists the experts that have rows, and asks for their parts in the order in which they will be
+ * used. Returns their number. */
+static uint32_t want_experts(struct forward *f, const struct weight *layer) {
     static const enum layer_role roles[] = {ROLE_FFN_GATE, ROLE_FFN_UP, ROLE_FFN_DOWN};
     uint32_t n = 0;
     for (uint32_t e = 0; e < f->hp->n_experts; e++) {
         if (f->expert_first[e + 1] > f->expert_first[e]) {
+            for (uint32_t i = 0; i < 3; i++) {
+                f->expert_parts[3 * n + i] = (struct residency_part){layer[roles[i]].extent, e};
+            }
             f->expert_ids[n++] = e;
         }
     }
-    for (uint32_t i = 0; i < 3 && f->hp->n_experts > 1; i++) {
-        residency_want_parts(f->residency, layer[roles[i]].extent, f->expert_ids, n);
+    residency_want_parts(f->residency, f->expert_parts, 3 * n);
+    return n;
+}
+
+/* Experts ids[from, to) of the layer, whose rows begin at first_row of the grouped list. */
+struct run {
+    const struct weight *layer;
+    uint32_t from, to, first_row, n_rows;
+};
+
+/* How far an expert has come. */
+enum stage { WANTS_INPUT, INPUT_ADDED, WANTS_DOWN, DOWN_ADDED };
+
+/* Whether what the expert needs next can be had without waiting. */
+static bool is_there(struct forward *f, const struct run *run, uint32_t i) {
+    const struct weight *layer = run->layer;
+    uint32_t e = f->expert_ids[i];
+    if (f->expert_stage[i] == WANTS_INPUT) {
+        return residency_has_part(f->residency, layer[ROLE_FFN_GATE].extent, e) &&
+               residency_has_part(f->residency, layer[ROLE_FFN_UP].extent, e);
+    }
+    return residency_has_part(f->residency, layer[ROLE_FFN_DOWN].extent, e);
+}
+
+/* Adds the expert's next matrices, waiting for them where they are not there. */
+static int add_next(struct forward *f, const struct run *run, uint32_t i, struct ot_error *err) {
+    static const enum layer_role inputs[] = {ROLE_FFN_GATE, ROLE_FFN_UP};
+    uint32_t e = f->expert_ids[i], row = f->expert_first[e], n = f->expert_first[e + 1] - row;
+    uint32_t ffe = f->hp->n_ff_expert, d = f->hp->n_embd, at = row - run->first_row;
+    int rc = OT_OK;
+    if (f->expert_stage[i] == WANTS_INPUT) {
+        for (uint32_t k = 0; k < 2 && rc == OT_OK; k++) {
+            rc = matmul_add(f, &run->layer[inputs[k]], e, &f->prepared, f->route_tokens + row, n,
+                            f->decode, f->routed + at * 2ull * ffe + k * ffe, 2ull * ffe, err);
+        }
+        f->expert_stage[i] = INPUT_ADDED;
+        return rc;
+    }
+    for (uint32_t k = at; k < at + n; k++) {
+        f->row_ids[k] = k;
+    }
+    f->expert_stage[i] = DOWN_ADDED;
+    return matmul_add(f, &run->layer[ROLE_FFN_DOWN], e, &f->routed_prepared, f->row_ids + at, n,
+                      f->decode, f->routed_y + (uint64_t)at * d, d, err);
+}
+
+/* Gates the rows whose gate and up have been computed, and prepares them for down. */
+static void gate_rows(struct forward *f, const struct run *run) {
+    uint32_t ffe = f->hp->n_ff_expert;
+    for (uint32_t i = run->from, end; i < run->to; i = end) {
+        end = i + 1;
+        if (f->expert_stage[i] != INPUT_ADDED) {
+            continue;
+        }
+        while (end < run->to && f->expert_stage[end] == INPUT_ADDED) {
+            end++;
+        }
+        uint32_t at = f->expert_first[f->expert_ids[i]] - run->first_row;
+        uint32_t n = f->expert_first[f->expert_ids[end - 1] + 1] - run->first_row - at;
+        forward_gate(f, f->routed + at * 2ull * ffe, 2ull * ffe, n, ffe);
+        matmul_prepare(f, &f->routed_prepared, &run->layer[ROLE_FFN_DOWN], f->decode, at, n);
+        memset(f->expert_stage + i, WANTS_DOWN, end - i);
     }
 }
 
-/* Experts [from, to) whose rows begin at first_row of the grouped list. */
-static int run_experts(struct forward *f, const struct weight *layer, uint32_t from, uint32_t to,
-                       struct ot_error *err) {
-    const struct hparams *hp = f->hp;
-    uint32_t ffe = hp->n_ff_expert, first_row = f->expert_first[from];
-    uint32_t n_rows = f->expert_first[to] - first_row;
-    static const enum layer_role roles[] = {ROLE_FFN_GATE, ROLE_FFN_UP};
-    int rc;
-    for (uint32_t e = from; e < to; e++) {
-        uint32_t row = f->expert_first[e], n = f->expert_first[e + 1] - row;
-        for (uint32_t i = 0; i < 2 && n > 0; i++) {
-            float *y = f->routed + (uint64_t)(row - first_row) * 2 * ffe + i * ffe;
-            rc = matmul_add(f, &layer[roles[i]], e, &f->prepared, f->route_tokens + row, n,
-                            f->decode, y, 2ull * ffe, err);
-            if (rc != OT_OK) {
-                return rc;
+/* Computes what is there, round after round; where nothing is, waits for what was asked for first.
+ * So experts that are held are computed while the others are read. */
+static int run_experts(struct forward *f, const struct run *run, struct ot_error *err) {
+    uint32_t ffe = f->hp->n_ff_expert;
+    matmul_input(f, &f->routed_prepared, f->routed_act, f->routed, 2ull * ffe, run->n_rows, ffe);
+    memset(f->expert_stage + run->from, WANTS_INPUT, run->to - run->from);
+    for (uint32_t first = run->from; first < run->to;) {
+        uint32_t n_added = 0;
+        int rc = OT_OK;
+        for (uint32_t i = first; i < run->to && rc == OT_OK; i++) {
+            if (f->expert_stage[i] != DOWN_ADDED && is_there(f, run, i)) {
+                rc = add_next(f, run, i, err);
+                n_added++;
             }
         }
-    }
-    if ((rc = matmul_flush(f, err)) != OT_OK) {
-        return rc;
-    }
-    forward_gate(f, f->routed, 2ull * ffe, n_rows, ffe);
-    matmul_input(f, &f->routed_prepared, f->routed_act, f->routed, 2ull * ffe, n_rows, ffe);
-    for (uint32_t e = from; e < to; e++) {
-        uint32_t row = f->expert_first[e], n = f->expert_first[e + 1] - row;
-        for (uint32_t i = 0; i < n; i++) {
-            f->row_ids[row - first_row + i] = row - first_row + i;
+        if (rc == OT_OK && n_added == 0) {
+            rc = add_next(f, run, first, err);
         }
-        if (n > 0 && (rc = matmul_add(f, &layer[ROLE_FFN_DOWN], e, &f->routed_prepared,
-                                      f->row_ids + (row - first_row), n, f->decode,
-                                      f->routed_y + (uint64_t)(row - first_row) * hp->n_embd,
-                                      hp->n_embd, err)) != OT_OK) {
+        if (rc != OT_OK || (rc = matmul_flush(f, err)) != OT_OK) {
             return rc;
         }
+        gate_rows(f, run);
+        while (first < run->to && f->expert_stage[first] == DOWN_ADDED) {
+            first++;
+        }
     }
-    return matmul_flush(f, err);
+    return OT_OK;
 }
 
 /* y of every token += weight * output, rows of this run only, experts ascending. */
@@ -155,23 +212,24 @@ int experts_layer(struct forward *f, uint32_t layer_id, struct ot_error *err) {
     struct phase phase = phase_begin(f);
     forward_for_rows(f, f->n_tokens, route_rows, NULL);
     group_by_expert(f);
-    want_experts(f, layer);
+    uint32_t n_wanted = want_experts(f, layer);
     memset(f->y, 0, (uint64_t)f->n_tokens * d * sizeof *f->y);
     phase_end(f, phase, OT_PHASE_OTHER);
-    for (uint32_t from = 0, to; from < hp->n_experts; from = to) {
-        to = from + 1;
-        while (to < hp->n_experts &&
-               f->expert_first[to + 1] - f->expert_first[from] <= f->n_routed_rows) {
-            to++;
+    for (struct run run = {.layer = layer}; run.from < n_wanted; run.from = run.to) {
+        run.first_row = f->expert_first[f->expert_ids[run.from]];
+        run.n_rows = 0;
+        for (run.to = run.from; run.to < n_wanted; run.to++) {
+            uint32_t n_rows = f->expert_first[f->expert_ids[run.to] + 1] - run.first_row;
+            if (run.to > run.from && n_rows > f->n_routed_rows) {
+                break;
+            }
+            run.n_rows = n_rows;
         }
-        if (f->expert_first[to] == f->expert_first[from]) {
-            continue;
-        }
-        if ((rc = run_experts(f, layer, from, to, err)) != OT_OK) {
+        if ((rc = run_experts(f, &run, err)) != OT_OK) {
             return rc;
         }
         phase = phase_begin(f);
-        add_outputs(f, f->expert_first[from], f->expert_first[to] - f->expert_first[from]);
+        add_outputs(f, run.first_row, run.n_rows);
         phase_end(f, phase, OT_PHASE_OTHER);
     }
     return OT_OK;

@@ -77,6 +77,8 @@ static void lay_out(struct forward *f, struct carve *c, const struct ot_model *m
         f->route_slots = take(c, 4ull * n * used);
         f->expert_first = take(c, 4ull * (E + 1));
         f->expert_ids = take(c, 4ull * E);
+        f->expert_parts = take(c, 3ull * E * sizeof *f->expert_parts);
+        f->expert_stage = take(c, E);
         f->row_ids = take(c, 4ull * f->n_routed_rows);
     }
     for (uint32_t i = 0; i < FORWARD_VECTORS; i++) {

@@ -104,7 +104,9 @@ struct forward {
     uint32_t *route_tokens,
         *route_slots;       /* [n_batch * used] token and its slot, grouped by expert */
     uint32_t *expert_first; /* [n_experts + 1] */
-    uint32_t *expert_ids;   /* [n_experts] */
+    uint32_t *expert_ids;   /* [n_experts] those with rows */
+    struct residency_part *expert_parts; /* [3 n_experts] */
+    uint8_t *expert_stage;               /* [n_experts] */
     uint32_t *row_ids;      /* [n_routed_rows] */
     float
         *vector_space[FORWARD_VECTORS]; /* [widest] vectors that are not aligned f32 in the file */
@@ -154,6 +156,10 @@ int forward_sweep(struct forward *f, const struct forward_token *tokens, uint32_
 /* Starts a new input [n_rows, n_cols], rows stride floats apart. */
 void matmul_input(struct forward *f, struct prepared *p, uint8_t *space, const float *rows,
                   uint64_t stride, uint32_t n_rows, uint32_t n_cols);
+/* Prepares rows [first, first + n) of p for w, whose other rows are not known yet. All rows are to be
+ * prepared so before a matmul_add uses them, or none. */
+void matmul_prepare(struct forward *f, struct prepared *p, const struct weight *w, bool decode,
+                    uint32_t first, uint32_t n);
 /* y[t, :] = W x_t for rows of p (act_index: which row is token t; NULL: row t). Computed at the
  * next matmul_flush or earlier. */
 int matmul_add(struct forward *f, const struct weight *w, uint32_t part, struct prepared *p,

@@ -25,15 +25,42 @@ void matmul_input(struct forward *f, struct prepared *p, uint8_t *space, const f
 
 struct prepare_job {
     struct prepared *p;
-    uint32_t index;
+    uint32_t index, first;
 };
 
 static void prepare_rows(struct forward *f, void *arg, uint32_t first, uint32_t count) {
     struct prepare_job *job = arg;
     struct prepared *p = job->p;
+    first += job->first;
     for (uint32_t i = first; i < first + count; i++) {
         f->k->prepare(p->layout[job->index], p->rows + i * p->stride, p->n_cols,
                       p->data[job->index] + i * p->bytes[job->index]);
+    }
+}
+
+static void prepare_some(struct forward *f, struct prepared *p, uint32_t index, uint32_t first,
+                         uint32_t n) {
+    struct prepare_job job = {p, index, first};
+    struct phase phase = phase_begin(f);
+    forward_for_rows(f, n, prepare_rows, &job);
+    phase_end(f, phase, OT_PHASE_OTHER);
+}
+
+/* Index of a layout other than F32; n_layouts: none yet. */
+static uint32_t find_layout(const struct prepared *p, uint8_t layout) {
+    uint32_t i = 0;
+    while (i < p->n_layouts && p->layout[i] != layout) {
+        i++;
+    }
+    return i;
+}
+
+static void add_layout(struct forward *f, struct prepared *p, uint8_t layout) {
+    uint32_t i = p->n_layouts++;
+    p->layout[i] = layout;
+    p->bytes[i] = f->k->layout_bytes(layout, p->n_cols);
+    if (i > 0) {
+        p->data[i] = p->data[i - 1] + p->n_rows * p->bytes[i - 1];
     }
 }
 
@@ -44,24 +71,27 @@ static const uint8_t *input_in_layout(struct forward *f, struct prepared *p, uin
         *row_bytes = p->stride * sizeof(float);
         return (const uint8_t *)p->rows;
     }
-    for (uint32_t i = 0; i < p->n_layouts; i++) {
-        if (p->layout[i] == layout) {
-            *row_bytes = p->bytes[i];
-            return p->data[i];
-        }
+    uint32_t i = find_layout(p, layout);
+    if (i == p->n_layouts) {
+        add_layout(f, p, layout);
+        prepare_some(f, p, i, 0, p->n_rows);
     }
-    uint32_t i = p->n_layouts++;
-    p->layout[i] = layout;
-    p->bytes[i] = f->k->layout_bytes(layout, p->n_cols);
-    if (i > 0) {
-        p->data[i] = p->data[i - 1] + p->n_rows * p->bytes[i - 1];
-    }
-    struct prepare_job job = {p, i};
-    struct phase phase = phase_begin(f);
-    forward_for_rows(f, p->n_rows, prepare_rows, &job);
-    phase_end(f, phase, OT_PHASE_OTHER);
     *row_bytes = p->bytes[i];
     return p->data[i];
+}
+
+void matmul_prepare(struct forward *f, struct prepared *p, const struct weight *w, bool decode,
+                    uint32_t first, uint32_t n) {
+    const struct kernel_type *t = &f->k->type[w->dtype];
+    uint8_t layout = decode ? t->layout_gemv : t->layout_gemm;
+    if (layout == KERNEL_LAYOUT_F32) {
+        return;
+    }
+    uint32_t i = find_layout(p, layout);
+    if (i == p->n_layouts) {
+        add_layout(f, p, layout);
+    }
+    prepare_some(f, p, i, first, n);
 }
 
 static void compute_item(struct forward *f, const struct matmul_item *item, uint32_t piece,

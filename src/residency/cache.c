@@ -568,13 +568,18 @@ int cache_acquire(struct cache *c, uint32_t extent, uint32_t part, uint32_t row,
     return 0;
 }
 
-void cache_want_parts(struct cache *c, uint32_t extent, const uint32_t *parts, uint32_t n_parts) {
-    uint64_t bytes = part_bytes(&c->r->extents[extent]);
+void cache_want_parts(struct cache *c, const struct residency_part *parts, uint32_t n_parts) {
     for (uint32_t i = 0; i < n_parts; i++) {
-        if (!c->part_ready[c->first_part[extent] + parts[i]]) {
-            ask_for(c, extent, parts[i] * bytes, bytes, false);
+        uint64_t bytes = part_bytes(&c->r->extents[parts[i].extent]);
+        if (!cache_has_part(c, parts[i].extent, parts[i].part)) {
+            ask_for(c, parts[i].extent, parts[i].part * bytes, bytes, false);
         }
     }
+}
+
+bool cache_has_part(const struct cache *c, uint32_t extent, uint32_t part) {
+    return c->r->extents[extent].contract != RESIDENCY_EXPERT ||
+           c->part_ready[c->first_part[extent] + part];
 }
 
 int cache_rows(struct cache *c, uint32_t extent, const uint32_t *rows, uint32_t n,

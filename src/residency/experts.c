@@ -299,11 +299,19 @@ static void want(struct experts *x, struct unit *u) {
     }
 }
 
-void experts_want(struct mover *m, uint32_t extent, const uint32_t *parts, uint32_t n_parts) {
+void experts_want(struct mover *m, const struct residency_part *parts, uint32_t n_parts) {
     struct experts *x = m->experts;
-    for (uint32_t i = 0; i < n_parts; i++) {
-        if (parts[i] < m->r->extents[extent].n_parts) {
-            want(x, &x->units[x->first_unit[extent] + parts[i]]);
+    /* What is held is pinned first, lest what is missing takes its frame. */
+    for (uint32_t held = 2; held-- > 0;) {
+        for (uint32_t i = 0; i < n_parts; i++) {
+            const struct residency_extent *e = &m->r->extents[parts[i].extent];
+            if (e->contract != RESIDENCY_EXPERT || parts[i].part >= e->n_parts) {
+                continue;
+            }
+            struct unit *u = &x->units[x->first_unit[parts[i].extent] + parts[i].part];
+            if ((held != 0) == (u->state != EMPTY)) {
+                want(x, u);
+            }
         }
     }
 }
@@ -503,6 +511,17 @@ static int acquire_passing(struct mover *m, struct unit *u, uint32_t row, bool w
         mover_view_slot(m, slot, row, view);
     }
     return code;
+}
+
+bool experts_has(const struct mover *m, uint32_t extent, uint32_t part) {
+    const struct experts *x = m->experts;
+    const struct unit *u = &x->units[x->first_unit[extent] + part];
+    if (!u->passes) {
+        return u->wanted && u->state == READY;
+    }
+    uint32_t slot = find_slot(m, u, part, 0);
+    return slot != NO_SLOT && m->slots[slot].state == READY &&
+           m->slots[slot].n_rows == extent_of(x, u)->n_rows;
 }
 
 int experts_acquire(struct mover *m, uint32_t extent, uint32_t part, uint32_t row, bool wait,

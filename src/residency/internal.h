@@ -70,7 +70,8 @@ int cache_sweep_check(struct cache *c, struct ot_error *err);
 /* wait false: returns 1 where it would have to wait. */
 int cache_acquire(struct cache *c, uint32_t extent, uint32_t part, uint32_t row, bool wait,
                   struct residency_view *view, struct ot_error *err);
-void cache_want_parts(struct cache *c, uint32_t extent, const uint32_t *parts, uint32_t n_parts);
+void cache_want_parts(struct cache *c, const struct residency_part *parts, uint32_t n_parts);
+bool cache_has_part(const struct cache *c, uint32_t extent, uint32_t part);
 int cache_rows(struct cache *c, uint32_t extent, const uint32_t *rows, uint32_t n,
                residency_row_fn *each, void *user, struct ot_error *err);
 
@@ -83,7 +84,8 @@ void mover_sweep_end(struct mover *m, bool failed);
 int mover_acquire(struct mover *m, uint32_t extent, uint32_t part, uint32_t row, bool wait,
                   struct residency_view *view, struct ot_error *err);
 void mover_release(struct mover *m, const struct residency_view *view);
-void mover_want_parts(struct mover *m, uint32_t extent, const uint32_t *parts, uint32_t n_parts);
+void mover_want_parts(struct mover *m, const struct residency_part *parts, uint32_t n_parts);
+bool mover_has_part(struct mover *m, uint32_t extent, uint32_t part);
 int mover_rows(struct mover *m, uint32_t extent, const uint32_t *rows, uint32_t n,
                residency_row_fn *each, void *user, struct ot_error *err);
 /* See residency_lend. */

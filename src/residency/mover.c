@@ -576,9 +576,16 @@ void mover_release(struct mover *m, const struct residency_view *view) {
     }
 }
 
-void mover_want_parts(struct mover *m, uint32_t extent, const uint32_t *parts, uint32_t n_parts) {
-    experts_want(m, extent, parts, n_parts);
+void mover_want_parts(struct mover *m, const struct residency_part *parts, uint32_t n_parts) {
+    experts_want(m, parts, n_parts);
     mover_pump(m);
+}
+
+bool mover_has_part(struct mover *m, uint32_t extent, uint32_t part) {
+    while (reads_take(m, false)) {
+    }
+    mover_pump(m);
+    return m->r->extents[extent].contract != RESIDENCY_EXPERT || experts_has(m, extent, part);
 }
 
 /* ---- what is said about it ---- */

@@ -160,7 +160,8 @@ int experts_open(struct mover *m, struct ot_error *err);
 void experts_close(struct experts *x);
 int experts_acquire(struct mover *m, uint32_t extent, uint32_t part, uint32_t row, bool wait,
                     struct residency_view *view, struct ot_error *err);
-void experts_want(struct mover *m, uint32_t extent, const uint32_t *parts, uint32_t n_parts);
+void experts_want(struct mover *m, const struct residency_part *parts, uint32_t n_parts);
+bool experts_has(const struct mover *m, uint32_t extent, uint32_t part);
 void experts_release(struct mover *m, uint32_t unit);
 void experts_pump(struct mover *m);
 void experts_landed(struct mover *m, const struct flight *f, bool ok);

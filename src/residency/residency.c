@@ -239,16 +239,18 @@ void residency_release(struct residency *r, const struct residency_view *view) {
     }
 }
 
-void residency_want_parts(struct residency *r, uint32_t extent, const uint32_t *parts,
+void residency_want_parts(struct residency *r, const struct residency_part *parts,
                           uint32_t n_parts) {
-    if (r->extents[extent].contract != RESIDENCY_EXPERT) {
-        return;
-    }
     if (r->cache != NULL) {
-        cache_want_parts(r->cache, extent, parts, n_parts);
+        cache_want_parts(r->cache, parts, n_parts);
     } else {
-        mover_want_parts(r->mover, extent, parts, n_parts);
+        mover_want_parts(r->mover, parts, n_parts);
     }
+}
+
+bool residency_has_part(struct residency *r, uint32_t extent, uint32_t part) {
+    return r->cache != NULL ? cache_has_part(r->cache, extent, part)
+                            : mover_has_part(r->mover, extent, part);
 }
 
 int residency_rows(struct residency *r, uint32_t extent, const uint32_t *rows, uint32_t n,

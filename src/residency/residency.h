@@ -106,9 +106,16 @@ void residency_release(struct residency *r, const struct residency_view *view);
 uint64_t residency_lend(struct residency *r, uint64_t bytes);
 /* The most that residency_lend would lend. */
 uint64_t residency_lend_most(const struct residency *r);
-/* Tells which parts of an EXPERT extent this sweep will ask for, so that reads can start. */
-void residency_want_parts(struct residency *r, uint32_t extent, const uint32_t *parts,
+/* A part of an EXPERT extent. */
+struct residency_part {
+    uint32_t extent, part;
+};
+/* Tells which parts this sweep will ask for, so that reads can start: those that are missing are read
+ * in this order, and those that are held stay until they were used. */
+void residency_want_parts(struct residency *r, const struct residency_part *parts,
                           uint32_t n_parts);
+/* Whether a view of the whole part can be had without waiting. */
+bool residency_has_part(struct residency *r, uint32_t extent, uint32_t part);
 
 /* Single rows of a ROWS (or also_rows) extent: calls each(user, i, bytes of rows[i]) once for every i
  * < n, in any order, on the calling thread; data is valid during the call. A row that is asked for

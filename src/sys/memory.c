@@ -58,20 +58,6 @@ void *sys_memory_take(uint64_t bytes, bool huge, struct ot_error *err) {
     return memory;
 }
 
-void *sys_memory_reserve(uint64_t bytes, struct ot_error *err) {
-    void *memory = sys_memory_take(bytes, false, err);
-    if (memory != NULL) {
-        atomic_fetch_sub(&live_bytes, room_of(bytes));
-    }
-    return memory;
-}
-
-void sys_memory_unreserve(void *memory, uint64_t bytes) {
-    if (memory != NULL) {
-        munmap(memory, (size_t)room_of(bytes));
-    }
-}
-
 void sys_memory_free(void *memory, uint64_t bytes) {
     if (memory != NULL) {
         munmap(memory, (size_t)room_of(bytes));

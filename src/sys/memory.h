@@ -23,11 +23,6 @@ uint64_t sys_memory_live_bytes(void);
 /* For tests: the n-th sys_memory_take from now on fails (1: the next), once. 0: none. */
 void sys_memory_fail_at(uint64_t n);
 
-/* Addresses for memory that is used in parts, and dropped again, with sys_memory_drop. Not counted by
- * sys_memory_live_bytes: whoever touches it counts. NULL with err filled: MEMORY. */
-void *sys_memory_reserve(uint64_t bytes, struct ot_error *err);
-void sys_memory_unreserve(void *memory, uint64_t bytes);
-
 /* Locks memory, page by page as it is touched, as far as RLIMIT_MEMLOCK allows. Returns the bytes
  * really locked (0 on refusal). */
 uint64_t sys_memory_lock(void *memory, uint64_t bytes);
