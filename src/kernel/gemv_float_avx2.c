@@ -3,11 +3,11 @@
 #include <string.h>
 
 #include "kernel/fill.h"
-#include "kernel/gemv_codes_avx2.h"
+#include "kernel/gemv_avx2.h"
 #include "kernel/tuning.h"
 
 /* 8 weights from p on. */
-CODES_INLINE __m256 weights(uint32_t dtype, const uint8_t *p) {
+GEMV_INLINE __m256 weights(uint32_t dtype, const uint8_t *p) {
     if (dtype == OT_F32) {
         return _mm256_loadu_ps((const float *)(const void *)p);
     }
@@ -18,7 +18,7 @@ CODES_INLINE __m256 weights(uint32_t dtype, const uint8_t *p) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
 }
 
-CODES_INLINE float row(uint32_t dtype, const uint8_t *p, uint32_t n_cols, const float *x) {
+GEMV_INLINE float row(uint32_t dtype, const uint8_t *p, uint32_t n_cols, const float *x) {
     const uint32_t size = dtype == OT_F32 ? 4 : 2;
     const uint64_t ahead = kernel_tuning.prefetch_bytes;
     __m256 sum[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(),

@@ -58,18 +58,117 @@ static inline struct group quantise_16(const float *x) {
     return g;
 }
 
-static void prepare_subs256(const float *x, uint32_t n_cols, struct subs256 *out) {
-    if (n_cols % 256 != 0) {
-        memset(&out[n_cols / 256], 0, sizeof *out);
+/* The group of lane l of vector v, in 16-byte half l / 4. */
+#define LANES_BLOCK32(v, l) (2 * (l) + (v))
+#define LANES_HALVES(v, l) (2 * (4 * (v) + (l) % 4) + (l) / 4)
+#define LANES_Q4_K(v, l) (2 * (2 * ((l) % 4) + (v)) + (l) / 4)
+#define LANES_Q6_K(v, l) (2 * ((l) % 4 / 2 * 4 + (l) % 2 + 2 * (v)) + (l) / 4)
+#define LANES_IQ4_XS(v, l) (2 * (2 * ((l) % 4) + (l) / 4) + (v))
+#define EIGHT(f, v) f(v, 0), f(v, 1), f(v, 2), f(v, 3), f(v, 4), f(v, 5), f(v, 6), f(v, 7)
+#define LANES(f)                                                                                   \
+    { EIGHT(f, 0), EIGHT(f, 1) }
+
+/* What a group's sum is kept for. */
+enum offset { ZERO_OF_BLOCK, ZERO_OF_GROUP, START, SUM_OF_BLOCK, SUM_OF_SUB, SUM_OF_GROUP };
+
+struct lanes_kind {
+    uint8_t group[16]; /* of each lane */
+    enum offset offset;
+    int8_t zero;
+    bool is_signed;   /* struct lanes_signed */
+    bool pairs;       /* values i and 8 + i of a group side by side, for Q5_0 and Q5_1 */
+    uint8_t raise[4]; /* of lane l: raise[l % 4] */
+};
+
+static const struct lanes_kind kinds[] = {
+    [LAYOUT_LANES_Q4_0] = {LANES(LANES_BLOCK32), ZERO_OF_BLOCK, 8, .raise = {1, 1, 1, 1}},
+    [LAYOUT_LANES_Q4_1] = {LANES(LANES_BLOCK32), SUM_OF_BLOCK, .raise = {1, 1, 1, 1}},
+    [LAYOUT_LANES_Q5_0] = {LANES(LANES_BLOCK32), ZERO_OF_BLOCK, 16, .pairs = true,
+                           .raise = {1, 1, 1, 1}},
+    [LAYOUT_LANES_Q5_1] = {LANES(LANES_BLOCK32), SUM_OF_BLOCK, .pairs = true,
+                           .raise = {1, 1, 1, 1}},
+    [LAYOUT_LANES_MXFP4] = {LANES(LANES_BLOCK32), ZERO_OF_BLOCK, 12, .raise = {1, 1, 1, 1}},
+    [LAYOUT_LANES_Q2_K] = {LANES(LANES_HALVES), SUM_OF_GROUP, .raise = {1, 4, 1, 4}},
+    [LAYOUT_LANES_Q3_K] = {LANES(LANES_HALVES), START, 4, .raise = {1, 4, 1, 4}},
+    [LAYOUT_LANES_Q4_K] = {LANES(LANES_Q4_K), SUM_OF_SUB, .raise = {1, 1, 1, 1}},
+    [LAYOUT_LANES_Q6_K] = {LANES(LANES_Q6_K), START, 32, .raise = {1, 1, 1, 1}},
+    [LAYOUT_LANES_Q8_0] = {LANES(LANES_HALVES), ZERO_OF_GROUP, .is_signed = true,
+                           .raise = {1, 1, 1, 1}},
+    [LAYOUT_LANES_IQ4_NL] = {LANES(LANES_BLOCK32), ZERO_OF_BLOCK, .is_signed = true,
+                             .raise = {1, 1, 1, 1}},
+    [LAYOUT_LANES_IQ4_XS] = {LANES(LANES_IQ4_XS), START, .is_signed = true, .raise = {1, 1, 1, 1}},
+};
+
+static inline void store_chunks(__m128i q, void *to) {
+    int32_t chunks[4];
+    _mm_storeu_si128((__m128i *)(void *)chunks, q);
+    for (uint32_t c = 0; c < 4; c++) {
+        memcpy((char *)to + 32 * c, &chunks[c], 4);
     }
-    for (uint32_t i = 0; i < n_cols / 16; i++) {
-        struct subs256 *to = &out[i / 16];
-        uint32_t at = i % 16;
-        struct group g = quantise_16(x + 16 * (uint64_t)i);
-        _mm_store_si128((__m128i *)(void *)(to->q[at / 2] + at % 2 * 16), g.q);
-        _mm_store_ps(to->d[at / 2] + at % 2 * 4, _mm_set1_ps(g.d));
-        to->s[at] = g.d * (float)g.sum;
-        to->s32[at / 2] = at % 2 == 0 ? to->s[at] : to->s32[at / 2] + to->s[at];
+}
+
+static inline int32_t sum_bytes(__m128i unsigned_bytes) {
+    __m128i s = _mm_sad_epu8(unsigned_bytes, _mm_setzero_si128());
+    return _mm_cvtsi128_si32(s) + _mm_extract_epi16(s, 4);
+}
+
+/* offset: what the integer sum of the products begins at, raised; sum: of q. */
+static inline void set_scales(const struct lanes_kind *kind, uint32_t v, uint32_t l, float d,
+                              int32_t sum, int32_t offset, struct lane_scales *to) {
+    const uint32_t group = kind->group[8 * v + l];
+    float *const block = &to->s[0][l], *const sub = &to->s[0][group / 2];
+    to->d[v][l] = d / (float)kind->raise[l % 4];
+    switch (kind->offset) {
+    case ZERO_OF_BLOCK: *block = d * (float)offset + (v == 0 ? 0 : *block); break;
+    case ZERO_OF_GROUP: to->s[v][l] = d * (float)offset; break;
+    case START:
+        to->start[v][2 * l] = (int16_t)(offset / 2);
+        to->start[v][2 * l + 1] = (int16_t)(offset - offset / 2);
+        break;
+    case SUM_OF_BLOCK: *block = d * (float)sum + (v == 0 ? 0 : *block); break;
+    case SUM_OF_SUB: *sub = d * (float)sum + (group % 2 == 0 ? 0 : *sub); break;
+    case SUM_OF_GROUP: to->s[group / 8][group % 8] = d * (float)sum; break;
+    }
+}
+
+static inline void prepare_lane(const float *x, const struct lanes_kind *kind, uint32_t v,
+                                uint32_t l, void *out) {
+    struct group g = quantise_16(x + 16 * (uint64_t)kind->group[8 * v + l]);
+    if (kind->pairs) {
+        const __m128i pairs = _mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
+        g.q = _mm_shuffle_epi8(g.q, pairs);
+    }
+    if (!kind->is_signed) {
+        struct lanes *to = out;
+        store_chunks(g.q, to->q[v][0] + 4 * l);
+        int32_t zero = kind->zero * kind->raise[l % 4];
+        set_scales(kind, v, l, g.d, g.sum, -zero * g.sum, &to->scales);
+        return;
+    }
+    struct lanes_signed *to = out;
+    __m128i flip = _mm_cmpgt_epi8(_mm_setzero_si128(), g.q), magnitude = _mm_abs_epi8(g.q);
+    store_chunks(magnitude, to->magnitude[v][0] + 4 * l);
+    store_chunks(flip, to->flip[v][0] + 4 * l);
+    int32_t negative = sum_bytes(_mm_and_si128(magnitude, flip));
+    set_scales(kind, v, l, g.d, g.sum, negative, &to->scales);
+}
+
+static inline uint64_t unit_bytes(const struct lanes_kind *kind) {
+    return kind->is_signed ? sizeof(struct lanes_signed) : sizeof(struct lanes);
+}
+
+/* A unit's first lanes come first: a block's or sub-block's first group before its second. */
+static void prepare_lanes(const float *x, uint32_t n_cols, const struct lanes_kind *kind,
+                          uint8_t *out) {
+    for (; n_cols > 0; n_cols -= n_cols < 256 ? n_cols : 256, x += 256, out += unit_bytes(kind)) {
+        if (n_cols < 256) {
+            memset(out, 0, unit_bytes(kind));
+        }
+        for (uint32_t lane = 0; lane < 16; lane++) {
+            if (kind->group[lane] < n_cols / 16) {
+                prepare_lane(x, kind, lane / 8, lane % 8, out);
+            }
+        }
     }
 }
 
@@ -89,18 +188,20 @@ static void prepare_q8(const float *x, uint32_t n_cols, void *out) {
 }
 
 static uint64_t layout_bytes(uint8_t layout, uint32_t n_cols) {
-    if (layout == LAYOUT_SUBS256) {
-        return (uint64_t)layout_pad(n_cols) / 256 * sizeof(struct subs256);
+    if (layout >= LAYOUT_GEMV_FIRST) {
+        return (uint64_t)layout_pad(n_cols) / 256 * unit_bytes(&kinds[layout]);
     }
     return layout_bytes_scalar(layout, n_cols);
 }
 
 static void prepare(uint8_t layout, const float *x, uint32_t n_cols, void *out) {
     assert(layout == KERNEL_LAYOUT_F32 || n_cols % 32 == 0);
-    switch (layout) {
-    case LAYOUT_Q8: prepare_q8(x, n_cols, out); break;
-    case LAYOUT_SUBS256: prepare_subs256(x, n_cols, out); break;
-    default: layout_prepare_scalar(layout, x, n_cols, out);
+    if (layout >= LAYOUT_GEMV_FIRST) {
+        prepare_lanes(x, n_cols, &kinds[layout], out);
+    } else if (layout == LAYOUT_Q8) {
+        prepare_q8(x, n_cols, out);
+    } else {
+        layout_prepare_scalar(layout, x, n_cols, out);
     }
 }
 

@@ -1,5 +1,10 @@
-/* layout_avx2.h - the layout that the AVX2 gemv of every quantised type wants, made from the same q
- * and d as LAYOUT_Q8: eight sub-blocks of 32 values, whatever the type's own blocks. */
+/* layout_avx2.h - the layouts that the AVX2 gemv wants, made from the same q and d as LAYOUT_Q8.
+ *
+ * A group is 16 values with one activation scale; a chunk is 4 of them, one 32-bit lane. A unit of
+ * 256 values has 16 groups: two vectors of 8 lanes, each lane of one group. The products of a
+ * group's four chunks are summed inside its lane, which is converted and scaled once.
+ *
+ * Numbers are this instruction set's own: the AVX-512 table replaces all of these kernels. */
 #ifndef KERNEL_LAYOUT_AVX2_H
 #define KERNEL_LAYOUT_AVX2_H
 
@@ -7,15 +12,51 @@
 
 #include "kernel/layout.h"
 
-enum { LAYOUT_SUBS256 = LAYOUT_GEMV_FIRST + 16 };
+enum {
+    /* struct lanes */
+    LAYOUT_LANES_Q4_0 = LAYOUT_GEMV_FIRST,
+    LAYOUT_LANES_Q4_1,
+    LAYOUT_LANES_Q5_0,
+    LAYOUT_LANES_Q5_1,
+    LAYOUT_LANES_MXFP4,
+    LAYOUT_LANES_Q2_K,
+    LAYOUT_LANES_Q3_K,
+    LAYOUT_LANES_Q4_K,
+    LAYOUT_LANES_Q6_K,
+    /* struct lanes_signed */
+    LAYOUT_LANES_Q8_0,
+    LAYOUT_LANES_IQ4_NL,
+    LAYOUT_LANES_IQ4_XS,
+};
 
-struct subs256 {
-    int8_t q[8][32];
-    float d[8][8]; /* of each 32-bit lane of a sub-block's products: four times d of its first 16
-                      values, four times d of its second */
-    float s[16];   /* d * sum of q, of each 16 values */
-    float s32[8];  /* of each sub-block */
-    float pad[8];
+/* A type's kernel may leave the codes of a group shifted to the left, as they lie in their bytes:
+ * they are then `raise` times too large, a power of two, which is taken out of the group's d. (A d
+ * below 2^-120 may lose bits by that.) */
+struct lane_scales {
+    float d[2][8]; /* scale of each group / raise */
+    union {
+        /* Q4_1, Q5_1: d * sum of q of block l in s[0][l]. Other types with blocks of 32: what their
+         * zero point takes off, -zero * d * sum of q, alike; Q8_0: as the groups' lanes.
+         * Q2_K: d * sum of q of group i in place i. Q4_K: of sub-block k, in s[0][k]. */
+        float s[2][8];
+        /* Q3_K, Q6_K, IQ4_XS: -zero * raise * sum of the group's q, as two numbers to be added. */
+        int16_t start[2][16];
+    };
+};
+
+/* Codes without a sign, at most 127. */
+struct lanes {
+    int8_t q[2][4][32]; /* chunk c of the group of lane l of vector v: q[v][c][4 l...] */
+    struct lane_scales scales;
+};
+
+/* Codes with a sign, w. The unsigned operand of a product is |q|, the signed one w with all bits
+ * flipped where q is negative, which is -w - 1: too small by |q|. So the sum starts at the sum of
+ * the |q| of negative q: this takes the place of the zero point. */
+struct lanes_signed {
+    uint8_t magnitude[2][4][32];
+    int8_t flip[2][4][32]; /* -1 where q is negative, else 0 */
+    struct lane_scales scales;
 };
 
 #endif

@@ -1,0 +1,395 @@
+/* gemv_block256_avx2.c - matrix times vector for types with blocks of 256 values.
+ *
+ * A block has 16 groups of 16 values: two vectors of 8 lanes (layout_avx2.h). The products of a
+ * lane are multiplied by its group's scale, a small integer, where they become 32 bits wide: by
+ * vpmaddwd, which would multiply by one otherwise. Then they are scaled by the activation's scale,
+ * and their sum by the block's. */
+#include "kernel/fill.h"
+#include "kernel/gemv_avx2.h"
+
+GEMV_INLINE uint32_t block_bytes_of(uint32_t dtype) {
+    switch (dtype) {
+    case OT_Q2_K: return sizeof(struct block_q2_k);
+    case OT_Q3_K: return sizeof(struct block_q3_k);
+    case OT_Q4_K: return sizeof(struct block_q4_k);
+    case OT_Q5_K: return sizeof(struct block_q5_k);
+    case OT_Q6_K: return sizeof(struct block_q6_k);
+    default: return sizeof(struct block_iq4_xs);
+    }
+}
+
+/* A constant for each word of 32 bits of a 16-byte half. */
+GEMV_INLINE __m256i words(int32_t w0, int32_t w1, int32_t w2, int32_t w3) {
+    return _mm256_setr_epi32(w0, w1, w2, w3, w0, w1, w2, w3);
+}
+
+/* Word c of each 16-byte half of a, twice, and of b, twice. c is a constant where this is inlined,
+ * so one case is left; clang wants to see that it is one. */
+GEMV_INLINE __m256i words_aabb(__m256i a, __m256i b, int c) {
+    __m256 x = _mm256_castsi256_ps(a), y = _mm256_castsi256_ps(b);
+    switch (c) {
+    case 0: return _mm256_castps_si256(_mm256_shuffle_ps(x, y, 0x00));
+    case 1: return _mm256_castps_si256(_mm256_shuffle_ps(x, y, 0x55));
+    case 2: return _mm256_castps_si256(_mm256_shuffle_ps(x, y, 0xaa));
+    default: return _mm256_castps_si256(_mm256_shuffle_ps(x, y, 0xff));
+    }
+}
+
+/* ---- codes: what both vectors need, then vector by vector ---- */
+
+struct packed {
+    struct gemv_four low, high;
+};
+
+/* Four vectors of nibbles, transposed. */
+GEMV_INLINE struct gemv_four nibbles(const uint8_t *p) {
+    return gemv_transpose((struct gemv_four){
+        {gemv_load32(p), gemv_load32(p + 32), gemv_load32(p + 64), gemv_load32(p + 96)}});
+}
+
+GEMV_INLINE struct gemv_four all_words_aabb(__m256i a, __m256i b) {
+    struct gemv_four w;
+    for (int c = 0; c < 4; c++) {
+        w.x[c] = words_aabb(a, b, c);
+    }
+    return w;
+}
+
+/* dtype and v are constants where these are inlined. */
+GEMV_INLINE struct packed packed_of(uint32_t dtype, const void *block) {
+    struct packed p = {0};
+    switch (dtype) {
+    case OT_Q2_K: break;
+    case OT_Q3_K: {
+        __m256i high = gemv_load32(((const struct block_q3_k *)block)->hmask);
+        p.high = all_words_aabb(high, high);
+        break;
+    }
+    case OT_Q4_K: p.low = nibbles(((const struct block_q4_k *)block)->qs); break;
+    case OT_Q5_K: {
+        const struct block_q5_k *b = block;
+        __m256i high = gemv_load32(b->qh);
+        p.low = nibbles(b->qs);
+        p.high = all_words_aabb(_mm256_slli_epi16(high, 4), high);
+        break;
+    }
+    case OT_Q6_K: {
+        const struct block_q6_k *b = block;
+        p.low = nibbles(b->ql);
+        p.high = all_words_aabb(gemv_load32(b->qh), gemv_load32(b->qh + 32));
+        break;
+    }
+    default: p.low = nibbles(((const struct block_iq4_xs *)block)->qs);
+    }
+    return p;
+}
+
+/* Pairs of bits, word j of a half for sub-block j (+ 4): raised by 1, 4, 1, 4. */
+GEMV_INLINE struct gemv_four codes_two_bits(const uint8_t qs[64], int v) {
+    __m256i q = gemv_load32(qs + 32 * v);
+    return gemv_masked(all_words_aabb(q, _mm256_srli_epi16(q, 4)),
+                       words(0x03030303, 0x0c0c0c0c, 0x03030303, 0x0c0c0c0c));
+}
+
+/* Bits that lie apart, put on top of codes. */
+GEMV_INLINE __m256i with_bits(__m256i code, __m256i bits, __m256i mask) {
+    return _mm256_or_si256(code, _mm256_and_si256(bits, mask));
+}
+
+/* The third bit, bit k of its byte for sub-block k, goes to bit 2, 4, 2, 4. */
+GEMV_INLINE struct gemv_four codes_q3_k(const struct block_q3_k *b, const struct packed *p, int v) {
+    const __m256i mask = words(0x04040404, 0x10101010, 0x04040404, 0x10101010);
+    struct gemv_four q = codes_two_bits(b->qs, v);
+    for (int c = 0; c < 4; c++) {
+        __m256i high = v == 0 ? _mm256_sllv_epi32(p->high.x[c], words(2, 3, 0, 1))
+                              : _mm256_srlv_epi32(p->high.x[c], words(2, 1, 4, 3));
+        q.x[c] = with_bits(q.x[c], high, mask);
+    }
+    return q;
+}
+
+GEMV_INLINE struct gemv_four codes_nibbles(const struct packed *p, int v) {
+    return v == 0 ? gemv_low_nibbles(p->low) : gemv_high_nibbles(p->low);
+}
+
+/* The fifth bit is bit k of its byte for sub-block k: word j of a half for 2 j, and for 2 j + 1;
+ * words 0 and 1 come shifted by 4. */
+GEMV_INLINE struct gemv_four codes_q5_k(const struct packed *p, int v) {
+    const __m256i right = v == 0 ? words(0, 2, 0, 2) : words(1, 3, 1, 3);
+    struct gemv_four q = codes_nibbles(p, v);
+    for (int c = 0; c < 4; c++) {
+        __m256i high = _mm256_srlv_epi32(p->high.x[c], right);
+        q.x[c] = with_bits(q.x[c], high, _mm256_set1_epi8(16));
+    }
+    return q;
+}
+
+/* Words 0, 1 and 2, 3 of a half: sub-blocks 0, 1 of each 128 values, whose high bits are bits 0 to
+ * 3 of their bytes; of vector 1: sub-blocks 2, 3. */
+GEMV_INLINE struct gemv_four codes_q6_k(const struct packed *p, int v) {
+    struct gemv_four q = codes_nibbles(p, v);
+    for (int c = 0; c < 4; c++) {
+        __m256i high = v == 0 ? _mm256_sllv_epi32(p->high.x[c], words(4, 2, 4, 2))
+                              : _mm256_srlv_epi32(p->high.x[c], words(0, 2, 0, 2));
+        q.x[c] = with_bits(q.x[c], high, _mm256_set1_epi8(48));
+    }
+    return q;
+}
+
+GEMV_INLINE struct gemv_four codes(uint32_t dtype, const void *block, const struct packed *p,
+                                   int v) {
+    switch (dtype) {
+    case OT_Q2_K: return codes_two_bits(((const struct block_q2_k *)block)->qs, v);
+    case OT_Q3_K: return codes_q3_k(block, p, v);
+    case OT_Q5_K: return codes_q5_k(p, v);
+    case OT_Q6_K: return codes_q6_k(p, v);
+    case OT_IQ4_XS: return gemv_look_up(codes_iq4, codes_nibbles(p, v));
+    default: return codes_nibbles(p, v);
+    }
+}
+
+/* ---- scales: of each lane's group, as a pair of equal 16-bit numbers ---- */
+
+struct factors {
+    __m256i v[2];
+};
+
+/* Bytes, 16 of them in each half: those at i0 to i3 for the words of the lower half, h more for the
+ * upper one's. */
+#define PAIR(i) (int32_t)(0x80008000u + 0x00010001u * (i))
+#define HIGH_PAIR(i) (int32_t)(0x00800080u + 0x01000100u * (i))
+#define PAIRS(pair, i0, i1, i2, i3, h)                                                             \
+    _mm256_setr_epi32(pair(i0), pair(i1), pair(i2), pair(i3), pair((i0) + (h)), pair((i1) + (h)),  \
+                      pair((i2) + (h)), pair((i3) + (h)))
+
+/* 0 to 255 */
+GEMV_INLINE __m256i unsigned_pairs(__m256i bytes, __m256i at) {
+    return _mm256_shuffle_epi8(bytes, at);
+}
+/* -128 to 127; at: HIGH_PAIRs */
+GEMV_INLINE __m256i signed_pairs(__m256i bytes, __m256i at) {
+    return _mm256_srai_epi16(_mm256_shuffle_epi8(bytes, at), 8);
+}
+
+/* 16 numbers of 6 bits: the low nibbles of 8 bytes, their high nibbles; 4 bytes of 4 high pairs. */
+GEMV_INLINE __m128i scales_q3_k(const struct block_q3_k *b) {
+    /* The 12 bytes and d, and two bytes of codes before them. */
+    __m128i all = gemv_load16(b->scales - 2);
+    const __m128i low_at = _mm_setr_epi8(2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5, 6, 7, 8, 9);
+    const __m128i high_at =
+        _mm_setr_epi8(10, 11, 12, 13, 10, 11, 12, 13, 10, 11, 12, 13, 10, 11, 12, 13);
+    __m128i low = _mm_srlv_epi64(_mm_shuffle_epi8(all, low_at), _mm_set_epi64x(4, 0));
+    __m128i high = _mm_srlv_epi32(_mm_shuffle_epi8(all, high_at), _mm_setr_epi32(0, 2, 4, 6));
+    low = _mm_and_si128(low, _mm_set1_epi8(15));
+    high = _mm_slli_epi16(_mm_and_si128(high, _mm_set1_epi8(3)), 4);
+    return _mm_sub_epi8(_mm_or_si128(low, high), _mm_set1_epi8(32));
+}
+
+/* Q4_K, Q5_K: scales of sub-blocks 0 to 3 in bytes 0 to 3, of 4 to 7 in bytes 8 to 11; their minima
+ * in the others. After d and dmin there are 12 bytes: four with a scale, four with a minimum of the
+ * first half, both of 6 bits with two bits of the second half's on top; four of the second half's
+ * nibbles. */
+GEMV_INLINE __m128i scales_k4(const void *block) {
+    const __m128i order = _mm_setr_epi8(4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 12, 13, 14, 15);
+    const __m128i mask = _mm_setr_epi32(0x3f3f3f3f, 0x3f3f3f3f, 0x0f0f0f0f, 0x0f0f0f0f);
+    __m128i bytes = _mm_shuffle_epi8(gemv_load16(block), order);
+    __m128i low = _mm_and_si128(_mm_srlv_epi32(bytes, _mm_setr_epi32(0, 0, 0, 4)), mask);
+    __m128i high = _mm_srli_epi16(_mm_slli_si128(bytes, 8), 2);
+    return _mm_or_si128(low, _mm_and_si128(high, _mm_set1_epi8(0x30)));
+}
+
+/* 8 numbers of 6 bits: nibbles of one word, pairs of bits of a half of another; as bytes. */
+GEMV_INLINE __m128i scales_iq4_xs(const struct block_iq4_xs *b) {
+    int32_t word[2];
+    memcpy(word, b, sizeof word);
+    __m256i low = _mm256_srlv_epi32(_mm256_set1_epi32(word[1]),
+                                    _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28));
+    __m256i high = _mm256_srlv_epi32(_mm256_set1_epi32(word[0]),
+                                     _mm256_setr_epi32(12, 14, 16, 18, 20, 22, 24, 26));
+    low = _mm256_and_si256(low, _mm256_set1_epi32(15));
+    high = _mm256_and_si256(high, _mm256_set1_epi32(48));
+    __m256i scale = _mm256_sub_epi32(_mm256_or_si256(low, high), _mm256_set1_epi32(32));
+    __m128i eight =
+        _mm_packs_epi32(_mm256_castsi256_si128(scale), _mm256_extracti128_si256(scale, 1));
+    return _mm_packs_epi16(eight, eight);
+}
+
+/* Group 2 (4 v + j) + h in word j of half h, and by the other orders of layout_avx2.c. */
+GEMV_INLINE struct factors factors_of(uint32_t dtype, const void *block) {
+    switch (dtype) {
+    case OT_Q2_K: {
+        const struct block_q2_k *b = block;
+        __m256i s = _mm256_and_si256(gemv_twice(gemv_load16(b->scales)), _mm256_set1_epi8(15));
+        return (struct factors){{unsigned_pairs(s, PAIRS(PAIR, 0, 2, 4, 6, 1)),
+                                 unsigned_pairs(s, PAIRS(PAIR, 8, 10, 12, 14, 1))}};
+    }
+    case OT_Q3_K: {
+        __m256i s = gemv_twice(scales_q3_k(block));
+        return (struct factors){{signed_pairs(s, PAIRS(HIGH_PAIR, 0, 2, 4, 6, 1)),
+                                 signed_pairs(s, PAIRS(HIGH_PAIR, 8, 10, 12, 14, 1))}};
+    }
+    case OT_Q6_K: {
+        const struct block_q6_k *b = block;
+        __m256i s = gemv_twice(gemv_load16(b->scales));
+        return (struct factors){{signed_pairs(s, PAIRS(HIGH_PAIR, 0, 2, 8, 10, 1)),
+                                 signed_pairs(s, PAIRS(HIGH_PAIR, 4, 6, 12, 14, 1))}};
+    }
+    case OT_Q4_K:
+    case OT_Q5_K: {
+        __m256i s = gemv_twice(scales_k4(block));
+        return (struct factors){{unsigned_pairs(s, PAIRS(PAIR, 0, 2, 8, 10, 0)),
+                                 unsigned_pairs(s, PAIRS(PAIR, 1, 3, 9, 11, 0))}};
+    }
+    default: {
+        __m256i s = gemv_twice(scales_iq4_xs(block));
+        __m256i both = signed_pairs(s, PAIRS(HIGH_PAIR, 0, 2, 4, 6, 1));
+        return (struct factors){{both, both}};
+    }
+    }
+}
+
+/* The f16 number at p in all lanes. */
+GEMV_INLINE __m256 half(const void *p) {
+    uint16_t h;
+    memcpy(&h, p, 2);
+    return _mm256_cvtph_ps(_mm_set1_epi16((short)h));
+}
+
+/* Two of them. A load that repeats its 4 bytes takes no shuffle; the compiler knows it for floats.
+ */
+struct two {
+    __m256 d, m;
+};
+
+GEMV_INLINE struct two halves(const void *p) {
+    __m256 both = _mm256_cvtph_ps(_mm_castps_si128(_mm_broadcast_ss(p)));
+    return (struct two){_mm256_moveldup_ps(both), _mm256_movehdup_ps(both)};
+}
+
+/* ---- one block; dtype is a constant where these are inlined ---- */
+
+/* Products of vector v of lanes, times the groups' scales. */
+GEMV_INLINE __m256i dots_of(uint32_t dtype, struct gemv_four q, const void *acts, __m256i factors,
+                            int v) {
+    const struct lanes *a = acts;
+    const struct lanes_signed *b = acts;
+    switch (dtype) {
+    case OT_Q3_K:
+        return _mm256_madd_epi16(
+            _mm256_add_epi16(gemv_dot16(q, a->q[v]), gemv_load32(a->scales.start[v])), factors);
+    case OT_Q6_K:
+        return _mm256_add_epi32(gemv_dot_six(q, a->q[v], factors),
+                                _mm256_madd_epi16(factors, gemv_load32(a->scales.start[v])));
+    case OT_IQ4_XS:
+        return _mm256_add_epi32(gemv_dot_signed(q, b, v, factors),
+                                _mm256_madd_epi16(factors, gemv_load32(b->scales.start[v])));
+    default: return _mm256_madd_epi16(gemv_dot16(q, a->q[v]), factors);
+    }
+}
+
+GEMV_INLINE __m256 products(uint32_t dtype, const void *block, const void *acts) {
+    const struct lane_scales *a = dtype == OT_IQ4_XS ? &((const struct lanes_signed *)acts)->scales
+                                                     : &((const struct lanes *)acts)->scales;
+    struct packed p = packed_of(dtype, block);
+    struct factors f = factors_of(dtype, block);
+    __m256i dots = dots_of(dtype, codes(dtype, block, &p, 0), acts, f.v[0], 0);
+    if (dtype != OT_Q2_K) {
+        gemv_order(&dots, dtype == OT_Q3_K ? &p.high : &p.low);
+    }
+    __m256 sum = _mm256_mul_ps(_mm256_cvtepi32_ps(dots), _mm256_load_ps(a->d[0]));
+    dots = dots_of(dtype, codes(dtype, block, &p, 1), acts, f.v[1], 1);
+    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_load_ps(a->d[1]), sum);
+}
+
+GEMV_INLINE __m256 bytes_to_f32(__m128i eight) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(eight));
+}
+
+/* Minima times the sums of their activations. */
+GEMV_INLINE __m256 minima(uint32_t dtype, const void *block, const struct lane_scales *a) {
+    if (dtype == OT_Q2_K) {
+        __m128i m = gemv_load16(((const struct block_q2_k *)block)->scales);
+        m = _mm_and_si128(_mm_srli_epi16(m, 4), _mm_set1_epi8(15));
+        __m256 sum = _mm256_mul_ps(bytes_to_f32(m), _mm256_load_ps(a->s[0]));
+        return _mm256_fmadd_ps(bytes_to_f32(_mm_unpackhi_epi64(m, m)), _mm256_load_ps(a->s[1]),
+                               sum);
+    }
+    __m128i m = _mm_shuffle_epi32(scales_k4(block), 0xfd); /* words 1, 3 */
+    return _mm256_mul_ps(bytes_to_f32(m), _mm256_load_ps(a->s[0]));
+}
+
+struct sums {
+    __m256 dots, minima;
+};
+
+GEMV_INLINE void add_block(uint32_t dtype, const uint8_t *block, const void *acts,
+                           struct sums *sums) {
+    const uint32_t size = block_bytes_of(dtype);
+    __m256 dot = products(dtype, block, acts);
+    if (dtype == OT_Q2_K || dtype == OT_Q4_K || dtype == OT_Q5_K) {
+        const struct lanes *a = acts;
+        struct two d = halves(block + (dtype == OT_Q2_K ? size - 4 : 0));
+        sums->dots = _mm256_fmadd_ps(d.d, dot, sums->dots);
+        sums->minima = _mm256_fmadd_ps(d.m, minima(dtype, block, &a->scales), sums->minima);
+    } else {
+        __m256 d = half(block + (dtype == OT_IQ4_XS ? 0 : size - 2));
+        sums->dots = _mm256_fmadd_ps(d, dot, sums->dots);
+    }
+}
+
+GEMV_INLINE void gemv(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint32_t n_rows,
+                      uint32_t n_cols, const void *acts, float *y) {
+    const uint32_t size = block_bytes_of(dtype);
+    const uint64_t ahead = kernel_tuning.prefetch_bytes;
+    const uint32_t act_bytes =
+        dtype == OT_IQ4_XS ? sizeof(struct lanes_signed) : sizeof(struct lanes);
+    for (uint32_t r = 0; r < n_rows; r++) {
+        const uint8_t *p = w + r * row_bytes, *a = acts;
+        struct sums sums = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+        for (uint32_t left = n_cols; left > 0; left -= 256, p += size, a += act_bytes) {
+            gemv_prefetch(p, ahead, size);
+            add_block(dtype, p, a, &sums);
+        }
+        y[r] = gemv_sum_lanes(_mm256_sub_ps(sums.dots, sums.minima));
+    }
+}
+
+/* One function a type: the compiler makes each from the code above. */
+static void gemv_q2_k(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
+                      const void *x, float *y) {
+    gemv(OT_Q2_K, w, row_bytes, n_rows, n_cols, x, y);
+}
+static void gemv_q3_k(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
+                      const void *x, float *y) {
+    gemv(OT_Q3_K, w, row_bytes, n_rows, n_cols, x, y);
+}
+static void gemv_q4_k(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
+                      const void *x, float *y) {
+    gemv(OT_Q4_K, w, row_bytes, n_rows, n_cols, x, y);
+}
+static void gemv_q5_k(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
+                      const void *x, float *y) {
+    gemv(OT_Q5_K, w, row_bytes, n_rows, n_cols, x, y);
+}
+static void gemv_q6_k(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
+                      const void *x, float *y) {
+    gemv(OT_Q6_K, w, row_bytes, n_rows, n_cols, x, y);
+}
+static void gemv_iq4_xs(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
+                        const void *x, float *y) {
+    gemv(OT_IQ4_XS, w, row_bytes, n_rows, n_cols, x, y);
+}
+
+static void set(struct kernels *k, uint32_t dtype, kernel_gemv_fn *fn, uint8_t layout) {
+    k->type[dtype].gemv = fn;
+    k->type[dtype].layout_gemv = layout;
+}
+
+void gemv_block256_fill_avx2(struct kernels *k) {
+    set(k, OT_Q2_K, gemv_q2_k, LAYOUT_LANES_Q2_K);
+    set(k, OT_Q3_K, gemv_q3_k, LAYOUT_LANES_Q3_K);
+    set(k, OT_Q4_K, gemv_q4_k, LAYOUT_LANES_Q4_K);
+    set(k, OT_Q5_K, gemv_q5_k, LAYOUT_LANES_Q4_K);
+    set(k, OT_Q6_K, gemv_q6_k, LAYOUT_LANES_Q6_K);
+    set(k, OT_IQ4_XS, gemv_iq4_xs, LAYOUT_LANES_IQ4_XS);
+}
