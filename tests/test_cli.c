@@ -365,6 +365,26 @@ static void test_output_that_cannot_be_written_is_an_error(void **state) {
     assert_exit(&o, 1);
     assert_one_line(o.err);
     assert_says(o.err, "/nonexistent/report.json");
+    assert_one_line(o.err);
+    assert_int_equal(o.out_bytes, 0); /* before the answer, not after it */
+    outcome_free(&o);
+    static const char *const options[] = {"--report", "--ledger", "--trace"};
+    for (size_t i = 0; i < sizeof options / sizeof options[0]; i++) {
+        o = onetrip(NULL, "bench", model, options[i], "", NULL);
+        assert_exit(&o, 1);
+        assert_says(o.err, options[i]);
+        assert_says(o.err, "empty");
+        outcome_free(&o);
+        o = onetrip(NULL, "bench", model, options[i], directory, NULL);
+        assert_exit(&o, 1);
+        assert_one_line(o.err);
+        assert_says(o.err, directory);
+        outcome_free(&o);
+    }
+    o = onetrip(NULL, "eval", model, "--ids", "1,2", "--logits", "/nonexistent/x.npy", NULL);
+    assert_exit(&o, 1);
+    assert_one_line(o.err);
+    assert_says(o.err, "/nonexistent/x.npy");
     outcome_free(&o);
     o = onetrip(NULL, "run", model, "-p", "x", "-n", "1", "-q", "--trace", "/dev/full", NULL);
     assert_exit(&o, 1);

@@ -1,9 +1,11 @@
 /* session.c - opening and reporting, the same for run, eval and bench. */
 #include "cli/session.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 volatile int stop_flag;
@@ -24,10 +26,56 @@ void stop_reset(void) {
     stop_watch();
 }
 
+/* Whether a file could be written there: said before the work, not after it. */
+static int check_output(const char *option, const char *path) {
+    if (path == NULL) {
+        return 0;
+    }
+    if (path[0] == '\0') {
+        complain("%s: the name of the file is empty", option);
+        return EXIT_FAILED;
+    }
+    struct stat facts;
+    int error = 0;
+    if (stat(path, &facts) == 0) {
+        error = S_ISDIR(facts.st_mode) ? EISDIR : access(path, W_OK) != 0 ? errno : 0;
+    } else {
+        const char *slash = strrchr(path, '/');
+        size_t length = slash == NULL ? 1 : slash == path ? 1 : (size_t)(slash - path);
+        char *folder = strndup(slash == NULL ? "." : path, length);
+        if (folder == NULL) {
+            return complain_memory();
+        }
+        error = access(folder, W_OK | X_OK) != 0 ? errno : 0;
+        free(folder);
+    }
+    if (error != 0) {
+        complain("%s %s: cannot be written: %s", option, path, strerror(error));
+        return EXIT_FAILED;
+    }
+    return 0;
+}
+
+static int check_outputs(const struct settings *set) {
+    const char *const outputs[][2] = {{"--report", set->report},
+                                      {"--ledger", set->ledger},
+                                      {"--trace", set->trace},
+                                      {"--logits", set->logits}};
+    int rc = 0;
+    for (size_t i = 0; i < sizeof outputs / sizeof outputs[0] && rc == 0; i++) {
+        rc = check_output(outputs[i][0], outputs[i][1]);
+    }
+    return rc;
+}
+
 int session_open_model(struct session *s, const struct settings *settings, bool vocab_only) {
     memset(s, 0, sizeof *s);
     s->start_s = now_s();
     s->settings = settings;
+    int rc = check_outputs(settings);
+    if (rc != 0) {
+        return rc;
+    }
     s->path = model_path(settings->operand);
     if (s->path == NULL) {
         return complain_memory();
