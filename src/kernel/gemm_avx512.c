@@ -1,13 +1,21 @@
 /* gemm_avx512.c - many tokens by a quantised weight matrix, with AVX-512 VNNI (tile.h).
  *
- * Codes come as u8 (code + 128), activations are signed (struct gemm_block): each sum of 16
- * products starts at -128 * (sum of the 16 activations), which is the same for all rows. 4 tokens
- * by 32 rows keep 8 integer sums, 8 half-scaled pairs and 8 results in registers. Where weights
- * have a scale for each 16 columns no pair waits, and 6 tokens fit.
+ * Codes come as u8 (code + 128), activations are signed: each sum of 16 products starts at
+ * -128 * (sum of the 16 activations), which is the same for all rows.
  *
- * Order of a value's sums: 16 columns in integers; two of those with their activation scales in
- * f32; then the weight's scale. Where weights have a scale for each 16 columns: each with both
- * scales. */
+ * Pairs (struct gemm_pairs), where a sum of 16 products fits 16 bits: the second 16 of 32 columns
+ * are summed, shifted up by 16 bits, the first 16 summed on top; one instruction scales and adds
+ * both. 6 tokens by 32 rows keep 12 sums and 12 results in registers.
+ *
+ * Blocks (struct gemm_block), the other types: sums of 16 are scaled in f32. 4 tokens, so that the
+ * scaled first half of 32 columns has room too; 6 where weights have a scale for each 16 columns,
+ * and no half waits.
+ *
+ * Order of a value's sums, pairs: 32 columns with their activation scales in integers, then the
+ * weight's scale, then the minimum; from 256 to 256 columns the sum is taken to another unit, a
+ * power of two, which rounds nothing. Blocks: 16 columns in integers; two of those with their
+ * activation scales in f32; then the weight's scale. Where weights have a scale for each 16
+ * columns: each with both scales. */
 #include <immintrin.h>
 #include <string.h>
 
@@ -31,78 +39,25 @@ INLINE __m512 broadcast_f32(const void *p) {
     return _mm512_set1_ps(v);
 }
 
-/* Products of 16 columns, half h of block x: c[token][half of the rows]. */
-INLINE void dot_16(const struct gemm_block *const *act, uint64_t x, uint32_t n, uint32_t h,
-                   const int8_t *codes, __m512i c[MAX_TOKENS][2]) {
-#pragma GCC unroll 6
-    for (uint32_t m = 0; m < n; m++)
-        c[m][0] = c[m][1] = broadcast_4(&act[m][x].start[h]);
-#pragma GCC unroll 4
-    for (uint32_t k = 0; k < 4; k++) {
-        const __m512i w0 = _mm512_load_si512(codes + k * 128);
-        const __m512i w1 = _mm512_load_si512(codes + k * 128 + 64);
-#pragma GCC unroll 6
-        for (uint32_t m = 0; m < n; m++) {
-            const __m512i q = broadcast_4(&act[m][x].q[h * 16 + k * 4]);
-            c[m][0] = _mm512_dpbusd_epi32(c[m][0], w0, q);
-            c[m][1] = _mm512_dpbusd_epi32(c[m][1], w1, q);
-        }
-    }
-}
+typedef __m512i sums[MAX_TOKENS][2]; /* [token][half of the rows] */
+typedef __m512 results[MAX_TOKENS][2];
 
 INLINE __mmask16 first(uint32_t n) {
     return (__mmask16)(n >= 16 ? 0xffffu : (1u << n) - 1);
 }
 
-/* n, scale_cols and has_min are constants where this is inlined. */
-INLINE void multiply(const struct tile_tokens *a, uint32_t n, const struct tile *t,
-                     uint32_t scale_cols, bool has_min, uint32_t n_rows) {
+INLINE void begin(const struct tile_tokens *a, uint32_t n, uint32_t n_rows, results f) {
     const __mmask16 rows[2] = {first(n_rows), n_rows > 16 ? first(n_rows - 16) : 0};
-    const struct gemm_block *act[MAX_TOKENS];
-    __m512 f[MAX_TOKENS][2];
 #pragma GCC unroll 6
-    for (uint32_t m = 0; m < n; m++) {
-        act[m] = (const struct gemm_block *)(const void *)a->row[m] + a->col / 32;
+    for (uint32_t m = 0; m < n; m++)
 #pragma GCC unroll 2
         for (uint32_t i = 0; i < 2; i++)
             f[m][i] =
                 a->add ? _mm512_maskz_loadu_ps(rows[i], a->y[m] + 16 * i) : _mm512_setzero_ps();
-    }
-    const uint64_t sums = gemm_sums_offset(a->row_cols, scale_cols) + a->col / scale_cols * 4;
-    for (uint64_t b = 0; b < a->n_cols / 32; b++) {
-        __m512 pair[MAX_TOKENS][2];
-#pragma GCC unroll 2
-        for (uint32_t h = 0; h < 2; h++) {
-            const uint64_t g = 2 * b + h, group = scale_cols == 16 ? g : b;
-            const float *scale = t->scale + group * TILE_ROWS, *min = t->min + group * TILE_ROWS;
-            __m512i c[MAX_TOKENS][2];
-            dot_16(act, b, n, h, t->codes + g * 16 * TILE_ROWS, c);
-#pragma GCC unroll 6
-            for (uint32_t m = 0; m < n; m++) {
-                const __m512 d = broadcast_f32(&act[m][b].d[h]);
-#pragma GCC unroll 2
-                for (uint32_t i = 0; i < 2; i++) {
-                    const __m512 x = _mm512_cvtepi32_ps(c[m][i]);
-                    if (scale_cols == 16)
-                        f[m][i] = _mm512_fmadd_ps(_mm512_mul_ps(d, _mm512_load_ps(scale + 16 * i)),
-                                                  x, f[m][i]);
-                    else if (h == 0)
-                        pair[m][i] = _mm512_mul_ps(d, x);
-                    else
-                        f[m][i] = _mm512_fmadd_ps(_mm512_fmadd_ps(d, x, pair[m][i]),
-                                                  _mm512_load_ps(scale + 16 * i), f[m][i]);
-                }
-            }
-            if (!has_min || (scale_cols == 32 && h == 0))
-                continue;
-#pragma GCC unroll 6
-            for (uint32_t m = 0; m < n; m++) {
-                const __m512 s = broadcast_f32(a->row[m] + sums + group * 4);
-                f[m][0] = _mm512_fmadd_ps(s, _mm512_load_ps(min), f[m][0]);
-                f[m][1] = _mm512_fmadd_ps(s, _mm512_load_ps(min + 16), f[m][1]);
-            }
-        }
-    }
+}
+
+INLINE void finish(const struct tile_tokens *a, uint32_t n, uint32_t n_rows, results f) {
+    const __mmask16 rows[2] = {first(n_rows), n_rows > 16 ? first(n_rows - 16) : 0};
 #pragma GCC unroll 6
     for (uint32_t m = 0; m < n; m++)
 #pragma GCC unroll 2
@@ -110,32 +65,180 @@ INLINE void multiply(const struct tile_tokens *a, uint32_t n, const struct tile 
             _mm512_mask_storeu_ps(a->y[m] + 16 * i, rows[i], f[m][i]);
 }
 
-#define MULTIPLY(n, kind, scale_cols, has_min)                                                     \
+/* c += products of 16 columns; q[m]: token m's. */
+INLINE void dot_16(const int8_t *const *q, uint32_t n, const int8_t *codes, sums c) {
+#pragma GCC unroll 4
+    for (uint32_t k = 0; k < 4; k++) {
+        const __m512i w0 = _mm512_load_si512(codes + k * 128);
+        const __m512i w1 = _mm512_load_si512(codes + k * 128 + 64);
+#pragma GCC unroll 6
+        for (uint32_t m = 0; m < n; m++) {
+            const __m512i v = broadcast_4(q[m] + k * 4);
+            c[m][0] = _mm512_dpbusd_epi32(c[m][0], w0, v);
+            c[m][1] = _mm512_dpbusd_epi32(c[m][1], w1, v);
+        }
+    }
+}
+
+/* n, scale_cols and has_min are constants where this is inlined. */
+INLINE void multiply(const struct tile_tokens *a, uint32_t n, const struct tile *t,
+                     uint32_t scale_cols, bool has_min, uint32_t n_rows) {
+    results f, half;
+    begin(a, n, n_rows, f);
+    for (uint64_t b = 0; b < a->n_cols / 32; b++) {
+        const struct gemm_block *act[MAX_TOKENS];
+#pragma GCC unroll 6
+        for (uint32_t m = 0; m < n; m++)
+            act[m] = (const struct gemm_block *)(const void *)a->row[m] + a->col / 32 + b;
+#pragma GCC unroll 2
+        for (uint32_t h = 0; h < 2; h++) {
+            const uint64_t g = 2 * b + h, group = scale_cols == 16 ? g : b;
+            const float *scale = t->scale + group * TILE_ROWS, *min = t->min + group * TILE_ROWS;
+            const int8_t *q[MAX_TOKENS];
+            sums c;
+#pragma GCC unroll 6
+            for (uint32_t m = 0; m < n; m++) {
+                q[m] = act[m]->q + 16 * h;
+                c[m][0] = c[m][1] = broadcast_4(&act[m]->start[h]);
+            }
+            dot_16(q, n, t->codes + g * 16 * TILE_ROWS, c);
+#pragma GCC unroll 6
+            for (uint32_t m = 0; m < n; m++) {
+                const __m512 d = broadcast_f32(&act[m]->d[h]);
+#pragma GCC unroll 2
+                for (uint32_t i = 0; i < 2; i++) {
+                    const __m512 x = _mm512_cvtepi32_ps(c[m][i]);
+                    if (scale_cols == 16)
+                        f[m][i] = _mm512_fmadd_ps(_mm512_mul_ps(d, _mm512_load_ps(scale + 16 * i)),
+                                                  x, f[m][i]);
+                    else if (h == 0)
+                        half[m][i] = _mm512_mul_ps(d, x);
+                    else
+                        f[m][i] = _mm512_fmadd_ps(_mm512_fmadd_ps(d, x, half[m][i]),
+                                                  _mm512_load_ps(scale + 16 * i), f[m][i]);
+                }
+            }
+            if (!has_min)
+                continue;
+#pragma GCC unroll 6
+            for (uint32_t m = 0; m < n; m++) {
+                const __m512 s = broadcast_f32(a->row[m] + gemm_sums_offset(a->row_cols) +
+                                               (a->col / 16 + g) * sizeof(float));
+                f[m][0] = _mm512_fmadd_ps(s, _mm512_load_ps(min), f[m][0]);
+                f[m][1] = _mm512_fmadd_ps(s, _mm512_load_ps(min + 16), f[m][1]);
+            }
+        }
+    }
+    finish(a, n, n_rows, f);
+}
+
+/* Block b of 256 columns: 32 columns. */
+INLINE void multiply_pair(const struct gemm_pairs *const *act, uint32_t b, uint32_t n,
+                          const int8_t *codes, const float *scale, const float *min, results f) {
+    const int8_t *q[MAX_TOKENS];
+    sums c;
+#pragma GCC unroll 6
+    for (uint32_t m = 0; m < n; m++) {
+        q[m] = act[m]->block[b].q + 16;
+        c[m][0] = c[m][1] = broadcast_4(&act[m]->block[b].start_high);
+    }
+    dot_16(q, n, codes + 16 * TILE_ROWS, c);
+#pragma GCC unroll 6
+    for (uint32_t m = 0; m < n; m++) {
+        const __m512i low = broadcast_4(&act[m]->block[b].start_low);
+        q[m] = act[m]->block[b].q;
+        c[m][0] = _mm512_add_epi32(_mm512_slli_epi32(c[m][0], 16), low);
+        c[m][1] = _mm512_add_epi32(_mm512_slli_epi32(c[m][1], 16), low);
+    }
+    dot_16(q, n, codes, c);
+#pragma GCC unroll 6
+    for (uint32_t m = 0; m < n; m++) {
+        const __m512i steps = broadcast_4(act[m]->block[b].steps);
+#pragma GCC unroll 2
+        for (uint32_t i = 0; i < 2; i++) {
+            const __m512i both = _mm512_xor_si512(c[m][i], _mm512_set1_epi32(0x8000));
+            const __m512i x = _mm512_dpwssd_epi32(_mm512_setzero_si512(), both, steps);
+            f[m][i] =
+                _mm512_fmadd_ps(_mm512_cvtepi32_ps(x), _mm512_load_ps(scale + 16 * i), f[m][i]);
+        }
+    }
+    if (min == NULL)
+        return;
+#pragma GCC unroll 6
+    for (uint32_t m = 0; m < n; m++) {
+        const __m512 s = broadcast_f32(&act[m]->block[b].s);
+        f[m][0] = _mm512_fmadd_ps(s, _mm512_load_ps(min), f[m][0]);
+        f[m][1] = _mm512_fmadd_ps(s, _mm512_load_ps(min + 16), f[m][1]);
+    }
+}
+
+INLINE void multiply_pairs(const struct tile_tokens *a, uint32_t n, const struct tile *t,
+                           bool has_min, uint32_t n_rows) {
+    const struct gemm_pairs *act[MAX_TOKENS];
+    const int8_t *codes = t->codes;
+    const float *scale = t->scale, *min = has_min ? t->min : NULL;
+    results f;
+    begin(a, n, n_rows, f);
+#pragma GCC unroll 6
+    for (uint32_t m = 0; m < n; m++)
+        act[m] = (const struct gemm_pairs *)(const void *)a->row[m] + a->col / 256 - 1;
+    for (uint32_t left = a->n_cols / 32; left > 0;) {
+#pragma GCC unroll 6
+        for (uint32_t m = 0; m < n; m++) {
+            const __m512 ratio = broadcast_f32(&(++act[m])->ratio);
+            f[m][0] = _mm512_mul_ps(f[m][0], ratio);
+            f[m][1] = _mm512_mul_ps(f[m][1], ratio);
+        }
+        const uint32_t n_blocks = left < 8 ? left : 8;
+        for (uint32_t b = 0; b < n_blocks; b++) {
+            multiply_pair(act, b, n, codes, scale, min, f);
+            codes += 32 * TILE_ROWS;
+            scale += TILE_ROWS;
+            min = has_min ? min + TILE_ROWS : NULL;
+        }
+        left -= n_blocks;
+    }
+#pragma GCC unroll 6
+    for (uint32_t m = 0; m < n; m++) {
+        const __m512 unit = broadcast_f32(&act[m]->unit);
+        f[m][0] = _mm512_mul_ps(f[m][0], unit);
+        f[m][1] = _mm512_mul_ps(f[m][1], unit);
+    }
+    finish(a, n, n_rows, f);
+}
+
+#define MULTIPLY(n, kind, call)                                                                    \
     static void multiply_##kind##_##n(const struct tile_tokens *a, const struct tile *t,           \
                                       uint32_t n_rows) {                                           \
-        multiply(a, n, t, scale_cols, has_min, n_rows);                                            \
+        const uint32_t n_tokens = n;                                                               \
+        call;                                                                                      \
     }
-#define MULTIPLY_4(kind, scale_cols, has_min)                                                      \
-    MULTIPLY(1, kind, scale_cols, has_min)                                                         \
-    MULTIPLY(2, kind, scale_cols, has_min)                                                         \
-    MULTIPLY(3, kind, scale_cols, has_min)                                                         \
-    MULTIPLY(4, kind, scale_cols, has_min)
-#define MULTIPLY_6(kind, scale_cols, has_min)                                                      \
-    MULTIPLY_4(kind, scale_cols, has_min)                                                          \
-    MULTIPLY(5, kind, scale_cols, has_min)                                                         \
-    MULTIPLY(6, kind, scale_cols, has_min)
+#define MULTIPLY_4(kind, call)                                                                     \
+    MULTIPLY(1, kind, call)                                                                        \
+    MULTIPLY(2, kind, call)                                                                        \
+    MULTIPLY(3, kind, call)                                                                        \
+    MULTIPLY(4, kind, call)
+#define MULTIPLY_6(kind, call)                                                                     \
+    MULTIPLY_4(kind, call)                                                                         \
+    MULTIPLY(5, kind, call)                                                                        \
+    MULTIPLY(6, kind, call)
 #define ROW_4(k) multiply_##k##_1, multiply_##k##_2, multiply_##k##_3, multiply_##k##_4
 #define ROW_6(k) ROW_4(k), multiply_##k##_5, multiply_##k##_6
 
-MULTIPLY_4(plain_32, 32, false)
-MULTIPLY_4(min_32, 32, true)
-MULTIPLY_6(plain_16, 16, false)
-MULTIPLY_6(min_16, 16, true)
+MULTIPLY_6(pairs, multiply_pairs(a, n_tokens, t, false, n_rows))
+MULTIPLY_6(pairs_min, multiply_pairs(a, n_tokens, t, true, n_rows))
+MULTIPLY_4(plain_32, multiply(a, n_tokens, t, 32, false, n_rows))
+MULTIPLY_6(plain_16, multiply(a, n_tokens, t, 16, false, n_rows))
+MULTIPLY_6(min_16, multiply(a, n_tokens, t, 16, true, n_rows))
 
 static void gemm_quantised(uint32_t dtype, const struct gemm *g, void *scratch) {
     const struct tile_isa isa = {
         .types = tile_types_avx512(),
-        .multiply = {{ROW_4(plain_32)}, {ROW_4(min_32)}, {ROW_6(plain_16)}, {ROW_6(min_16)}},
+        .multiply = {{ROW_6(pairs)},
+                     {ROW_6(pairs_min)},
+                     {ROW_4(plain_32)},
+                     {ROW_6(plain_16)},
+                     {ROW_6(min_16)}},
         .max_tokens = MAX_TOKENS,
         .part_rows = 16,
         .interleaved = true,
@@ -159,18 +262,20 @@ GEMM_ENTRY(gemm_mxfp4, gemm_quantised(OT_MXFP4, &g, scratch))
 
 void gemm_fill_avx512(struct kernels *k) {
     static const struct {
-        uint8_t dtype;
+        uint8_t dtype, layout;
         kernel_gemm_fn *fn;
     } table[] = {
-        {OT_Q4_0, gemm_q4_0},   {OT_Q4_1, gemm_q4_1},     {OT_Q5_0, gemm_q5_0},
-        {OT_Q5_1, gemm_q5_1},   {OT_Q8_0, gemm_q8_0},     {OT_Q2_K, gemm_q2_k},
-        {OT_Q3_K, gemm_q3_k},   {OT_Q4_K, gemm_q4_k},     {OT_Q5_K, gemm_q5_k},
-        {OT_Q6_K, gemm_q6_k},   {OT_IQ4_NL, gemm_iq4_nl}, {OT_IQ4_XS, gemm_iq4_xs},
-        {OT_MXFP4, gemm_mxfp4},
+        {OT_Q4_0, LAYOUT_GEMM_PAIRS, gemm_q4_0},      {OT_Q4_1, LAYOUT_GEMM_PAIRS, gemm_q4_1},
+        {OT_Q5_0, LAYOUT_GEMM_PAIRS, gemm_q5_0},      {OT_Q5_1, LAYOUT_GEMM_PAIRS, gemm_q5_1},
+        {OT_Q8_0, LAYOUT_GEMM_BLOCKS, gemm_q8_0},     {OT_Q2_K, LAYOUT_GEMM_BLOCKS, gemm_q2_k},
+        {OT_Q3_K, LAYOUT_GEMM_BLOCKS, gemm_q3_k},     {OT_Q4_K, LAYOUT_GEMM_PAIRS, gemm_q4_k},
+        {OT_Q5_K, LAYOUT_GEMM_PAIRS, gemm_q5_k},      {OT_Q6_K, LAYOUT_GEMM_BLOCKS, gemm_q6_k},
+        {OT_IQ4_NL, LAYOUT_GEMM_BLOCKS, gemm_iq4_nl}, {OT_IQ4_XS, LAYOUT_GEMM_BLOCKS, gemm_iq4_xs},
+        {OT_MXFP4, LAYOUT_GEMM_PAIRS, gemm_mxfp4},
     };
     for (uint32_t i = 0; i < sizeof table / sizeof table[0]; i++) {
         k->type[table[i].dtype].gemm = table[i].fn;
-        k->type[table[i].dtype].layout_gemm = LAYOUT_GEMM_BLOCKS;
+        k->type[table[i].dtype].layout_gemm = table[i].layout;
     }
     gemm_float_fill_avx512(k);
     k->gemm_scratch_bytes = gemm_scratch_bytes;

@@ -14,7 +14,7 @@
 #include "kernel/tile.h"
 
 enum {
-    BLOCK_COLS = 4096,
+    BLOCK_COLS = LAYOUT_GEMM_COLS,
     MAX_TILES = 4,
     TILE_BYTES_PER_COL = TILE_ROWS + TILE_ROWS * 4 * 2 / 16, /* codes, scale, min */
     STRIP_BYTES = 480 << 10,

@@ -147,12 +147,14 @@ static void unpack_q5_1(const uint8_t *const *rows, uint64_t offset, uint32_t n_
         for (uint32_t h = 0; h < 2; h++) {
             struct quad q = nibbles(qs, h != 0);
             for (uint32_t i = 0; i < 4; i++)
-                q.v[i] = _mm512_mask_add_epi8(q.v[i], fifth_bits(head.v[1], h, i, true), q.v[i],
+                q.v[i] = _mm512_mask_sub_epi8(q.v[i], fifth_bits(head.v[1], h, i, false), q.v[i],
                                               bytes(16));
             store_group(t, 2 * b + h, q);
         }
-        _mm512_store_ps(t.scale + b * 32, half_low(head.v[0]));
-        _mm512_store_ps(t.min + b * 32, half_high(head.v[0]));
+        const __m512 d = half_low(head.v[0]);
+        _mm512_store_ps(t.scale + b * 32, d);
+        _mm512_store_ps(t.min + b * 32,
+                        _mm512_fmadd_ps(d, _mm512_set1_ps(16), half_high(head.v[0])));
     }
 }
 
@@ -243,12 +245,15 @@ INLINE struct scales_k load_scales_k(const uint8_t *const *rows, uint64_t offset
     return s;
 }
 
-INLINE void store_scales_k(struct tile t, uint64_t b, const struct scales_k *s) {
+/* zero: what was taken off the codes. */
+INLINE void store_scales_k(struct tile t, uint64_t b, const struct scales_k *s, float zero) {
     for (uint32_t k = 0; k < 8; k++) {
-        _mm512_store_ps(t.scale + (8 * b + k) * 32,
-                        _mm512_mul_ps(s->d, byte_f32(s->scale[k / 4], k % 4)));
-        _mm512_store_ps(t.min + (8 * b + k) * 32,
-                        _mm512_mul_ps(s->dmin_negative, byte_f32(s->min[k / 4], k % 4)));
+        const __m512 scale = _mm512_mul_ps(s->d, byte_f32(s->scale[k / 4], k % 4));
+        __m512 min = _mm512_mul_ps(s->dmin_negative, byte_f32(s->min[k / 4], k % 4));
+        if (zero != 0)
+            min = _mm512_fmadd_ps(scale, _mm512_set1_ps(zero), min);
+        _mm512_store_ps(t.scale + (8 * b + k) * 32, scale);
+        _mm512_store_ps(t.min + (8 * b + k) * 32, min);
     }
 }
 
@@ -256,7 +261,7 @@ static void unpack_q4_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_
                         struct tile t) {
     for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q4_k)) {
         const struct scales_k s = load_scales_k(rows, offset);
-        store_scales_k(t, b, &s);
+        store_scales_k(t, b, &s, 0);
         for (uint32_t i = 0; i < 8; i++) {
             const struct quad qs = load_dwords(rows, offset + 16 + 16 * i);
             const uint64_t g = 16 * b + i / 2 * 4 + i % 2;
@@ -277,13 +282,15 @@ static void unpack_q5_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_
                         struct tile t) {
     for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q5_k)) {
         const struct scales_k s = load_scales_k(rows, offset);
-        store_scales_k(t, b, &s);
+        store_scales_k(t, b, &s, 16);
         const struct quad qh[2] = {load_dwords(rows, offset + 16), load_dwords(rows, offset + 32)};
         for (uint32_t i = 0; i < 8; i++) {
             const struct quad qs = load_dwords(rows, offset + 48 + 16 * i);
             const uint64_t g = 16 * b + i / 2 * 4 + i % 2;
-            store_group(t, g, add_where(nibbles(qs, false), qh[i % 2], i / 2 * 2, 16));
-            store_group(t, g + 2, add_where(nibbles(qs, true), qh[i % 2], i / 2 * 2 + 1, 16));
+            struct quad low = add_where(nibbles(qs, false), qh[i % 2], i / 2 * 2, 16);
+            struct quad high = add_where(nibbles(qs, true), qh[i % 2], i / 2 * 2 + 1, 16);
+            store_group(t, g, subtract(low, 16));
+            store_group(t, g + 2, subtract(high, 16));
         }
     }
 }
@@ -374,20 +381,26 @@ static void unpack_q2_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_
     }
 }
 
-enum { PLAIN_32, MIN_32, PLAIN_16, MIN_16 }; /* rows of gemm_avx512.c's table of multipliers */
+enum {
+    PAIRS,
+    PAIRS_MIN,
+    PLAIN_32,
+    PLAIN_16,
+    MIN_16
+}; /* rows of gemm_avx512.c's table of multipliers */
 
 const struct tile_type *tile_types_avx512(void) {
     static const struct tile_type types[OT_DTYPE_MAX] = {
-        [OT_Q4_0] = {unpack_q4_0, 32, sizeof(struct block_q4_0), 32, PLAIN_32, false},
-        [OT_Q4_1] = {unpack_q4_1, 32, sizeof(struct block_q4_1), 32, MIN_32, false},
-        [OT_Q5_0] = {unpack_q5_0, 32, sizeof(struct block_q5_0), 32, PLAIN_32, false},
-        [OT_Q5_1] = {unpack_q5_1, 32, sizeof(struct block_q5_1), 32, MIN_32, false},
+        [OT_Q4_0] = {unpack_q4_0, 32, sizeof(struct block_q4_0), 32, PAIRS, false},
+        [OT_Q4_1] = {unpack_q4_1, 32, sizeof(struct block_q4_1), 32, PAIRS_MIN, false},
+        [OT_Q5_0] = {unpack_q5_0, 32, sizeof(struct block_q5_0), 32, PAIRS, false},
+        [OT_Q5_1] = {unpack_q5_1, 32, sizeof(struct block_q5_1), 32, PAIRS_MIN, false},
         [OT_Q8_0] = {unpack_q8_0, 32, sizeof(struct block_q8_0), 32, PLAIN_32, false},
         [OT_IQ4_NL] = {unpack_iq4_nl, 32, sizeof(struct block_iq4_nl), 32, PLAIN_32, false},
-        [OT_MXFP4] = {unpack_mxfp4, 32, sizeof(struct block_mxfp4), 32, PLAIN_32, false},
+        [OT_MXFP4] = {unpack_mxfp4, 32, sizeof(struct block_mxfp4), 32, PAIRS, false},
         [OT_IQ4_XS] = {unpack_iq4_xs, 256, sizeof(struct block_iq4_xs), 32, PLAIN_32, false},
-        [OT_Q4_K] = {unpack_q4_k, 256, sizeof(struct block_q4_k), 32, MIN_32, false},
-        [OT_Q5_K] = {unpack_q5_k, 256, sizeof(struct block_q5_k), 32, MIN_32, false},
+        [OT_Q4_K] = {unpack_q4_k, 256, sizeof(struct block_q4_k), 32, PAIRS_MIN, false},
+        [OT_Q5_K] = {unpack_q5_k, 256, sizeof(struct block_q5_k), 32, PAIRS_MIN, false},
         [OT_Q6_K] = {unpack_q6_k, 256, sizeof(struct block_q6_k), 16, PLAIN_16, false},
         [OT_Q3_K] = {unpack_q3_k, 256, sizeof(struct block_q3_k), 16, PLAIN_16, false},
         [OT_Q2_K] = {unpack_q2_k, 256, sizeof(struct block_q2_k), 16, MIN_16, false},

@@ -10,7 +10,8 @@
  * Activations. A weight matrix [n_rows, n_cols] is multiplied with activations that were *prepared*
  * from f32 into the layout its type's kernel wants (`layout_gemv`, `layout_gemm` of the type).
  * Quantised activations are 8-bit with one f32 scale per 16 values, whatever the arrangement:
- *   d = max|x| / 127,  q = round-to-nearest-even(x / d) (0 where d is 0),  x is about d * q
+ *   d = max|x| / 127, rounded up as layout.h says,
+ *   q = round-to-nearest-even(x / d) (0 where d is 0),  x is about d * q
  * so that gemv, gemm and every instruction set compute the same sums up to f32 rounding.
  *
  * Results never depend on how rows or tokens are divided over calls: a row's value is the same

@@ -21,6 +21,22 @@ static inline uint32_t largest_of(__m256i a, __m256i b) {
     return (uint32_t)_mm_cvtsi128_si32(n);
 }
 
+/* Largest finite magnitude of the next 256 values, or what is left. */
+static float largest_finite(const float *x, uint32_t n_left) {
+    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff), limit = _mm256_set1_epi32(0x7f800000);
+    __m256i most = _mm256_setzero_si256();
+    for (uint32_t i = 0; i < 256 && i < n_left; i += 8) {
+        __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)(x + i));
+        v = _mm256_and_si256(v, magnitude);
+        v = _mm256_and_si256(v, _mm256_cmpgt_epi32(limit, v));
+        most = _mm256_max_epi32(most, v);
+    }
+    const uint32_t bits = largest_of(most, most);
+    float largest;
+    memcpy(&largest, &bits, sizeof largest);
+    return largest;
+}
+
 static inline int32_t sum_of(__m256i a, __m256i b) {
     __m256i s = _mm256_add_epi32(a, b);
     __m128i t = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
@@ -37,7 +53,7 @@ static inline __m256i rounded(__m256 x, float d) {
 
 /* As quantise_16 of layout_scalar.c, number by number: the largest magnitude is found among the bit
  * patterns, where a NaN is above infinity, which is above all else. */
-static inline struct group quantise_16(const float *x) {
+static inline struct group quantise_16(const float *x, float unit) {
     struct group g = {_mm_setzero_si128(), 0, 0};
     const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
     __m256 a = _mm256_loadu_ps(x), b = _mm256_loadu_ps(x + 8);
@@ -48,7 +64,7 @@ static inline struct group quantise_16(const float *x) {
         return g;
     }
     memcpy(&g.d, &largest, sizeof largest);
-    g.d /= 127.0f;
+    g.d = unit * (float)layout_steps(g.d, unit);
     if (g.d > 0) {
         __m256i p = rounded(a, g.d), q = rounded(b, g.d);
         g.sum = sum_of(p, q);
@@ -131,9 +147,9 @@ static inline void set_scales(const struct lanes_kind *kind, uint32_t v, uint32_
     }
 }
 
-static inline void prepare_lane(const float *x, const struct lanes_kind *kind, uint32_t v,
-                                uint32_t l, void *out) {
-    struct group g = quantise_16(x + 16 * (uint64_t)kind->group[8 * v + l]);
+static inline void prepare_lane(const float *x, float unit, const struct lanes_kind *kind,
+                                uint32_t v, uint32_t l, void *out) {
+    struct group g = quantise_16(x + 16 * (uint64_t)kind->group[8 * v + l], unit);
     if (kind->pairs) {
         const __m128i pairs = _mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
         g.q = _mm_shuffle_epi8(g.q, pairs);
@@ -160,13 +176,15 @@ static inline uint64_t unit_bytes(const struct lanes_kind *kind) {
 /* A unit's first lanes come first: a block's or sub-block's first group before its second. */
 static void prepare_lanes(const float *x, uint32_t n_cols, const struct lanes_kind *kind,
                           uint8_t *out) {
+    float least = 0;
     for (; n_cols > 0; n_cols -= n_cols < 256 ? n_cols : 256, x += 256, out += unit_bytes(kind)) {
         if (n_cols < 256) {
             memset(out, 0, unit_bytes(kind));
         }
+        float unit = layout_unit(largest_finite(x, n_cols), &least);
         for (uint32_t lane = 0; lane < 16; lane++) {
             if (kind->group[lane] < n_cols / 16) {
-                prepare_lane(x, kind, lane / 8, lane % 8, out);
+                prepare_lane(x, unit, kind, lane / 8, lane % 8, out);
             }
         }
     }
@@ -176,8 +194,12 @@ static void prepare_q8(const float *x, uint32_t n_cols, void *out) {
     uint32_t n_pad = layout_pad(n_cols);
     int8_t *q = out;
     float *d = (float *)(void *)(q + n_pad), *s = d + n_pad / 16;
+    float unit = 0, least = 0;
     for (uint32_t i = 0; i < n_cols / 16; i++) {
-        struct group g = quantise_16(x + 16 * (uint64_t)i);
+        if (i % 16 == 0) {
+            unit = layout_unit(largest_finite(x + 16 * (uint64_t)i, n_cols - 16 * i), &least);
+        }
+        struct group g = quantise_16(x + 16 * (uint64_t)i, unit);
         _mm_storeu_si128((__m128i *)(void *)(q + 16 * (uint64_t)i), g.q);
         d[i] = g.d;
         s[i] = g.d * (float)g.sum;

@@ -15,8 +15,8 @@
 #include "kernel/layout.h"
 
 enum {
-    /* For gemm: struct gemm_block, and sums. */
-    LAYOUT_GEMM_BLOCKS = LAYOUT_GEMM_FIRST + 1,
+    LAYOUT_GEMM_BLOCKS = LAYOUT_GEMM_FIRST + 1, /* struct gemm_block, and sums */
+    LAYOUT_GEMM_PAIRS,                          /* struct gemm_pairs */
     /* struct lanes256, for one type each */
     LAYOUT_LANES256_Q2_K = LAYOUT_GEMV_FIRST,
     LAYOUT_LANES256_Q3_K,
@@ -115,21 +115,33 @@ struct lanes8x32 {
 
 /* 32 values for gemm, whose codes come as u8 code + 128: a group's integer sum starts at
  * -128 * (sum of its q). A row is one block for each 32 of its n_pad columns, then the sums d *
- * (sum of q): f32 [n_pad / 32] over 32 values, f32 [n_pad / 16] over 16. */
+ * (sum of q): f32 [n_pad / 16]. */
 struct gemm_block {
     int8_t q[32];
     int32_t start[2];
     float d[2];
 };
 
-/* From a row to its sums over so many columns. */
-static inline uint64_t gemm_sums_offset(uint32_t n_cols, uint32_t sum_cols) {
-    const uint64_t n = layout_pad(n_cols) / 32;
-    return n * sizeof(struct gemm_block) + (sum_cols == 16 ? n * sizeof(float) : 0);
+static inline uint64_t gemm_sums_offset(uint32_t n_cols) {
+    return (uint64_t)layout_pad(n_cols) / 32 * sizeof(struct gemm_block);
 }
-static inline uint64_t gemm_blocks_bytes(uint32_t n_cols) {
-    return (uint64_t)layout_pad(n_cols) / 32 * (sizeof(struct gemm_block) + 3 * sizeof(float));
-}
+
+/* 256 values for gemm of types whose sums of 16 products fit 16 bits. Both sums of a block of 32
+ * lie in one 32-bit lane, that of columns 16 to 31 above, and are scaled in integers. Results are
+ * in units while they are summed. */
+struct gemm_pairs {
+    struct {
+        int8_t q[32];
+        int32_t start_high; /* as in gemm_block */
+        int32_t start_low;  /* + 2^15, so that no low half is negative while it is summed */
+        int16_t steps[2];
+        float s; /* d * (sum of q) over the 32, in units */
+    } block[8];
+    float ratio; /* what the results so far are multiplied by to be in this unit: the unit before,
+                    or 1 at multiples of LAYOUT_GEMM_COLS, by this one. NaN where a value of the 256
+                    is not finite. */
+    float unit;
+};
 
 static inline uint32_t layout_ceil(uint32_t n, uint32_t unit) {
     return (n + unit - 1) / unit;

@@ -6,9 +6,23 @@
 #include "kernel/fill.h"
 #include "kernel/layout.h"
 
+/* Largest finite magnitude of the next 256 values, or what is left. */
+static float largest_finite(const float *x, uint32_t n_left) {
+    const uint32x4_t magnitude = vdupq_n_u32(0x7fffffff), limit = vdupq_n_u32(0x7f800000);
+    uint32x4_t most = vdupq_n_u32(0);
+    for (uint32_t i = 0; i < 256 && i < n_left; i += 4) {
+        const uint32x4_t v = vandq_u32(vreinterpretq_u32_f32(vld1q_f32(x + i)), magnitude);
+        most = vmaxq_u32(most, vandq_u32(v, vcltq_u32(v, limit)));
+    }
+    const uint32_t bits = vmaxvq_u32(most);
+    float largest;
+    memcpy(&largest, &bits, sizeof largest);
+    return largest;
+}
+
 /* As quantise_16 of layout_scalar.c, number by number: the largest magnitude is found among the bit
  * patterns, where a NaN is above infinity, which is above all else. */
-static void quantise_16(const float *x, int8_t *q, float *d, float *s) {
+static void quantise_16(const float *x, float unit, int8_t *q, float *d, float *s) {
     const uint32x4_t magnitude = vdupq_n_u32(0x7fffffff);
     float32x4_t v[4];
     uint32x4_t most = vdupq_n_u32(0);
@@ -19,7 +33,7 @@ static void quantise_16(const float *x, int8_t *q, float *d, float *s) {
     uint32_t largest = vmaxvq_u32(most);
     float scale;
     memcpy(&scale, &largest, sizeof scale);
-    scale = largest >= 0x7f800000u ? __builtin_nanf("") : scale / 127.0f;
+    scale = largest >= 0x7f800000u ? __builtin_nanf("") : unit * (float)layout_steps(scale, unit);
     if (!(scale > 0)) {
         memset(q, 0, 16);
         *d = scale;
@@ -48,8 +62,12 @@ static void prepare(uint8_t layout, const float *x, uint32_t n_cols, void *out) 
     uint32_t n_pad = layout_pad(n_cols);
     int8_t *q = out;
     float *d = (float *)(void *)(q + n_pad), *s = d + n_pad / 16;
+    float unit = 0, least = 0;
     for (uint32_t g = 0; g < n_cols / 16; g++) {
-        quantise_16(x + 16 * (uint64_t)g, q + 16 * (uint64_t)g, &d[g], &s[g]);
+        if (g % 16 == 0) {
+            unit = layout_unit(largest_finite(x + 16 * (uint64_t)g, n_cols - 16 * g), &least);
+        }
+        quantise_16(x + 16 * (uint64_t)g, unit, q + 16 * (uint64_t)g, &d[g], &s[g]);
     }
     memset(q + n_cols, 0, n_pad - n_cols);
     memset(d + n_cols / 16, 0, (n_pad - n_cols) / 16 * sizeof *d);

@@ -15,16 +15,22 @@ uint64_t layout_bytes_scalar(uint8_t layout, uint32_t n_cols) {
     return layout_q8_bytes(n_cols);
 }
 
-/* The 16 values from x on. A group with a value that is not finite gets the scale NaN, which every
- * result then shows; no number is made up for it. A denormal d may round x / d beyond 127. */
-static void quantise_16(const float *x, int8_t *q, float *d, float *s) {
+static float largest_finite(const float *x, uint32_t n) {
     float largest = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        largest = isfinite(x[i]) ? fmaxf(largest, fabsf(x[i])) : largest;
+    }
+    return largest;
+}
+
+/* The 16 values from x on. A group with a value that is not finite gets the scale NaN, which every
+ * result then shows; no number is made up for it. */
+static void quantise_16(const float *x, float unit, int8_t *q, float *d, float *s) {
     bool finite = true;
     for (uint32_t i = 0; i < 16; i++) {
         finite = finite && isfinite(x[i]);
-        largest = fmaxf(largest, fabsf(x[i]));
     }
-    float scale = finite ? largest / 127.0f : NAN;
+    float scale = finite ? unit * (float)layout_steps(largest_finite(x, 16), unit) : NAN;
     int32_t sum = 0;
     for (uint32_t i = 0; i < 16; i++) {
         float value = finite && scale > 0 ? nearbyintf(x[i] / scale) : 0;
@@ -44,8 +50,13 @@ void layout_prepare_scalar(uint8_t layout, const float *x, uint32_t n_cols, void
     memset(out, 0, layout_q8_bytes(n_cols));
     int8_t *q = out;
     float *d = (float *)(void *)(q + layout_pad(n_cols)), *s = d + layout_pad(n_cols) / 16;
+    float unit = 0, least = 0;
     for (uint32_t g = 0; g < n_cols / 16; g++) {
-        quantise_16(x + 16 * (uint64_t)g, q + 16 * (uint64_t)g, &d[g], &s[g]);
+        if (g % 16 == 0) {
+            const uint32_t n = min_u32(n_cols - 16 * g, LAYOUT_UNIT_COLS);
+            unit = layout_unit(largest_finite(x + 16 * (uint64_t)g, n), &least);
+        }
+        quantise_16(x + 16 * (uint64_t)g, unit, q + 16 * (uint64_t)g, &d[g], &s[g]);
     }
 }
 
