@@ -31,7 +31,7 @@ static struct residency_params params_of(struct fixture *f, enum ot_residency mo
 /* ---- reads that fail ---- */
 
 /* Every read of a run fails once; the error is the one that was injected, and the call after it
- * gives true bytes. A read ahead for a sweep that has not begun fails that sweep. */
+ * gives true bytes. */
 static void fail_each_read(const struct fixture_options *options, enum ot_residency mode,
                            enum ot_io io, int error) {
     struct fixture f;
@@ -60,8 +60,8 @@ static void fail_each_read(const struct fixture_options *options, enum ot_reside
         sys_fail_reads(0, 0, 0);
         bool told = code != 0;
         code = walk(&f, r, &err);
-        if (!told && code != 0 && error != -1) {
-            code = walk(&f, r, &err);
+        if (!told && code != 0 && error == 0) {
+            code = walk(&f, r, &err); /* what was read ahead and ended early fails the sweep it is for */
         }
         if (code != 0) {
             fail_msg("after read %u failed: code %d, %s", (unsigned)n, code, err.message);
@@ -104,6 +104,129 @@ static void test_partial_and_interrupted_reads_are_carried_on(void **state) {
         residency_close(walked(&f, &params, 2));
         sys_fail_reads(0, 0, 0);
     }
+    fixture_close(&f);
+}
+
+/* A sweep over what is swept. */
+static int walk_swept(struct fixture *f, struct residency *r, struct ot_error *err) {
+    struct held held = {.n = 0};
+    int code = residency_sweep_begin(r, f->n_extents - 1, err);
+    for (uint32_t i = 0; code == 0 && i < f->n_extents; i++) {
+        if (f->extents[i].contract == RESIDENCY_SWEEP) {
+            code = walk_part(f, r, i, 0, &held, err);
+        }
+    }
+    bool all_true = let_go(f, r, &held);
+    residency_sweep_end(r, code != 0);
+    return code == 0 && !all_true ? 1 : code;
+}
+
+static void test_a_read_ahead_that_failed_is_read_again_when_it_is_needed(void **state) {
+    (void)state;
+    for (uint32_t i = 0; i < 4; i++) {
+        struct fixture f;
+        fixture_open(&f, &small);
+        struct residency_params params = params_of(&f, OT_RESIDENCY_STREAM);
+        params.io = i % 2 == 0 ? OT_IO_AUTO : OT_IO_THREADS;
+        struct residency *r;
+        struct ot_error err;
+        uint64_t n_came = 0;
+        for (uint64_t n = 1; n < 5; n++) {
+            if (i < 2) { /* blocks that are streamed */
+                r = walked(&f, &params, 1);
+                sys_fail_reads(n, 1, EIO);
+            } else { /* pieces of wired runs, on their first trip */
+                sys_fail_reads(n, 1, EIO);
+                assert_int_equal(residency_open(&params, &r, &err), 0);
+            }
+            for (uint32_t k = 0; k < 2; k++) {
+                assert_int_equal(walk_swept(&f, r, &err), 0);
+                assert_true(residency_check(r));
+            }
+            n_came += sys_read_count() >= n;
+            sys_fail_reads(0, 0, 0);
+            residency_close(r);
+        }
+        assert_true(n_came > 0);
+        fixture_close(&f);
+    }
+}
+
+/* The least budget with which nothing is streamed but experts' parts, most of which pass by. */
+static uint64_t budget_without_room_for_parts(struct fixture *f) {
+    uint64_t budget = fixture_sum(f, RESIDENCY_SWEEP);
+    for (struct residency_info info = {.streamed_bytes_per_sweep = 1};
+         info.streamed_bytes_per_sweep > 0;) {
+        budget += 32 << 10;
+        struct residency_params params = fixture_params(f, budget);
+        struct residency *r = walked(f, &params, 0);
+        residency_get_info(r, &info);
+        residency_close(r);
+    }
+    return budget;
+}
+
+/* For a budget that keeps all parts, and one that keeps none. */
+static void test_an_experts_part_that_failed_is_read_again_when_it_is_needed(void **state) {
+    (void)state;
+    for (uint32_t keeps = 0; keeps < 2; keeps++) {
+        struct fixture f;
+        fixture_open(&f, &mixture);
+        struct residency_params params = fixture_params(&f, UINT64_MAX);
+        params.residency = OT_RESIDENCY_STREAM;
+        if (keeps == 0) {
+            params.weights_budget_bytes = budget_without_room_for_parts(&f);
+        }
+        for (uint64_t n = 1; n < 4; n++) {
+            struct residency *r = walked(&f, &params, 0);
+            struct ot_error err;
+            uint32_t extent = 4;
+            assert_int_equal(f.extents[extent].contract, RESIDENCY_EXPERT);
+            assert_int_equal(residency_sweep_begin(r, f.n_extents - 1, &err), 0);
+            struct residency_info info;
+            residency_get_info(r, &info); /* nothing else is being read */
+            const struct residency_part parts[] = {{extent, 1}, {extent, 3}, {extent, 6}};
+            sys_fail_reads(n, 1, EIO);
+            residency_want_parts(r, parts, 3);
+            struct held held = {.n = 0};
+            for (uint32_t i = 0; i < 3; i++) {
+                assert_int_equal(walk_part(&f, r, extent, parts[i].part, &held, &err), 0);
+                assert_true(residency_check(r));
+            }
+            assert_true(sys_read_count() >= n);
+            sys_fail_reads(0, 0, 0);
+            assert_true(let_go(&f, r, &held));
+            residency_sweep_end(r, false);
+            assert_int_equal(walk(&f, r, &err), 0);
+            assert_true(residency_check(r));
+            residency_close(r);
+        }
+        fixture_close(&f);
+    }
+}
+
+/* Of the reads of a part, and those that repeat them, all fail: then it is an error. */
+static void test_a_part_that_fails_twice_is_an_error_and_passes(void **state) {
+    (void)state;
+    struct fixture f;
+    fixture_open(&f, &mixture);
+    struct residency_params params = params_of(&f, OT_RESIDENCY_WIRED);
+    struct residency *r = walked(&f, &params, 0);
+    struct ot_error err = {0};
+    assert_int_equal(residency_sweep_begin(r, f.n_extents - 1, &err), 0);
+    struct residency_info info;
+    residency_get_info(r, &info);
+    const struct residency_part part = {4, 2};
+    sys_fail_reads(1, 2, EIO);
+    residency_want_parts(r, &part, 1);
+    struct residency_view view;
+    assert_int_equal(residency_acquire(r, 4, 2, 0, &view, &err), OT_ERR_IO);
+    assert_int_equal(err.sys_errno, EIO);
+    residency_sweep_end(r, true);
+    sys_fail_reads(0, 0, 0);
+    assert_true(residency_check(r));
+    assert_int_equal(walk(&f, r, &err), 0);
+    residency_close(r);
     fixture_close(&f);
 }
 
@@ -501,6 +624,9 @@ int main(void) {
         cmocka_unit_test(test_each_read_failing_once_is_an_error_and_passes),
         cmocka_unit_test(test_each_read_ending_early_is_an_error_and_passes),
         cmocka_unit_test(test_partial_and_interrupted_reads_are_carried_on),
+        cmocka_unit_test(test_a_read_ahead_that_failed_is_read_again_when_it_is_needed),
+        cmocka_unit_test(test_an_experts_part_that_failed_is_read_again_when_it_is_needed),
+        cmocka_unit_test(test_a_part_that_fails_twice_is_an_error_and_passes),
         cmocka_unit_test(test_a_disk_that_fails_for_good_fails_every_call),
         cmocka_unit_test(test_each_allocation_failing_once_is_an_error_without_a_leak),
         cmocka_unit_test(test_a_memory_lock_limit_is_kept_and_said),

@@ -33,6 +33,7 @@ struct unit {
     uint32_t item; /* its number in the policy of its class */
     uint8_t state; /* enum state */
     bool wanted, pinned, passes;
+    bool passing; /* FAILED, by a fault of the disk that may have passed */
 };
 
 /* Parts of one size. */
@@ -290,7 +291,7 @@ static void want(struct experts *x, struct unit *u) {
     u->wanted = true;
     policy_access(c->policy, u->item, POLICY_NEVER);
     u->passes = !policy_holds(c->policy, u->item);
-    u->pinned = !u->passes && policy_pin(c->policy, u->item);
+    u->pinned = u->pinned || (!u->passes && policy_pin(c->policy, u->item));
     x->wishes[x->n_wishes++] = (struct wish){.unit = (uint32_t)(u - x->units)};
     if (!u->passes && u->state == EMPTY) {
         u->frame = c->free_frames[--c->n_free];
@@ -400,6 +401,7 @@ void experts_landed(struct mover *m, const struct flight *f, bool ok) {
     x->n_reading--;
     u->n_reading--;
     if (!ok) {
+        u->passing = reads_failure_may_pass(m) && (u->state != FAILED || u->passing);
         u->state = FAILED;
     }
     uint32_t align = align_of(x, u);
@@ -433,24 +435,46 @@ bool experts_first_trip(struct mover *m, const struct flight *f) {
 
 /* ---- views ---- */
 
+/* Waits until a held part has been read. A read that was begun ahead of the demand and failed is
+ * repeated once. 0, WAIT_NOT_YET or an error. */
+static int wait_unit(struct mover *m, struct unit *u, bool wait, struct ot_error *err) {
+    struct experts *x = m->experts;
+    for (bool demanded = false; u->state != READY;) {
+        if (u->state == FAILED && u->n_reading == 0) {
+            if (demanded || !u->passing) {
+                forget(x, u);
+                u->wanted = false;
+                return reads_failure(m, err);
+            }
+            if (!wait) {
+                return WAIT_NOT_YET;
+            }
+            demanded = true;
+            u->state = READING;
+            u->issued_bytes = 0;
+        }
+        if (reads_take(m, false)) {
+            continue;
+        }
+        if (demanded && u->state == READING) {
+            read_to_frame(x, u);
+        }
+        mover_pump(m);
+        if (!wait) {
+            return WAIT_NOT_YET;
+        }
+        reads_take(m, true);
+    }
+    return 0;
+}
+
 static int acquire_held(struct mover *m, struct unit *u, uint32_t row, bool wait,
                         struct residency_view *view, struct ot_error *err) {
     struct experts *x = m->experts;
     const struct residency_extent *e = extent_of(x, u);
-    while (u->state == READING || (u->state == FAILED && u->n_reading > 0)) {
-        if (reads_take(m, false)) {
-            continue;
-        }
-        mover_pump(m);
-        if (!wait) {
-            return 1;
-        }
-        reads_take(m, true);
-    }
-    if (u->state != READY) {
-        forget(x, u);
-        u->wanted = false;
-        return reads_failure(m, err);
+    int code = wait_unit(m, u, wait, err);
+    if (code != 0) {
+        return code;
     }
     u->views++;
     uint64_t skip = offset_of(x, u) - sectors_start(offset_of(x, u), align_of(x, u));
@@ -492,21 +516,26 @@ static int acquire_passing(struct mover *m, struct unit *u, uint32_t row, bool w
     struct experts *x = m->experts;
     uint32_t block_rows = m->layout.extents[u->extent].block_rows;
     uint32_t part = part_of(x, u), slot;
-    while ((slot = find_slot(m, u, part, row)) == NO_SLOT) {
-        if (!wait) {
-            return 1;
+    bool demanded = false;
+    int code;
+    do {
+        while ((slot = find_slot(m, u, part, row)) == NO_SLOT) {
+            if (!wait) {
+                return WAIT_NOT_YET;
+            }
+            uint32_t start = row / block_rows * block_rows;
+            slot = mover_take_slot(m, true);
+            if (slot != NO_SLOT && issue_block(x, u, start, slot)) {
+                demanded = true;
+                advance_wish(x, u, start + block_rows);
+                mover_pump(m);
+            } else if (!reads_take(m, true)) {
+                return error_set(err, OT_ERR_ARGUMENT, "residency",
+                                 "no slot is free: views are held while more are asked for");
+            }
         }
-        uint32_t start = row / block_rows * block_rows;
-        slot = mover_take_slot(m, true);
-        if (slot != NO_SLOT && issue_block(x, u, start, slot)) {
-            advance_wish(x, u, start + block_rows);
-            mover_pump(m);
-        } else if (!reads_take(m, true)) {
-            return error_set(err, OT_ERR_ARGUMENT, "residency",
-                             "no slot is free: views are held while more are asked for");
-        }
-    }
-    int code = mover_wait_slot(m, slot, wait, err);
+        code = mover_wait_slot(m, slot, wait, demanded, err);
+    } while (code == WAIT_READ_AGAIN);
     if (code == 0) {
         mover_view_slot(m, slot, row, view);
     }

@@ -306,7 +306,9 @@ static void piece_landed(struct mover *m, const struct flight *f, bool ok) {
     const struct layout_extent *x = &m->layout.extents[p->extent];
     p->state = ok ? READY : EMPTY;
     m->n_filling--;
+    p->failed = !ok;
     if (!ok) {
+        p->passing = reads_failure_may_pass(m);
         m->n_lent_held -= p->lent;
         m->fill_failed = true;
         return;
@@ -322,6 +324,7 @@ static void piece_landed(struct mover *m, const struct flight *f, bool ok) {
     }
     p->seen = true;
     if (residency_planted() == RESIDENCY_PLANT_UNWIRED) {
+        touch_end(m);
         sys_memory_drop(f->buf, f->bytes);
     }
 }
@@ -333,6 +336,7 @@ void mover_landed(struct mover *m, const struct flight *f, bool ok) {
     }
     struct slot *s = &m->slots[f->index];
     s->state = ok ? READY : FAILED;
+    s->passing = !ok && reads_failure_may_pass(m);
     if (s->orphan) {
         mover_free_slot(m, f->index);
     }
@@ -409,7 +413,29 @@ bool mover_row_there(const struct mover *m, uint32_t extent, uint32_t row) {
     return true;
 }
 
-/* Waits until enough of a wired run is there. 1: not yet, and wait is false. */
+/* The first piece of a wired run that is not there has failed, or the cursor has passed it by when it
+ * could not be read: it is read now. WAIT_NOT_YET, an error where it failed on demand (*demanded is
+ * that piece) or for good, or 0. */
+static int demand_piece(struct mover *m, uint32_t extent, bool wait, uint32_t *demanded,
+                        struct ot_error *err) {
+    uint32_t sub = m->pieces_ready[extent];
+    uint32_t piece = m->layout.extents[extent].first_piece + sub;
+    struct piece *p = &m->pieces[piece];
+    if (p->failed && (*demanded == piece || !p->passing)) {
+        p->failed = false; /* the next sweep may find it healed */
+        return reads_failure(m, err);
+    }
+    if (!wait) {
+        return WAIT_NOT_YET;
+    }
+    *demanded = piece;
+    p->failed = false;
+    m->cursor = (struct cursor){.extent = extent, .sub = sub};
+    mover_pump(m);
+    return 0;
+}
+
+/* Waits until enough of a wired run is there. 0, WAIT_NOT_YET or an error. */
 static int wired_rows_ready(struct mover *m, uint32_t extent, uint32_t row, bool wait,
                             uint32_t *ready_rows, struct ot_error *err) {
     const struct residency_extent *e = &m->r->extents[extent];
@@ -417,7 +443,7 @@ static int wired_rows_ready(struct mover *m, uint32_t extent, uint32_t row, bool
     uint64_t skip = e->offset - x->sector_start;
     uint64_t least_rows = max_u64(VIEW_BYTES_LEAST / e->row_bytes, 1);
     least_rows = min_u64(least_rows, x->wired_rows - row);
-    for (;;) {
+    for (uint32_t demanded = UINT32_MAX;;) {
         if (m->pieces_ready[extent] == x->n_pieces) {
             *ready_rows = x->wired_rows;
             return 0;
@@ -427,20 +453,17 @@ static int wired_rows_ready(struct mover *m, uint32_t extent, uint32_t row, bool
         if (*ready_rows >= row + least_rows) {
             return 0;
         }
-        if (m->fill_failed) {
-            return reads_failure(m, err);
-        }
         if (reads_take(m, false)) {
             continue;
         }
         mover_pump(m);
-        if (!wait) {
-            return 1;
-        }
         if (m->pieces[x->first_piece + m->pieces_ready[extent]].state == EMPTY) {
-            /* The cursor passed by: the piece could not be read then. */
-            m->cursor = (struct cursor){.extent = extent, .sub = m->pieces_ready[extent]};
-            mover_pump(m);
+            int code = demand_piece(m, extent, wait, &demanded, err);
+            if (code != 0) {
+                return code;
+            }
+        } else if (!wait) {
+            return WAIT_NOT_YET;
         }
         reads_take(m, true);
     }
@@ -474,21 +497,22 @@ static bool sleep_on(const struct mover *m) {
     return n_ready < m->layout.n_slots / 4 && n_reading > m->layout.n_slots / 2;
 }
 
-/* Waits until a slot has been read. 1: not yet, and wait is false. */
-int mover_wait_slot(struct mover *m, uint32_t slot, bool wait, struct ot_error *err) {
+int mover_wait_slot(struct mover *m, uint32_t slot, bool wait, bool demanded,
+                    struct ot_error *err) {
     bool slept = false;
     while (m->slots[slot].state == READING || (slept && sleep_on(m))) {
         if (!reads_take(m, false)) {
             if (!wait) {
-                return 1;
+                return WAIT_NOT_YET;
             }
             reads_take(m, true);
             slept = true;
         }
     }
     if (m->slots[slot].state == FAILED) {
+        bool again = m->slots[slot].passing && !demanded;
         mover_free_slot(m, slot);
-        return reads_failure(m, err);
+        return !again ? reads_failure(m, err) : wait ? WAIT_READ_AGAIN : WAIT_NOT_YET;
     }
     return 0;
 }
@@ -505,6 +529,33 @@ void mover_view_slot(struct mover *m, uint32_t slot, uint32_t row, struct reside
         .part = s->part,
         .slot = slot,
     };
+}
+
+static int acquire_block(struct mover *m, uint32_t extent, uint32_t row, bool wait,
+                         struct residency_view *view, struct ot_error *err) {
+    const struct layout_extent *x = &m->layout.extents[extent];
+    uint32_t block = x->first_block + (row - x->wired_rows) / x->block_rows;
+    if (m->block_slot[block] == NO_SLOT) {
+        mover_pump(m);
+    }
+    bool demanded = false;
+    int code;
+    do {
+        if (m->block_slot[block] == NO_SLOT) {
+            if (!wait) {
+                return WAIT_NOT_YET;
+            }
+            if ((code = demand_block(m, extent, block, err)) != 0) {
+                return code;
+            }
+            demanded = true;
+        }
+        code = mover_wait_slot(m, m->block_slot[block], wait, demanded, err);
+    } while (code == WAIT_READ_AGAIN);
+    if (code == 0) {
+        mover_view_slot(m, m->block_slot[block], row, view);
+    }
+    return code;
 }
 
 int mover_acquire(struct mover *m, uint32_t extent, uint32_t part, uint32_t row, bool wait,
@@ -535,25 +586,7 @@ int mover_acquire(struct mover *m, uint32_t extent, uint32_t part, uint32_t row,
         };
         return 0;
     }
-    uint32_t block = x->first_block + (row - x->wired_rows) / x->block_rows;
-    if (m->block_slot[block] == NO_SLOT) {
-        mover_pump(m);
-    }
-    if (m->block_slot[block] == NO_SLOT) {
-        if (!wait) {
-            return 1;
-        }
-        int code = demand_block(m, extent, block, err);
-        if (code != 0) {
-            return code;
-        }
-    }
-    uint32_t slot = m->block_slot[block];
-    int code = mover_wait_slot(m, slot, wait, err);
-    if (code == 0) {
-        mover_view_slot(m, slot, row, view);
-    }
-    return code;
+    return acquire_block(m, extent, row, wait, view, err);
 }
 
 void mover_release(struct mover *m, const struct residency_view *view) {

@@ -22,6 +22,9 @@
 #include "sys/reader.h"
 
 enum state { EMPTY, READING, READY, FAILED };
+/* Not yet: the caller does not wait. Read again: a read ahead failed, and the bytes are to be read on
+ * demand before that counts as an error. */
+enum { WAIT_NOT_YET = 1, WAIT_READ_AGAIN = 2 };
 enum { TOUCH_THREADS = 2, FILL_DEPTH = 12, LEND_AHEAD = 4, NO_BLOCK = UINT32_MAX };
 
 struct piece {
@@ -29,6 +32,8 @@ struct piece {
     uint8_t state; /* enum state */
     bool lent;     /* its memory is lent: read for its use, then dropped */
     bool seen;     /* it was read before */
+    bool failed;   /* the last read of it failed; passing: as a disk's fault that may have passed */
+    bool passing;
 };
 
 struct slot {
@@ -42,6 +47,7 @@ struct slot {
     enum ot_cause cause; /* as posted when it was read, for the case that it is never used */
     uint64_t moved_bytes, needed_bytes, rounding_bytes;
     bool orphan;    /* nobody wants it any more: free it when it has been read */
+    bool passing;   /* FAILED, by a fault of the disk that may have passed */
 };
 
 /* Position in the schedule. */
@@ -91,7 +97,7 @@ struct mover {
     uint32_t n_filling;
     bool lending;
     uint32_t n_lent_held; /* lent pieces that are in memory or on their way */
-    bool fill_failed; /* a piece could not be read since the sweep began */
+    bool fill_failed; /* a piece could not be read since the sweep began: the cursor starts over */
     struct cursor cursor;
     uint32_t at_extent; /* where the engine is */
 
@@ -122,6 +128,9 @@ const char *reads_name(const struct mover *m);
 uint64_t reads_needed_bytes(const struct mover *m, uint64_t payload_bytes);
 /* For a caller that must give an error: what the last failed read said. */
 int reads_failure(const struct mover *m, struct ot_error *err);
+/* Whether that is a fault of the disk, which may have passed when it is asked again. Bytes that came
+ * wrong, or a file that ends early, are none. */
+bool reads_failure_may_pass(const struct mover *m);
 
 /* ---- mover.c, for the others ---- */
 
@@ -131,8 +140,9 @@ void mover_pump(struct mover *m);
  * NO_SLOT where there is none. */
 uint32_t mover_take_slot(struct mover *m, bool force);
 void mover_free_slot(struct mover *m, uint32_t slot);
-/* Waits until a slot has been read; 1: not yet, and wait is false. Frees it on failure. */
-int mover_wait_slot(struct mover *m, uint32_t slot, bool wait, struct ot_error *err);
+/* Waits until a slot has been read; WAIT_NOT_YET, WAIT_READ_AGAIN (not where it was demanded, that is,
+ * not read ahead), or an error. Frees it on failure. */
+int mover_wait_slot(struct mover *m, uint32_t slot, bool wait, bool demanded, struct ot_error *err);
 void mover_view_slot(struct mover *m, uint32_t slot, uint32_t row, struct residency_view *view);
 /* A read of a slot or piece has ended. */
 void mover_landed(struct mover *m, const struct flight *f, bool ok);

@@ -231,3 +231,7 @@ int reads_failure(const struct mover *m, struct ot_error *err) {
     }
     return m->failure.code;
 }
+
+bool reads_failure_may_pass(const struct mover *m) {
+    return m->failure.sys_errno != 0;
+}
