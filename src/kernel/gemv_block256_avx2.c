@@ -71,6 +71,9 @@ GEMV_INLINE struct packed packed_of(uint32_t dtype, const void *block) {
         __m256i high = gemv_load32(b->qh);
         p.low = nibbles(b->qs);
         p.high = all_words_aabb(_mm256_slli_epi16(high, 4), high);
+        for (int c = 0; c < 4; c++) {
+            p.high.x[c] = _mm256_srlv_epi32(p.high.x[c], words(0, 2, 0, 2));
+        }
         break;
     }
     case OT_Q6_K: {
@@ -112,14 +115,14 @@ GEMV_INLINE struct gemv_four codes_nibbles(const struct packed *p, int v) {
     return v == 0 ? gemv_low_nibbles(p->low) : gemv_high_nibbles(p->low);
 }
 
-/* The fifth bit is bit k of its byte for sub-block k: word j of a half for 2 j, and for 2 j + 1;
- * words 0 and 1 come shifted by 4. */
+/* The fifth bit is bit k of its byte for sub-block k, here bit 4 for 2 j and bit 5 for 2 j + 1:
+ * where they belong if codes of vector 1 are raised by 2. */
 GEMV_INLINE struct gemv_four codes_q5_k(const struct packed *p, int v) {
-    const __m256i right = v == 0 ? words(0, 2, 0, 2) : words(1, 3, 1, 3);
-    struct gemv_four q = codes_nibbles(p, v);
+    struct gemv_four q;
     for (int c = 0; c < 4; c++) {
-        __m256i high = _mm256_srlv_epi32(p->high.x[c], right);
-        q.x[c] = with_bits(q.x[c], high, _mm256_set1_epi8(16));
+        __m256i low = v == 0 ? p->low.x[c] : _mm256_srli_epi16(p->low.x[c], 3);
+        low = _mm256_and_si256(low, _mm256_set1_epi8(v == 0 ? 0x0f : 0x1e));
+        q.x[c] = with_bits(low, p->high.x[c], _mm256_set1_epi8(v == 0 ? 0x10 : 0x20));
     }
     return q;
 }
@@ -148,104 +151,132 @@ GEMV_INLINE struct gemv_four codes(uint32_t dtype, const void *block, const stru
     }
 }
 
-/* ---- scales: of each lane's group, as a pair of equal 16-bit numbers ---- */
+/* 4 bytes, by a load that repeats them and takes no shuffle; the compiler knows it for floats. */
+GEMV_INLINE __m256i repeated(const void *p) {
+    return _mm256_castps_si256(_mm256_broadcast_ss(p));
+}
 
-struct factors {
-    __m256i v[2];
-};
+/* ---- scales: 16 bytes in each half, of which a lane takes its group's ---- */
 
-/* Bytes, 16 of them in each half: those at i0 to i3 for the words of the lower half, h more for the
- * upper one's. */
+/* Bytes at i0 to i3 for the words of the lower half, h more for the upper one's: as 32-bit numbers,
+ * as pairs of 16-bit ones, or as the upper bytes of those. */
+#define WORD(i) (int32_t)(0x80808000u + (i))
 #define PAIR(i) (int32_t)(0x80008000u + 0x00010001u * (i))
 #define HIGH_PAIR(i) (int32_t)(0x00800080u + 0x01000100u * (i))
-#define PAIRS(pair, i0, i1, i2, i3, h)                                                             \
-    _mm256_setr_epi32(pair(i0), pair(i1), pair(i2), pair(i3), pair((i0) + (h)), pair((i1) + (h)),  \
-                      pair((i2) + (h)), pair((i3) + (h)))
+#define PLACES(form, i0, i1, i2, i3, h)                                                            \
+    _mm256_setr_epi32(form(i0), form(i1), form(i2), form(i3), form((i0) + (h)), form((i1) + (h)),  \
+                      form((i2) + (h)), form((i3) + (h)))
 
 /* 0 to 255 */
 GEMV_INLINE __m256i unsigned_pairs(__m256i bytes, __m256i at) {
     return _mm256_shuffle_epi8(bytes, at);
 }
-/* -128 to 127; at: HIGH_PAIRs */
+/* -128 to 127; at: of HIGH_PAIRs */
 GEMV_INLINE __m256i signed_pairs(__m256i bytes, __m256i at) {
     return _mm256_srai_epi16(_mm256_shuffle_epi8(bytes, at), 8);
 }
+GEMV_INLINE __m256 to_f32(__m256i bytes, __m256i at) {
+    return _mm256_cvtepi32_ps(_mm256_shuffle_epi8(bytes, at));
+}
 
-/* 16 numbers of 6 bits: the low nibbles of 8 bytes, their high nibbles; 4 bytes of 4 high pairs. */
-GEMV_INLINE __m128i scales_q3_k(const struct block_q3_k *b) {
+struct scales {
+    __m256i bytes, high; /* high: Q3_K */
+};
+
+/* 16 numbers of 6 bits: the low nibbles of 8 bytes, their high nibbles; 4 bytes of 4 high pairs. As
+ * pairs already: both nibbles of a lane of vector 0 and of vector 1; the byte with their high bits.
+ */
+GEMV_INLINE struct scales scales_q3_k(const struct block_q3_k *b) {
     /* The 12 bytes and d, and two bytes of codes before them. */
-    __m128i all = gemv_load16(b->scales - 2);
-    const __m128i low_at = _mm_setr_epi8(2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5, 6, 7, 8, 9);
-    const __m128i high_at =
-        _mm_setr_epi8(10, 11, 12, 13, 10, 11, 12, 13, 10, 11, 12, 13, 10, 11, 12, 13);
-    __m128i low = _mm_srlv_epi64(_mm_shuffle_epi8(all, low_at), _mm_set_epi64x(4, 0));
-    __m128i high = _mm_srlv_epi32(_mm_shuffle_epi8(all, high_at), _mm_setr_epi32(0, 2, 4, 6));
-    low = _mm_and_si128(low, _mm_set1_epi8(15));
-    high = _mm_slli_epi16(_mm_and_si128(high, _mm_set1_epi8(3)), 4);
-    return _mm_sub_epi8(_mm_or_si128(low, high), _mm_set1_epi8(32));
+    __m256i all = gemv_twice(gemv_load16(b->scales - 2));
+    return (struct scales){unsigned_pairs(all, PLACES(PAIR, 2, 4, 6, 8, 1)),
+                           unsigned_pairs(all, PLACES(PAIR, 10, 12, 10, 12, 1))};
+}
+
+GEMV_INLINE __m256i factors_q3_k(struct scales s, int v) {
+    __m256i low =
+        v == 0 ? _mm256_and_si256(s.bytes, _mm256_set1_epi16(15)) : _mm256_srli_epi16(s.bytes, 4);
+    __m256i high = v == 0 ? _mm256_sllv_epi32(s.high, words(4, 4, 2, 2))
+                          : _mm256_srlv_epi32(s.high, words(0, 0, 2, 2));
+    high = _mm256_and_si256(high, _mm256_set1_epi16(48));
+    return _mm256_sub_epi16(_mm256_or_si256(low, high), _mm256_set1_epi16(32));
 }
 
 /* Q4_K, Q5_K: scales of sub-blocks 0 to 3 in bytes 0 to 3, of 4 to 7 in bytes 8 to 11; their minima
  * in the others. After d and dmin there are 12 bytes: four with a scale, four with a minimum of the
  * first half, both of 6 bits with two bits of the second half's on top; four of the second half's
  * nibbles. */
-GEMV_INLINE __m128i scales_k4(const void *block) {
-    const __m128i order = _mm_setr_epi8(4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 12, 13, 14, 15);
-    const __m128i mask = _mm_setr_epi32(0x3f3f3f3f, 0x3f3f3f3f, 0x0f0f0f0f, 0x0f0f0f0f);
-    __m128i bytes = _mm_shuffle_epi8(gemv_load16(block), order);
-    __m128i low = _mm_and_si128(_mm_srlv_epi32(bytes, _mm_setr_epi32(0, 0, 0, 4)), mask);
-    __m128i high = _mm_srli_epi16(_mm_slli_si128(bytes, 8), 2);
-    return _mm_or_si128(low, _mm_and_si128(high, _mm_set1_epi8(0x30)));
+GEMV_INLINE __m256i scales_k4(const void *block) {
+    const __m256i order =
+        gemv_twice(_mm_setr_epi8(4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 12, 13, 14, 15));
+    const __m256i mask = words(0x3f3f3f3f, 0x3f3f3f3f, 0x0f0f0f0f, 0x0f0f0f0f);
+    __m256i bytes = _mm256_shuffle_epi8(gemv_twice(gemv_load16(block)), order);
+    __m256i low = _mm256_and_si256(_mm256_srlv_epi32(bytes, words(0, 0, 0, 4)), mask);
+    __m256i high = _mm256_srli_epi16(_mm256_slli_si256(bytes, 8), 2);
+    return _mm256_or_si256(low, _mm256_and_si256(high, _mm256_set1_epi8(0x30)));
 }
 
-/* 8 numbers of 6 bits: nibbles of one word, pairs of bits of a half of another; as bytes. */
-GEMV_INLINE __m128i scales_iq4_xs(const struct block_iq4_xs *b) {
-    int32_t word[2];
-    memcpy(word, b, sizeof word);
-    __m256i low = _mm256_srlv_epi32(_mm256_set1_epi32(word[1]),
-                                    _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28));
-    __m256i high = _mm256_srlv_epi32(_mm256_set1_epi32(word[0]),
-                                     _mm256_setr_epi32(12, 14, 16, 18, 20, 22, 24, 26));
+/* 8 numbers of 6 bits: nibbles of one word, pairs of bits of a half of another. As pairs already,
+ * number 2 j + h in word j of half h. */
+GEMV_INLINE __m256i scales_iq4_xs(const void *block) {
+    const __m256i pair =
+        gemv_twice(_mm_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13));
+    __m256i low = _mm256_srlv_epi32(repeated((const uint8_t *)block + 4),
+                                    _mm256_setr_epi32(0, 8, 16, 24, 4, 12, 20, 28));
+    __m256i high =
+        _mm256_srlv_epi32(repeated(block), _mm256_setr_epi32(12, 16, 20, 24, 14, 18, 22, 26));
     low = _mm256_and_si256(low, _mm256_set1_epi32(15));
     high = _mm256_and_si256(high, _mm256_set1_epi32(48));
     __m256i scale = _mm256_sub_epi32(_mm256_or_si256(low, high), _mm256_set1_epi32(32));
-    __m128i eight =
-        _mm_packs_epi32(_mm256_castsi256_si128(scale), _mm256_extracti128_si256(scale, 1));
-    return _mm_packs_epi16(eight, eight);
+    return _mm256_shuffle_epi8(scale, pair);
 }
 
-/* Group 2 (4 v + j) + h in word j of half h, and by the other orders of layout_avx2.c. */
-GEMV_INLINE struct factors factors_of(uint32_t dtype, const void *block) {
+GEMV_INLINE struct scales scales_of(uint32_t dtype, const void *block) {
+    struct scales s = {_mm256_setzero_si256(), _mm256_setzero_si256()};
     switch (dtype) {
-    case OT_Q2_K: {
-        const struct block_q2_k *b = block;
-        __m256i s = _mm256_and_si256(gemv_twice(gemv_load16(b->scales)), _mm256_set1_epi8(15));
-        return (struct factors){{unsigned_pairs(s, PAIRS(PAIR, 0, 2, 4, 6, 1)),
-                                 unsigned_pairs(s, PAIRS(PAIR, 8, 10, 12, 14, 1))}};
-    }
-    case OT_Q3_K: {
-        __m256i s = gemv_twice(scales_q3_k(block));
-        return (struct factors){{signed_pairs(s, PAIRS(HIGH_PAIR, 0, 2, 4, 6, 1)),
-                                 signed_pairs(s, PAIRS(HIGH_PAIR, 8, 10, 12, 14, 1))}};
-    }
-    case OT_Q6_K: {
-        const struct block_q6_k *b = block;
-        __m256i s = gemv_twice(gemv_load16(b->scales));
-        return (struct factors){{signed_pairs(s, PAIRS(HIGH_PAIR, 0, 2, 8, 10, 1)),
-                                 signed_pairs(s, PAIRS(HIGH_PAIR, 4, 6, 12, 14, 1))}};
-    }
+    case OT_Q2_K:
+        s.bytes = gemv_twice(gemv_load16(((const struct block_q2_k *)block)->scales));
+        break;
+    case OT_Q3_K: return scales_q3_k(block);
     case OT_Q4_K:
-    case OT_Q5_K: {
-        __m256i s = gemv_twice(scales_k4(block));
-        return (struct factors){{unsigned_pairs(s, PAIRS(PAIR, 0, 2, 8, 10, 0)),
-                                 unsigned_pairs(s, PAIRS(PAIR, 1, 3, 9, 11, 0))}};
+    case OT_Q5_K: s.bytes = scales_k4(block); break;
+    case OT_Q6_K:
+        s.bytes = gemv_twice(gemv_load16(((const struct block_q6_k *)block)->scales));
+        break;
+    default: s.bytes = scales_iq4_xs(block);
     }
-    default: {
-        __m256i s = gemv_twice(scales_iq4_xs(block));
-        __m256i both = signed_pairs(s, PAIRS(HIGH_PAIR, 0, 2, 4, 6, 1));
-        return (struct factors){{both, both}};
+    return s;
+}
+
+/* Of the lanes of vector v, as pairs: group 2 (4 v + j) + h in word j of half h, and by the other
+ * orders of layout_avx2.c. */
+GEMV_INLINE __m256i factors(uint32_t dtype, struct scales scales, int v) {
+    switch (dtype) {
+    case OT_Q2_K:
+        return unsigned_pairs(_mm256_and_si256(scales.bytes, _mm256_set1_epi8(15)),
+                              v == 0 ? PLACES(PAIR, 0, 2, 4, 6, 1)
+                                     : PLACES(PAIR, 8, 10, 12, 14, 1));
+    case OT_Q3_K: return factors_q3_k(scales, v);
+    case OT_Q4_K:
+    case OT_Q5_K:
+        return unsigned_pairs(scales.bytes,
+                              v == 0 ? PLACES(PAIR, 0, 2, 8, 10, 0) : PLACES(PAIR, 1, 3, 9, 11, 0));
+    case OT_Q6_K:
+        return signed_pairs(scales.bytes, v == 0 ? PLACES(HIGH_PAIR, 0, 2, 8, 10, 1)
+                                                 : PLACES(HIGH_PAIR, 4, 6, 12, 14, 1));
+    default: return scales.bytes;
     }
+}
+
+/* Minima times the sums of their activations. */
+GEMV_INLINE __m256 minima(uint32_t dtype, __m256i scales, const struct lane_scales *a) {
+    if (dtype == OT_Q2_K) {
+        __m256i m = _mm256_and_si256(_mm256_srli_epi16(scales, 4), _mm256_set1_epi8(15));
+        __m256 sum = _mm256_mul_ps(to_f32(m, PLACES(WORD, 0, 1, 2, 3, 4)), _mm256_load_ps(a->s[0]));
+        return _mm256_fmadd_ps(to_f32(m, PLACES(WORD, 8, 9, 10, 11, 4)), _mm256_load_ps(a->s[1]),
+                               sum);
     }
+    return _mm256_mul_ps(to_f32(scales, PLACES(WORD, 4, 5, 6, 7, 8)), _mm256_load_ps(a->s[0]));
 }
 
 /* The f16 number at p in all lanes. */
@@ -262,7 +293,7 @@ struct two {
 };
 
 GEMV_INLINE struct two halves(const void *p) {
-    __m256 both = _mm256_cvtph_ps(_mm_castps_si128(_mm_broadcast_ss(p)));
+    __m256 both = _mm256_cvtph_ps(_mm256_castsi256_si128(repeated(p)));
     return (struct two){_mm256_moveldup_ps(both), _mm256_movehdup_ps(both)};
 }
 
@@ -283,39 +314,28 @@ GEMV_INLINE __m256i dots_of(uint32_t dtype, struct gemv_four q, const void *acts
     case OT_IQ4_XS:
         return _mm256_add_epi32(gemv_dot_signed(q, b, v, factors),
                                 _mm256_madd_epi16(factors, gemv_load32(b->scales.start[v])));
-    default: return _mm256_madd_epi16(gemv_dot16(q, a->q[v]), factors);
+    case OT_Q5_K:
+        if (v == 1) {
+            return gemv_dot_six(q, a->q[v], factors);
+        }
+        break;
+    default: break;
     }
+    return _mm256_madd_epi16(gemv_dot16(q, a->q[v]), factors);
 }
 
-GEMV_INLINE __m256 products(uint32_t dtype, const void *block, const void *acts) {
+GEMV_INLINE __m256 products(uint32_t dtype, const void *block, struct scales scales,
+                            const void *acts) {
     const struct lane_scales *a = dtype == OT_IQ4_XS ? &((const struct lanes_signed *)acts)->scales
                                                      : &((const struct lanes *)acts)->scales;
     struct packed p = packed_of(dtype, block);
-    struct factors f = factors_of(dtype, block);
-    __m256i dots = dots_of(dtype, codes(dtype, block, &p, 0), acts, f.v[0], 0);
+    __m256i dots = dots_of(dtype, codes(dtype, block, &p, 0), acts, factors(dtype, scales, 0), 0);
     if (dtype != OT_Q2_K) {
         gemv_order(&dots, dtype == OT_Q3_K ? &p.high : &p.low);
     }
     __m256 sum = _mm256_mul_ps(_mm256_cvtepi32_ps(dots), _mm256_load_ps(a->d[0]));
-    dots = dots_of(dtype, codes(dtype, block, &p, 1), acts, f.v[1], 1);
+    dots = dots_of(dtype, codes(dtype, block, &p, 1), acts, factors(dtype, scales, 1), 1);
     return _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_load_ps(a->d[1]), sum);
-}
-
-GEMV_INLINE __m256 bytes_to_f32(__m128i eight) {
-    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(eight));
-}
-
-/* Minima times the sums of their activations. */
-GEMV_INLINE __m256 minima(uint32_t dtype, const void *block, const struct lane_scales *a) {
-    if (dtype == OT_Q2_K) {
-        __m128i m = gemv_load16(((const struct block_q2_k *)block)->scales);
-        m = _mm_and_si128(_mm_srli_epi16(m, 4), _mm_set1_epi8(15));
-        __m256 sum = _mm256_mul_ps(bytes_to_f32(m), _mm256_load_ps(a->s[0]));
-        return _mm256_fmadd_ps(bytes_to_f32(_mm_unpackhi_epi64(m, m)), _mm256_load_ps(a->s[1]),
-                               sum);
-    }
-    __m128i m = _mm_shuffle_epi32(scales_k4(block), 0xfd); /* words 1, 3 */
-    return _mm256_mul_ps(bytes_to_f32(m), _mm256_load_ps(a->s[0]));
 }
 
 struct sums {
@@ -325,12 +345,13 @@ struct sums {
 GEMV_INLINE void add_block(uint32_t dtype, const uint8_t *block, const void *acts,
                            struct sums *sums) {
     const uint32_t size = block_bytes_of(dtype);
-    __m256 dot = products(dtype, block, acts);
+    const struct scales scales = scales_of(dtype, block);
+    __m256 dot = products(dtype, block, scales, acts);
     if (dtype == OT_Q2_K || dtype == OT_Q4_K || dtype == OT_Q5_K) {
         const struct lanes *a = acts;
         struct two d = halves(block + (dtype == OT_Q2_K ? size - 4 : 0));
         sums->dots = _mm256_fmadd_ps(d.d, dot, sums->dots);
-        sums->minima = _mm256_fmadd_ps(d.m, minima(dtype, block, &a->scales), sums->minima);
+        sums->minima = _mm256_fmadd_ps(d.m, minima(dtype, scales.bytes, &a->scales), sums->minima);
     } else {
         __m256 d = half(block + (dtype == OT_IQ4_XS ? 0 : size - 2));
         sums->dots = _mm256_fmadd_ps(d, dot, sums->dots);
@@ -389,7 +410,7 @@ void gemv_block256_fill_avx2(struct kernels *k) {
     set(k, OT_Q2_K, gemv_q2_k, LAYOUT_LANES_Q2_K);
     set(k, OT_Q3_K, gemv_q3_k, LAYOUT_LANES_Q3_K);
     set(k, OT_Q4_K, gemv_q4_k, LAYOUT_LANES_Q4_K);
-    set(k, OT_Q5_K, gemv_q5_k, LAYOUT_LANES_Q4_K);
+    set(k, OT_Q5_K, gemv_q5_k, LAYOUT_LANES_Q5_K);
     set(k, OT_Q6_K, gemv_q6_k, LAYOUT_LANES_Q6_K);
     set(k, OT_IQ4_XS, gemv_iq4_xs, LAYOUT_LANES_IQ4_XS);
 }

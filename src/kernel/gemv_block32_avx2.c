@@ -1,5 +1,6 @@
 /* gemv_block32_avx2.c - matrix times vector for types with blocks of 32 values: eight blocks at a
- * time, lane l for block l (Q8_0: lane l for half of block l % 4, two vectors).
+ * time, lane l for block l (MXFP4: in another order; Q8_0: lane l for half l / 4 of block l % 4,
+ * two vectors).
  *
  * A row's last one to seven blocks are computed as eight: what follows them in memory meets
  * activations of zero, and its scales are masked, because they may be no numbers. Where nothing
@@ -58,14 +59,15 @@ GEMV_INLINE struct scales scales_and_minima(const uint8_t *p, uint32_t s) {
 }
 
 /* 2^(e - 128): the exponent e - 1, but for the two smallest, which are denormal. e of block k is
- * byte k of the k-th 16 bytes. */
+ * byte k of the k-th 16 bytes: of block 2 j in word j of the lower half here, of 2 j + 1 in the
+ * upper one's. */
 GEMV_INLINE __m256 scales_mxfp4(const uint8_t *p) {
+    const __m256i at =
+        _mm256_setr_epi32((int)0x80808000u, (int)0x80808002u, (int)0x80808004u, (int)0x80808006u,
+                          (int)0x80808001u, (int)0x80808003u, (int)0x80808005u, (int)0x80808007u);
     __m256i v = _mm256_blend_epi16(gemv_load32(p), gemv_load32(p + 32), 0x02);
     __m256i w = _mm256_blend_epi16(gemv_load32(p + 64), gemv_load32(p + 96), 0x08);
-    v = _mm256_blend_epi16(v, w, 0x0c);
-    __m128i bytes = _mm_blendv_epi8(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1),
-                                    _mm_set1_epi16((short)0xff00));
-    __m256i e = _mm256_cvtepu8_epi32(bytes);
+    __m256i e = _mm256_shuffle_epi8(_mm256_blend_epi16(v, w, 0x0c), at);
     __m256i usual = _mm256_slli_epi32(_mm256_sub_epi32(e, _mm256_set1_epi32(1)), 23);
     __m256i small = _mm256_slli_epi32(_mm256_add_epi32(e, _mm256_set1_epi32(1)), 21);
     return _mm256_castsi256_ps(_mm256_max_epi32(usual, small));
@@ -85,15 +87,17 @@ GEMV_INLINE struct scales scales_of(uint32_t dtype, const uint8_t *p) {
 
 /* ---- codes ---- */
 
-/* 16 bytes at p of each of eight blocks, transposed: chunk c of all blocks in vector c. */
+/* 16 bytes at p of each of eight blocks, transposed: chunk c of all blocks in vector c. Word j of
+ * half h is of block 4 h + j, for MXFP4 of block 2 j + h. */
 GEMV_INLINE struct gemv_four nibbles(uint32_t dtype, const uint8_t *p) {
     const uint32_t size = block_bytes_of(dtype);
     const __m256i pairs =
         gemv_twice(_mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15));
     struct gemv_four q;
     for (uint32_t k = 0; k < 4; k++) {
-        q.x[k] = _mm256_inserti128_si256(_mm256_castsi128_si256(gemv_load16(p + k * size)),
-                                         gemv_load16(p + (k + 4) * size), 1);
+        const uint8_t *b = p + (dtype == OT_MXFP4 ? 2 * k : k) * size;
+        q.x[k] = _mm256_inserti128_si256(_mm256_castsi128_si256(gemv_load16(b)),
+                                         gemv_load16(b + (dtype == OT_MXFP4 ? 1 : 4) * size), 1);
         if (dtype == OT_Q5_0 || dtype == OT_Q5_1) {
             q.x[k] = _mm256_shuffle_epi8(q.x[k], pairs);
         }
@@ -211,7 +215,8 @@ GEMV_INLINE __m256 add_rest(uint32_t dtype, const uint8_t *p, uint32_t n_cols, u
         memcpy(copy, p, n * size);
         p = copy;
     }
-    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m256i lane = dtype == OT_MXFP4 ? _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7)
+                                           : _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     __m256 keep = _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), lane));
     return add_unit(dtype, p, a, &keep, sum);
 }

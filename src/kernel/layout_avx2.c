@@ -91,28 +91,27 @@ struct lanes_kind {
     uint8_t group[16]; /* of each lane */
     enum offset offset;
     int8_t zero;
-    bool is_signed;   /* struct lanes_signed */
-    bool pairs;       /* values i and 8 + i of a group side by side, for Q5_0 and Q5_1 */
-    uint8_t raise[4]; /* of lane l: raise[l % 4] */
+    bool is_signed;           /* struct lanes_signed */
+    bool pairs;               /* values i and 8 + i of a group side by side, for Q5_0 and Q5_1 */
+    uint8_t raise_log2[2][4]; /* of lane l of vector v: [v][l % 4] */
 };
 
 static const struct lanes_kind kinds[] = {
-    [LAYOUT_LANES_Q4_0] = {LANES(LANES_BLOCK32), ZERO_OF_BLOCK, 8, .raise = {1, 1, 1, 1}},
-    [LAYOUT_LANES_Q4_1] = {LANES(LANES_BLOCK32), SUM_OF_BLOCK, .raise = {1, 1, 1, 1}},
-    [LAYOUT_LANES_Q5_0] = {LANES(LANES_BLOCK32), ZERO_OF_BLOCK, 16, .pairs = true,
-                           .raise = {1, 1, 1, 1}},
-    [LAYOUT_LANES_Q5_1] = {LANES(LANES_BLOCK32), SUM_OF_BLOCK, .pairs = true,
-                           .raise = {1, 1, 1, 1}},
-    [LAYOUT_LANES_MXFP4] = {LANES(LANES_BLOCK32), ZERO_OF_BLOCK, 12, .raise = {1, 1, 1, 1}},
-    [LAYOUT_LANES_Q2_K] = {LANES(LANES_HALVES), SUM_OF_GROUP, .raise = {1, 4, 1, 4}},
-    [LAYOUT_LANES_Q3_K] = {LANES(LANES_HALVES), START, 4, .raise = {1, 4, 1, 4}},
-    [LAYOUT_LANES_Q4_K] = {LANES(LANES_Q4_K), SUM_OF_SUB, .raise = {1, 1, 1, 1}},
-    [LAYOUT_LANES_Q6_K] = {LANES(LANES_Q6_K), START, 32, .raise = {1, 1, 1, 1}},
-    [LAYOUT_LANES_Q8_0] = {LANES(LANES_HALVES), ZERO_OF_GROUP, .is_signed = true,
-                           .raise = {1, 1, 1, 1}},
-    [LAYOUT_LANES_IQ4_NL] = {LANES(LANES_BLOCK32), ZERO_OF_BLOCK, .is_signed = true,
-                             .raise = {1, 1, 1, 1}},
-    [LAYOUT_LANES_IQ4_XS] = {LANES(LANES_IQ4_XS), START, .is_signed = true, .raise = {1, 1, 1, 1}},
+    [LAYOUT_LANES_Q4_0] = {LANES(LANES_BLOCK32), ZERO_OF_BLOCK, 8},
+    [LAYOUT_LANES_Q4_1] = {LANES(LANES_BLOCK32), SUM_OF_BLOCK},
+    [LAYOUT_LANES_Q5_0] = {LANES(LANES_BLOCK32), ZERO_OF_BLOCK, 16, .pairs = true},
+    [LAYOUT_LANES_Q5_1] = {LANES(LANES_BLOCK32), SUM_OF_BLOCK, .pairs = true},
+    [LAYOUT_LANES_MXFP4] = {LANES(LANES_IQ4_XS), ZERO_OF_BLOCK, 12},
+    [LAYOUT_LANES_Q2_K] = {LANES(LANES_HALVES), SUM_OF_GROUP,
+                           .raise_log2 = {{0, 2, 0, 2}, {0, 2, 0, 2}}},
+    [LAYOUT_LANES_Q3_K] = {LANES(LANES_HALVES), START, 4,
+                           .raise_log2 = {{0, 2, 0, 2}, {0, 2, 0, 2}}},
+    [LAYOUT_LANES_Q4_K] = {LANES(LANES_Q4_K), SUM_OF_SUB},
+    [LAYOUT_LANES_Q5_K] = {LANES(LANES_Q4_K), SUM_OF_SUB, .raise_log2 = {{0}, {1, 1, 1, 1}}},
+    [LAYOUT_LANES_Q6_K] = {LANES(LANES_Q6_K), START, 32},
+    [LAYOUT_LANES_Q8_0] = {LANES(LANES_HALVES), ZERO_OF_GROUP, .is_signed = true},
+    [LAYOUT_LANES_IQ4_NL] = {LANES(LANES_BLOCK32), ZERO_OF_BLOCK, .is_signed = true},
+    [LAYOUT_LANES_IQ4_XS] = {LANES(LANES_IQ4_XS), START, .is_signed = true},
 };
 
 static inline void store_chunks(__m128i q, void *to) {
@@ -133,7 +132,7 @@ static inline void set_scales(const struct lanes_kind *kind, uint32_t v, uint32_
                               int32_t sum, int32_t offset, struct lane_scales *to) {
     const uint32_t group = kind->group[8 * v + l];
     float *const block = &to->s[0][l], *const sub = &to->s[0][group / 2];
-    to->d[v][l] = d / (float)kind->raise[l % 4];
+    to->d[v][l] = d / (float)(1u << kind->raise_log2[v][l % 4]);
     switch (kind->offset) {
     case ZERO_OF_BLOCK: *block = d * (float)offset + (v == 0 ? 0 : *block); break;
     case ZERO_OF_GROUP: to->s[v][l] = d * (float)offset; break;
@@ -157,7 +156,7 @@ static inline void prepare_lane(const float *x, float unit, const struct lanes_k
     if (!kind->is_signed) {
         struct lanes *to = out;
         store_chunks(g.q, to->q[v][0] + 4 * l);
-        int32_t zero = kind->zero * kind->raise[l % 4];
+        int32_t zero = kind->zero << kind->raise_log2[v][l % 4];
         set_scales(kind, v, l, g.d, g.sum, -zero * g.sum, &to->scales);
         return;
     }

@@ -22,6 +22,7 @@ enum {
     LAYOUT_LANES_Q2_K,
     LAYOUT_LANES_Q3_K,
     LAYOUT_LANES_Q4_K,
+    LAYOUT_LANES_Q5_K,
     LAYOUT_LANES_Q6_K,
     /* struct lanes_signed */
     LAYOUT_LANES_Q8_0,
@@ -37,7 +38,8 @@ struct lane_scales {
     union {
         /* Q4_1, Q5_1: d * sum of q of block l in s[0][l]. Other types with blocks of 32: what their
          * zero point takes off, -zero * d * sum of q, alike; Q8_0: as the groups' lanes.
-         * Q2_K: d * sum of q of group i in place i. Q4_K: of sub-block k, in s[0][k]. */
+         * Q2_K: d * sum of q of group i in place i. Q4_K, Q5_K: of sub-block k, in
+         * s[0][k]. */
         float s[2][8];
         /* Q3_K, Q6_K, IQ4_XS: -zero * raise * sum of the group's q, as two numbers to be added. */
         int16_t start[2][16];
