@@ -295,6 +295,7 @@ static void want(struct experts *x, struct unit *u) {
     x->wishes[x->n_wishes++] = (struct wish){.unit = (uint32_t)(u - x->units)};
     if (!u->passes && u->state == EMPTY) {
         u->frame = c->free_frames[--c->n_free];
+        touch_frames(x->m, u->frame + c->frame_bytes);
         u->state = READING;
         u->issued_bytes = 0;
     }
@@ -597,6 +598,11 @@ void experts_sweep_end(struct mover *m) {
         }
     }
     x->n_wishes = x->n_done = 0;
+}
+
+uint8_t *experts_frames(const struct mover *m, uint64_t *bytes) {
+    *bytes = m->experts != NULL ? m->experts->memory_bytes : 0;
+    return m->experts != NULL ? m->experts->memory : NULL;
 }
 
 uint64_t experts_held_bytes(const struct mover *m) {

@@ -15,7 +15,6 @@
 #define RESIDENCY_MOVER_H
 
 #include <pthread.h>
-#include <stdatomic.h>
 
 #include "residency/internal.h"
 #include "residency/layout.h"
@@ -69,14 +68,18 @@ struct flight {
     uint64_t cached_before; /* sampled: bytes of the range in the page cache */
 };
 
-/* The threads that bring the arena's memory in (touch.c). */
+/* The threads that bring memory in (touch.c). */
 struct touch {
     pthread_t threads[TOUCH_THREADS];
     uint32_t n_threads;
-    atomic_bool stop;
-    _Atomic uint64_t next; /* of the arena, taken by nobody yet */
-    uint8_t *memory; /* borrowed: the arena */
-    uint64_t bytes;
+    bool begun;
+    pthread_mutex_t lock; /* of what follows, but for what does not change */
+    pthread_cond_t changed;
+    bool stop;
+    uint64_t next;           /* of the arena, then the frames: touched by nobody yet */
+    uint64_t until;          /* is to be touched now */
+    uint8_t *arena, *frames; /* borrowed */
+    uint64_t arena_bytes, frames_bytes;
 };
 
 struct mover {
@@ -151,8 +154,10 @@ void mover_landed(struct mover *m, const struct flight *f, bool ok);
 bool mover_row_there(const struct mover *m, uint32_t extent, uint32_t row);
 
 /* ---- touch.c ---- */
-/* Starts to bring in the arena's memory, beside the reads that fill it. */
+/* Starts to bring in the memory of the arena and of experts' frames, beside the reads that fill it. */
 void touch_begin(struct mover *m);
+/* Frames up to end have been handed out. */
+void touch_frames(struct mover *m, const uint8_t *end);
 /* Stops that; must come before memory of the arena is given up. */
 void touch_end(struct mover *m);
 
@@ -177,6 +182,8 @@ void experts_pump(struct mover *m);
 void experts_landed(struct mover *m, const struct flight *f, bool ok);
 bool experts_first_trip(struct mover *m, const struct flight *f);
 void experts_sweep_end(struct mover *m);
+/* The memory of all frames; NULL and 0 where there is none. */
+uint8_t *experts_frames(const struct mover *m, uint64_t *bytes);
 uint64_t experts_held_bytes(const struct mover *m);
 bool experts_check(const struct mover *m);
 

@@ -1,49 +1,99 @@
-/* touch.c - memory for wired weights, brought in ahead of the reads.
+/* touch.c - memory for weights, brought in ahead of the reads.
  *
  * The system clears a page when it is first touched, and the host of a virtual machine may have to
  * find the memory behind it: seconds for gigabytes. A read into untouched memory does that on the
  * thread that issues the reads, while the disk waits. So two threads of
- * their own go through the arena in the order in which it will be filled. Two, because one is no
- * faster than the reads behind it. Content is not changed: it does not matter who comes first.
+ * their own go through the arena in the order in which it will be filled, and then through the
+ * experts' frames, a little ahead of those that were handed out: not all of them may be needed. Two
+ * threads, because one is no faster than the reads behind it. Content is not changed: it does not
+ * matter who comes first.
  *
- * Threads: touch_begin and touch_end are the engine thread's. Where no thread can be had, or the
- * system does not know the call, the reads do it as before. */
+ * Threads: touch_begin, touch_frames and touch_end are the engine thread's. Where no thread can be
+ * had, or the system does not know the call, the reads do it as before. */
 #include <signal.h>
 
 #include "base/checked.h"
 #include "residency/mover.h"
 #include "sys/memory.h"
 
-enum { STEP_BYTES = 2 << 20 };
+enum { STEP_BYTES = 2 << 20, FRAMES_AHEAD_BYTES = 128 << 20 };
 
-static void *touch_arena(void *arg) {
-    struct touch *t = arg;
-    uint64_t at = 0;
-    while (!atomic_load(&t->stop) && (at = atomic_fetch_add(&t->next, STEP_BYTES)) < t->bytes) {
-        if (!sys_memory_touch(t->memory + at, min_u64(STEP_BYTES, t->bytes - at))) {
-            break;
-        }
+/* The next step's memory; false at the end. */
+static bool next_step(struct touch *t, uint8_t **memory, uint64_t *bytes) {
+    pthread_mutex_lock(&t->lock);
+    while (!t->stop && t->next >= t->until && t->next < t->arena_bytes + t->frames_bytes) {
+        pthread_cond_wait(&t->changed, &t->lock);
+    }
+    uint64_t at = t->next;
+    bool in_arena = at < t->arena_bytes;
+    uint64_t end = in_arena ? t->arena_bytes : t->arena_bytes + t->frames_bytes;
+    bool more = !t->stop && at < end;
+    if (more) {
+        *memory = in_arena ? t->arena + at : t->frames + (at - t->arena_bytes);
+        *bytes = min_u64(STEP_BYTES, end - at);
+        t->next = at + *bytes;
+    }
+    pthread_mutex_unlock(&t->lock);
+    return more;
+}
+
+static void *touch_memory(void *arg) {
+    uint8_t *memory;
+    uint64_t bytes;
+    while (next_step(arg, &memory, &bytes) && sys_memory_touch(memory, bytes)) {
     }
     return NULL;
 }
 
 void touch_begin(struct mover *m) {
     struct touch *t = &m->touch;
-    t->memory = m->arena;
-    t->bytes = m->layout.arena_bytes;
+    t->arena = m->arena;
+    t->arena_bytes = m->layout.arena_bytes;
+    t->frames = experts_frames(m, &t->frames_bytes);
+    t->until = t->arena_bytes + FRAMES_AHEAD_BYTES;
+    if (t->arena_bytes + t->frames_bytes == 0 || pthread_mutex_init(&t->lock, NULL) != 0) {
+        return;
+    }
+    if (pthread_cond_init(&t->changed, NULL) != 0) {
+        pthread_mutex_destroy(&t->lock);
+        return;
+    }
+    t->begun = true;
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    while (t->n_threads < TOUCH_THREADS && t->bytes > 0 &&
-           pthread_create(&t->threads[t->n_threads], NULL, touch_arena, t) == 0) {
+    while (t->n_threads < TOUCH_THREADS &&
+           pthread_create(&t->threads[t->n_threads], NULL, touch_memory, t) == 0) {
         t->n_threads++;
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-void touch_end(struct mover *m) {
-    atomic_store(&m->touch.stop, true);
-    while (m->touch.n_threads > 0) {
-        pthread_join(m->touch.threads[--m->touch.n_threads], NULL);
+void touch_frames(struct mover *m, const uint8_t *end) {
+    struct touch *t = &m->touch;
+    uint64_t until = t->arena_bytes + (uint64_t)(end - t->frames) + FRAMES_AHEAD_BYTES;
+    if (t->n_threads == 0 || until <= t->until) { /* only this thread writes until */
+        return;
     }
+    pthread_mutex_lock(&t->lock);
+    t->until = until;
+    pthread_cond_broadcast(&t->changed);
+    pthread_mutex_unlock(&t->lock);
+}
+
+void touch_end(struct mover *m) {
+    struct touch *t = &m->touch;
+    if (!t->begun) {
+        return;
+    }
+    t->begun = false;
+    pthread_mutex_lock(&t->lock);
+    t->stop = true;
+    pthread_cond_broadcast(&t->changed);
+    pthread_mutex_unlock(&t->lock);
+    while (t->n_threads > 0) {
+        pthread_join(t->threads[--t->n_threads], NULL);
+    }
+    pthread_cond_destroy(&t->changed);
+    pthread_mutex_destroy(&t->lock);
 }
