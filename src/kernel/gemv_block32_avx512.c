@@ -19,7 +19,7 @@ static const uint8_t second_at[64] = {CHUNKS(10), CHUNKS(14)};
 #define SCALES 0, 17, 34, 51
 static const uint16_t scales_at[32] = {SCALES, SCALES, SCALES, SCALES};
 
-enum { STEP = 4, BLOCK_BYTES = sizeof(struct block_q8_0), GROUP_BYTES = 4 * BLOCK_BYTES };
+enum { STEP = 2, BLOCK_BYTES = sizeof(struct block_q8_0), GROUP_BYTES = 4 * BLOCK_BYTES };
 
 /* Where a group's later parts are read, and which blocks exist. */
 struct parts {
@@ -103,11 +103,10 @@ GEMV_INLINE void rows(uint32_t n_last, const uint8_t *w, uint64_t row_bytes, uin
 
 static void gemv_q8_0(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
                       const void *x, float *y) {
-    switch ((layout_ceil(n_cols, 128) - 1) % STEP) {
-    case 0: rows(1, w, row_bytes, n_rows, n_cols, x, y); break;
-    case 1: rows(2, w, row_bytes, n_rows, n_cols, x, y); break;
-    case 2: rows(3, w, row_bytes, n_rows, n_cols, x, y); break;
-    default: rows(4, w, row_bytes, n_rows, n_cols, x, y);
+    if (layout_ceil(n_cols, 128) % 2 == 1) {
+        rows(1, w, row_bytes, n_rows, n_cols, x, y);
+    } else {
+        rows(2, w, row_bytes, n_rows, n_cols, x, y);
     }
 }
 

@@ -338,14 +338,17 @@ GEMV_INLINE __m512 add_scaled(uint32_t dtype, struct dots d, __m512 scales,
     return gemv_pin_ps(_mm512_fmadd_ps(scales, v, sum));
 }
 
-enum { STEP = 4 };
+/* Groups in step: as many as measured best on Zen 4. */
+GEMV_INLINE uint32_t step_of(uint32_t dtype) {
+    return dtype == OT_Q4_1 ? 2 : 4;
+}
 
 /* n groups in step; n is a constant where this is inlined. last: the parts of the last one. */
 GEMV_INLINE __m512 add_groups(uint32_t dtype, uint32_t n, const uint8_t *p,
                               const struct parts *last, const struct lanes8x32 *a, __m512 sum) {
     const struct parts full = parts_full(dtype);
-    struct codes c[STEP];
-    struct dots d[STEP];
+    struct codes c[4];
+    struct dots d[4];
     for (uint32_t i = 0; i < n; i++) {
         c[i] = read_group(dtype, p + i * 8 * full.block_bytes, i + 1 == n ? last : &full);
     }
@@ -358,21 +361,21 @@ GEMV_INLINE __m512 add_groups(uint32_t dtype, uint32_t n, const uint8_t *p,
     return sum;
 }
 
-/* n_last: groups of the last step of a row, 1 to STEP; a constant where this is inlined. */
+/* n_last: groups of the last step of a row, 1 to step_of(); a constant where this is inlined. */
 GEMV_INLINE void rows(uint32_t dtype, uint32_t n_last, const uint8_t *w, uint64_t row_bytes,
                       uint32_t n_rows, uint32_t n_cols, const struct lanes8x32 *acts, float *y) {
     const struct parts full = parts_full(dtype);
     const struct parts last = parts_of(dtype, (n_cols - 1) % 256 / 32 + 1);
-    const uint32_t step_bytes = STEP * 8 * full.block_bytes;
-    const uint32_t n_steps = (layout_ceil(n_cols, 256) - n_last) / STEP;
+    const uint32_t step = step_of(dtype), step_bytes = step * 8 * full.block_bytes;
+    const uint32_t n_steps = (layout_ceil(n_cols, 256) - n_last) / step;
     const uint64_t ahead = kernel_tuning.prefetch_bytes;
     for (uint32_t r = 0; r < n_rows; r++) {
         const uint8_t *p = w + r * row_bytes;
         const struct lanes8x32 *a = acts;
         __m512 sum = _mm512_setzero_ps();
-        for (uint32_t i = 0; i < n_steps; i++, p += step_bytes, a += STEP) {
+        for (uint32_t i = 0; i < n_steps; i++, p += step_bytes, a += step) {
             gemv_prefetch(p, ahead, (int)(step_bytes + 63) / 64);
-            sum = add_groups(dtype, STEP, p, &full, a, sum);
+            sum = add_groups(dtype, step, p, &full, a, sum);
         }
         gemv_prefetch(p, ahead, (int)(n_last * 8 * full.block_bytes + 63) / 64);
         sum = add_groups(dtype, n_last, p, &last, a, sum);
@@ -382,7 +385,7 @@ GEMV_INLINE void rows(uint32_t dtype, uint32_t n_last, const uint8_t *w, uint64_
 
 GEMV_INLINE void gemv(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint32_t n_rows,
                       uint32_t n_cols, const struct lanes8x32 *acts, float *y) {
-    switch ((layout_ceil(n_cols, 256) - 1) % STEP) {
+    switch ((layout_ceil(n_cols, 256) - 1) % step_of(dtype)) {
     case 0: rows(dtype, 1, w, row_bytes, n_rows, n_cols, acts, y); break;
     case 1: rows(dtype, 2, w, row_bytes, n_rows, n_cols, acts, y); break;
     case 2: rows(dtype, 3, w, row_bytes, n_rows, n_cols, acts, y); break;

@@ -78,10 +78,10 @@ struct lanes256_kind {
 
 static const struct lanes256_kind lanes256_kinds[] = {
     [LAYOUT_LANES256_Q2_K] = {0, {0, 2, 4, 6, 0, 2, 4, 6}, false, LANES(LANES256_Q2_K)},
-    [LAYOUT_LANES256_Q3_K] = {4, {0, 2, 2, 4, 0, 2, 2, 4}, false, LANES(LANES256_Q3_K)},
+    [LAYOUT_LANES256_Q3_K] = {4, {0, 0, 4, 4, 0, 0, 4, 4}, false, LANES(LANES256_Q3_K)},
     [LAYOUT_LANES256_Q4_K] = {0, {0, 4, 0, 4, 0, 4, 0, 4}, true, LANES(LANES256_Q4_K)},
-    [LAYOUT_LANES256_Q5_K] = {0, {0, 1, 0, 1, 0, 1, 0, 1}, true, LANES(LANES256_Q4_K)},
-    [LAYOUT_LANES256_Q6_K] = {32, {0, 2, 0, 2, 0, 2, 0, 2}, false, LANES(LANES256_Q6_K)},
+    [LAYOUT_LANES256_Q5_K] = {0, {0}, true, LANES(LANES256_Q4_K)},
+    [LAYOUT_LANES256_Q6_K] = {32, {0}, false, LANES(LANES256_Q6_K)},
     [LAYOUT_LANES256_IQ4_XS] = {128, {0}, false, LANES(LANES256_IQ4_XS)},
 };
 
@@ -95,9 +95,9 @@ static void prepare_lane(const float *x, float unit, const struct lanes256_kind 
     if (kind->zero != 0) {
         to->start[lane] = -((int32_t)kind->zero << raise) * g.sum;
     } else if (kind->sums_of_subs) {
-        to->s_of_subs[sub < 4 ? 4 + sub : 8 + sub] += s;
+        to->s_of_subs[sub] += s;
     } else {
-        to->s[lane] = s;
+        to->s[lane] = s / 16;
     }
 }
 

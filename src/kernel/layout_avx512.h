@@ -45,10 +45,8 @@ struct lanes256 {
     float d[16];     /* scale of each group / raise */
     union {
         int32_t start[16]; /* types with a zero point: -zero * raise * sum of the group's q */
-        float s[16];       /* Q2_K: d * sum of the group's q, unraised */
-        /* Q4_K, Q5_K: the same of sub-block k: in lane 4 + k, of sub-block 4 + k: in lane 12 + k;
-         * the other lanes are 0. Minima come in these lanes. */
-        float s_of_subs[16];
+        float s[16];       /* Q2_K: d / 16 * sum of the group's q: minima come 16 times too large */
+        float s_of_subs[16]; /* Q4_K, Q5_K: d * sum of q of the 8 sub-blocks, then 0 */
     };
 };
 
