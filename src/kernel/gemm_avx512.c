@@ -12,8 +12,8 @@
  * and no half waits.
  *
  * Order of a value's sums, pairs: 32 columns with their activation scales in integers, then the
- * weight's scale, then the minimum; from 256 to 256 columns the sum is taken to another unit, a
- * power of two, which rounds nothing. Blocks: 16 columns in integers; two of those with their
+ * weight's scale, then the minimum; where 256 columns have another unit, a power of two, the sum is
+ * taken to it, which rounds nothing. Blocks: 16 columns in integers; two of those with their
  * activation scales in f32; then the weight's scale. Where weights have a scale for each 16
  * columns: each with both scales. */
 #include <immintrin.h>
@@ -172,6 +172,16 @@ INLINE void multiply_pair(const struct gemm_pairs *const *act, uint32_t b, uint3
     }
 }
 
+/* Rare: results of other columns to the unit of these. */
+INLINE void change_units(const struct gemm_pairs *const *act, uint32_t n, results f) {
+#pragma GCC unroll 6
+    for (uint32_t m = 0; m < n; m++) {
+        const __m512 ratio = broadcast_f32(&act[m]->ratio);
+        f[m][0] = _mm512_mul_ps(f[m][0], ratio);
+        f[m][1] = _mm512_mul_ps(f[m][1], ratio);
+    }
+}
+
 INLINE void multiply_pairs(const struct tile_tokens *a, uint32_t n, const struct tile *t,
                            bool has_min, uint32_t n_rows) {
     const struct gemm_pairs *act[MAX_TOKENS];
@@ -182,13 +192,14 @@ INLINE void multiply_pairs(const struct tile_tokens *a, uint32_t n, const struct
 #pragma GCC unroll 6
     for (uint32_t m = 0; m < n; m++)
         act[m] = (const struct gemm_pairs *)(const void *)a->row[m] + a->col / 256 - 1;
+    bool other_unit = a->add; /* results that are 0 need no ratio */
     for (uint32_t left = a->n_cols / 32; left > 0;) {
 #pragma GCC unroll 6
-        for (uint32_t m = 0; m < n; m++) {
-            const __m512 ratio = broadcast_f32(&(++act[m])->ratio);
-            f[m][0] = _mm512_mul_ps(f[m][0], ratio);
-            f[m][1] = _mm512_mul_ps(f[m][1], ratio);
-        }
+        for (uint32_t m = 0; m < n; m++)
+            other_unit |= (++act[m])->ratio != 1.0f && left != a->n_cols / 32;
+        if (other_unit)
+            change_units(act, n, f);
+        other_unit = false;
         const uint32_t n_blocks = left < 8 ? left : 8;
         for (uint32_t b = 0; b < n_blocks; b++) {
             multiply_pair(act, b, n, codes, scale, min, f);

@@ -13,7 +13,8 @@
  * A scale d is a whole number of steps (at most LAYOUT_MAX_STEPS) of a unit, a power of two that
  * 256 columns share, so that scales may be multiplied in integers. Codes are made with the scale as
  * rounded up: nothing is lost but that the step of a group much smaller than its neighbours is a
- * little coarser (by half of unit / d on average).
+ * little coarser (by half of unit / d on average). Most units are the row's: 256 columns have their
+ * own if all their values are much smaller.
  *
  * Numbers 1..7 are for gemm, 8..31 for gemv; an instruction set defines those that it needs in its
  * layout_ISA.c, always from the same q and d. */
@@ -33,20 +34,27 @@ enum { LAYOUT_UNIT_COLS = 256, LAYOUT_MAX_STEPS = 32767 };
 /* A gemm takes so many columns at a time; results wait in f32 between. */
 enum { LAYOUT_GEMM_COLS = 4096 };
 
-/* The unit of 256 columns, of the largest finite magnitude among them: LAYOUT_MAX_STEPS / 2 to
- * LAYOUT_MAX_STEPS steps make that one's scale. *least, 0 at the row's start, keeps units within
- * 2^40 of those before them, so that no sum in units overflows. */
-static inline float layout_unit(float largest, float *least) {
+/* The power of two of which a scale of largest / 127 has LAYOUT_MAX_STEPS / 2 to LAYOUT_MAX_STEPS
+ * steps; at least 2^-100. */
+static inline float layout_finest_unit(float largest) {
     const float d = largest / 127.0f;
     uint32_t bits;
     memcpy(&bits, &d, sizeof bits);
     const uint32_t exponent = bits >> 23;
-    bits = (exponent > 41 ? exponent - 14 : 27) << 23; /* at least 2^-100 */
+    bits = (exponent > 41 ? exponent - 14 : 27) << 23;
     float unit;
     memcpy(&unit, &bits, sizeof unit);
-    unit = unit > *least ? unit : *least;
-    *least = unit * 0x1p-40f > *least ? unit * 0x1p-40f : *least;
     return unit;
+}
+
+/* The unit of 256 columns, of their and the row's largest finite magnitude. Within 2^40 of the
+ * row's, so that no sum in units overflows. */
+static inline float layout_unit(float largest, float row_largest) {
+    const float own = layout_finest_unit(largest), row = layout_finest_unit(row_largest);
+    if (own >= row * 0.125f) {
+        return row;
+    }
+    return own > row * 0x1p-40f ? own : row * 0x1p-40f;
 }
 
 /* Steps of the scale of a group with this largest magnitude. */

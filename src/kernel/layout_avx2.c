@@ -5,6 +5,7 @@
 #include <immintrin.h>
 #include <string.h>
 
+#include "base/checked.h"
 #include "kernel/fill.h"
 
 struct group {
@@ -21,11 +22,10 @@ static inline uint32_t largest_of(__m256i a, __m256i b) {
     return (uint32_t)_mm_cvtsi128_si32(n);
 }
 
-/* Largest finite magnitude of the next 256 values, or what is left. */
-static float largest_finite(const float *x, uint32_t n_left) {
+static float largest_finite(const float *x, uint32_t n) {
     const __m256i magnitude = _mm256_set1_epi32(0x7fffffff), limit = _mm256_set1_epi32(0x7f800000);
     __m256i most = _mm256_setzero_si256();
-    for (uint32_t i = 0; i < 256 && i < n_left; i += 8) {
+    for (uint32_t i = 0; i < n; i += 8) {
         __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)(x + i));
         v = _mm256_and_si256(v, magnitude);
         v = _mm256_and_si256(v, _mm256_cmpgt_epi32(limit, v));
@@ -45,8 +45,8 @@ static inline int32_t sum_of(__m256i a, __m256i b) {
     return _mm_cvtsi128_si32(t);
 }
 
-static inline __m256i rounded(__m256 x, float d) {
-    __m256i q = _mm256_cvtps_epi32(_mm256_div_ps(x, _mm256_set1_ps(d)));
+static inline __m256i rounded(__m256 x, float inverse) {
+    __m256i q = _mm256_cvtps_epi32(_mm256_mul_ps(x, _mm256_set1_ps(inverse)));
     q = _mm256_max_epi32(q, _mm256_set1_epi32(-127));
     return _mm256_min_epi32(q, _mm256_set1_epi32(127));
 }
@@ -66,7 +66,7 @@ static inline struct group quantise_16(const float *x, float unit) {
     memcpy(&g.d, &largest, sizeof largest);
     g.d = unit * (float)layout_steps(g.d, unit);
     if (g.d > 0) {
-        __m256i p = rounded(a, g.d), q = rounded(b, g.d);
+        __m256i p = rounded(a, 1.0f / g.d), q = rounded(b, 1.0f / g.d);
         g.sum = sum_of(p, q);
         __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(p, q), 0xd8);
         g.q = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
@@ -175,12 +175,12 @@ static inline uint64_t unit_bytes(const struct lanes_kind *kind) {
 /* A unit's first lanes come first: a block's or sub-block's first group before its second. */
 static void prepare_lanes(const float *x, uint32_t n_cols, const struct lanes_kind *kind,
                           uint8_t *out) {
-    float least = 0;
+    const float row_largest = largest_finite(x, n_cols);
     for (; n_cols > 0; n_cols -= n_cols < 256 ? n_cols : 256, x += 256, out += unit_bytes(kind)) {
         if (n_cols < 256) {
             memset(out, 0, unit_bytes(kind));
         }
-        float unit = layout_unit(largest_finite(x, n_cols), &least);
+        float unit = layout_unit(largest_finite(x, min_u32(n_cols, 256)), row_largest);
         for (uint32_t lane = 0; lane < 16; lane++) {
             if (kind->group[lane] < n_cols / 16) {
                 prepare_lane(x, unit, kind, lane / 8, lane % 8, out);
@@ -193,10 +193,12 @@ static void prepare_q8(const float *x, uint32_t n_cols, void *out) {
     uint32_t n_pad = layout_pad(n_cols);
     int8_t *q = out;
     float *d = (float *)(void *)(q + n_pad), *s = d + n_pad / 16;
-    float unit = 0, least = 0;
+    const float row_largest = largest_finite(x, n_cols);
+    float unit = 0;
     for (uint32_t i = 0; i < n_cols / 16; i++) {
         if (i % 16 == 0) {
-            unit = layout_unit(largest_finite(x + 16 * (uint64_t)i, n_cols - 16 * i), &least);
+            const uint32_t n = min_u32(n_cols - 16 * i, 256);
+            unit = layout_unit(largest_finite(x + 16 * (uint64_t)i, n), row_largest);
         }
         struct group g = quantise_16(x + 16 * (uint64_t)i, unit);
         _mm_storeu_si128((__m128i *)(void *)(q + 16 * (uint64_t)i), g.q);

@@ -5,23 +5,33 @@
 #include <immintrin.h>
 #include <string.h>
 
+#include "base/checked.h"
 #include "kernel/fill.h"
 
-struct group {
-    __m128i q;      /* 16 int8 */
-    uint32_t steps; /* 0 where d is NaN */
-    float d;
-    int32_t sum;
-};
+/* The groups of up to 256 values; those beyond are 0. */
+struct groups {
+    int8_t q[256];
+    float d[16];
+    float s[16]; /* d * sum */
+    int32_t sum[16];
+    int32_t steps[16]; /* 0 where d is NaN */
+    float unit;
+} __attribute__((aligned(64)));
 
-/* Largest finite magnitude of the next 256 values, or what is left. */
-static float largest_finite(const float *x, uint32_t n_left) {
+/* Magnitudes as bits: in their order, a NaN above infinity, which is above all else. */
+static inline __m512i magnitudes(const float *x) {
+    return _mm512_and_si512(_mm512_castps_si512(_mm512_loadu_ps(x)), _mm512_set1_epi32(0x7fffffff));
+}
+
+static inline __mmask16 are_finite(__m512i magnitudes) {
+    return _mm512_cmplt_epi32_mask(magnitudes, _mm512_set1_epi32(0x7f800000));
+}
+
+static float largest_finite(const float *x, uint32_t n) {
     __m512i most = _mm512_setzero_si512();
-    for (uint32_t i = 0; i < 256 && i < n_left; i += 16) {
-        __m512i v = _mm512_and_si512(_mm512_castps_si512(_mm512_loadu_ps(x + i)),
-                                     _mm512_set1_epi32(0x7fffffff));
-        __mmask16 finite = _mm512_cmplt_epi32_mask(v, _mm512_set1_epi32(0x7f800000));
-        most = _mm512_mask_max_epi32(most, finite, most, v);
+    for (uint32_t i = 0; i < n; i += 16) {
+        __m512i v = magnitudes(x + i);
+        most = _mm512_mask_max_epi32(most, are_finite(v), most, v);
     }
     uint32_t bits = _mm512_reduce_max_epu32(most);
     float largest;
@@ -29,36 +39,85 @@ static float largest_finite(const float *x, uint32_t n_left) {
     return largest;
 }
 
-/* As quantise_16 of layout_scalar.c, number by number: the largest magnitude is found among the bit
- * patterns, where a NaN is above infinity, which is above all else. */
-static inline struct group quantise_16(const float *x, float unit) {
-    struct group g;
-    __m512 v = _mm512_loadu_ps(x);
-    uint32_t largest = _mm512_reduce_max_epu32(
-        _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(0x7fffffff)));
-    if (largest >= 0x7f800000u) {
-        g.q = _mm_setzero_si128();
-        g.steps = 0;
-        g.d = __builtin_nanf("");
-        g.sum = 0;
-        return g;
+/* Lane i: the largest lane of v[i]. */
+static inline __m512i largest_of_each(const __m512i *v) {
+    __m512i a[8], b[4], c[2];
+    for (uint32_t i = 0; i < 8; i++) {
+        a[i] = _mm512_max_epi32(_mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]),
+                                _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]));
     }
-    memcpy(&g.d, &largest, sizeof largest);
-    g.steps = layout_steps(g.d, unit);
-    g.d = unit * (float)g.steps;
-    __mmask16 some = g.d > 0 ? 0xffff : 0;
-    __m512i q = _mm512_cvtps_epi32(_mm512_maskz_div_ps(some, v, _mm512_set1_ps(g.d)));
-    q = _mm512_min_epi32(_mm512_max_epi32(q, _mm512_set1_epi32(-127)), _mm512_set1_epi32(127));
-    g.q = _mm512_cvtepi32_epi8(q);
-    g.sum = _mm512_reduce_add_epi32(q);
-    return g;
+    for (uint32_t i = 0; i < 4; i++) {
+        b[i] = _mm512_max_epi32(_mm512_unpacklo_epi64(a[2 * i], a[2 * i + 1]),
+                                _mm512_unpackhi_epi64(a[2 * i], a[2 * i + 1]));
+    }
+    for (uint32_t i = 0; i < 2; i++) {
+        c[i] = _mm512_max_epi32(_mm512_shuffle_i32x4(b[2 * i], b[2 * i + 1], 0x88),
+                                _mm512_shuffle_i32x4(b[2 * i], b[2 * i + 1], 0xdd));
+    }
+    return _mm512_max_epi32(_mm512_shuffle_i32x4(c[0], c[1], 0x88),
+                            _mm512_shuffle_i32x4(c[0], c[1], 0xdd));
 }
 
-static void store_chunks(__m128i q, int8_t *to, uint32_t stride) {
-    int32_t chunks[4];
-    _mm_storeu_si128((__m128i *)(void *)chunks, q);
+/* Lane i: the sum of the 16 codes of group i. */
+static inline __m512i sums_of(const int8_t *q) {
+    __m512i v[4];
+    for (uint32_t i = 0; i < 4; i++) {
+        v[i] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1),
+                                   _mm512_load_si512(q + 64 * i));
+    }
+    __m512i a =
+        _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
+    __m512i b =
+        _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
+    a = _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+    /* Lane 4 l + i has group 4 i + l. */
+    return _mm512_permutexvar_epi32(
+        _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), a);
+}
+
+/* As layout_scalar.c does, number by number. */
+static void quantise(const float *x, uint32_t n, float row_largest, struct groups *to) {
+    __m512i v[16];
+    for (uint32_t i = 0; i < 16; i++) {
+        v[i] = 16 * i < n ? magnitudes(x + 16 * i) : _mm512_setzero_si512();
+    }
+    __m512i largest = largest_of_each(v);
+    __mmask16 finite = are_finite(largest);
+    if (finite == 0xffff) {
+        uint32_t bits = _mm512_reduce_max_epu32(largest);
+        float f;
+        memcpy(&f, &bits, sizeof bits);
+        to->unit = layout_unit(f, row_largest);
+    } else {
+        to->unit = layout_unit(largest_finite(x, n), row_largest);
+    }
+    __m512 unit = _mm512_set1_ps(to->unit), inverse_unit = _mm512_set1_ps(1.0f / to->unit);
+    __m512 steps = _mm512_div_ps(_mm512_castsi512_ps(largest), _mm512_set1_ps(127.0f));
+    steps = _mm512_roundscale_ps(_mm512_mul_ps(steps, inverse_unit), _MM_FROUND_CEIL);
+    steps = _mm512_maskz_min_ps(finite, steps, _mm512_set1_ps(LAYOUT_MAX_STEPS));
+    __m512 d = _mm512_mul_ps(steps, unit);
+    float inverse[16];
+    __mmask16 some = _mm512_cmp_ps_mask(d, _mm512_setzero_ps(), _CMP_GT_OQ);
+    _mm512_storeu_ps(inverse, _mm512_maskz_div_ps(some, _mm512_set1_ps(1.0f), d));
+    d = _mm512_mask_mov_ps(_mm512_set1_ps(__builtin_nanf("")), finite, d);
+    for (uint32_t i = 0; i < 16; i++) {
+        __m128i q = _mm_setzero_si128();
+        if (16 * i < n && (some >> i & 1) != 0) {
+            q = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(
+                _mm512_mul_ps(_mm512_loadu_ps(x + 16 * i), _mm512_set1_ps(inverse[i]))));
+        }
+        _mm_store_si128((__m128i *)(void *)(to->q + 16 * i), q);
+    }
+    __m512i sum = sums_of(to->q);
+    _mm512_store_ps(to->d, d);
+    _mm512_store_ps(to->s, _mm512_mul_ps(d, _mm512_cvtepi32_ps(sum)));
+    _mm512_store_si512(to->sum, sum);
+    _mm512_store_si512(to->steps, _mm512_cvtps_epi32(steps));
+}
+
+static void store_chunks(const int8_t *q, int8_t *to, uint32_t stride) {
     for (uint32_t c = 0; c < 4; c++) {
-        memcpy(to + c * stride, &chunks[c], 4);
+        memcpy(to + c * stride, q + 4 * c, 4);
     }
 }
 
@@ -85,55 +144,47 @@ static const struct lanes256_kind lanes256_kinds[] = {
     [LAYOUT_LANES256_IQ4_XS] = {128, {0}, false, LANES(LANES256_IQ4_XS)},
 };
 
-static void prepare_lane(const float *x, float unit, const struct lanes256_kind *kind,
-                         uint32_t lane, struct lanes256 *to) {
+static void prepare_lane(const struct groups *g, const struct lanes256_kind *kind, uint32_t lane,
+                         struct lanes256 *to) {
     uint32_t group = kind->group[lane], sub = group / 2, raise = kind->raise_log2[sub];
-    struct group g = quantise_16(x + 16 * (uint64_t)group, unit);
-    float s = g.d * (float)g.sum;
-    store_chunks(g.q, (int8_t *)(void *)to->q + 4 * lane, 64);
-    to->d[lane] = g.d / (float)(1u << raise);
+    store_chunks(g->q + 16 * group, (int8_t *)(void *)to->q + 4 * lane, 64);
+    to->d[lane] = g->d[group] / (float)(1u << raise);
     if (kind->zero != 0) {
-        to->start[lane] = -((int32_t)kind->zero << raise) * g.sum;
+        to->start[lane] = -((int32_t)kind->zero << raise) * g->sum[group];
     } else if (kind->sums_of_subs) {
-        to->s_of_subs[sub] += s;
+        to->s_of_subs[sub] += g->s[group];
     } else {
-        to->s[lane] = s / 16;
+        to->s[lane] = g->s[group] / 16;
     }
 }
 
 static void prepare_lanes256(const float *x, uint32_t n_cols, const struct lanes256_kind *kind,
                              struct lanes256 *out) {
-    float least = 0;
-    for (; n_cols > 0; n_cols -= n_cols < 256 ? n_cols : 256, x += 256, out++) {
-        if (n_cols < 256) {
-            memset(out, 0, sizeof *out);
-        } else if (kind->sums_of_subs) {
+    float largest = largest_finite(x, n_cols);
+    for (uint32_t i = 0; i < n_cols; i += 256, out++) {
+        struct groups g;
+        quantise(x + i, min_u32(n_cols - i, 256), largest, &g);
+        if (kind->sums_of_subs) {
             memset(out->s_of_subs, 0, sizeof out->s_of_subs);
         }
-        float unit = layout_unit(largest_finite(x, n_cols), &least);
         for (uint32_t lane = 0; lane < 16; lane++) {
-            if (n_cols >= 256 || kind->group[lane] < n_cols / 16) {
-                prepare_lane(x, unit, kind, lane, out);
-            }
+            prepare_lane(&g, kind, lane, out);
         }
     }
 }
 
 static void prepare_lanes4x32(const float *x, uint32_t n_cols, struct lanes4x32 *out) {
-    if (n_cols % 128 != 0) {
-        memset(&out[n_cols / 128], 0, sizeof *out);
-    }
-    float unit = 0, least = 0;
-    for (uint32_t i = 0; i < n_cols / 16; i++) {
-        struct lanes4x32 *to = &out[i / 8];
-        uint32_t half = i % 2, b = i / 2 % 4, lane = 4 * half + b;
-        if (i % 16 == 0) {
-            unit = layout_unit(largest_finite(x + 16 * (uint64_t)i, n_cols - 16 * i), &least);
+    float largest = largest_finite(x, n_cols);
+    for (uint32_t i = 0; i < n_cols; i += 256) {
+        struct groups g;
+        quantise(x + i, min_u32(n_cols - i, 256), largest, &g);
+        for (uint32_t j = 0; j < layout_ceil(min_u32(n_cols - i, 256), 128) * 8; j++) {
+            struct lanes4x32 *to = &out[i / 128 + j / 8];
+            uint32_t half = j % 2, b = j / 2 % 4, lane = 4 * half + b;
+            store_chunks(g.q + 16 * j, (int8_t *)(void *)to->q + 4 * lane, 32);
+            to->start[lane] = -128 * g.sum[j];
+            to->d[lane] = to->d[8 + lane] = g.d[j];
         }
-        struct group g = quantise_16(x + 16 * (uint64_t)i, unit);
-        store_chunks(g.q, (int8_t *)(void *)to->q + 4 * lane, 32);
-        to->start[lane] = -128 * g.sum;
-        to->d[lane] = to->d[8 + lane] = g.d;
     }
 }
 
@@ -160,103 +211,84 @@ static const struct lanes8x32_kind lanes8x32_kinds[] = {
 };
 
 /* The first (half 0) or second 16 values of block b. */
-static void prepare_half(const float *x, float unit, const struct lanes8x32_kind *kind, uint32_t b,
+static void prepare_half(const struct groups *g, const struct lanes8x32_kind *kind, uint32_t b,
                          uint32_t half, struct lanes8x32 *to) {
-    struct group g = quantise_16(x, unit);
+    uint32_t group = 2 * b + half;
     int32_t raise = half == 1 ? kind->raise : 1;
-    int8_t q[16];
-    _mm_storeu_si128((__m128i *)(void *)q, g.q);
     for (uint32_t i = 0; i < 4; i++) {
         uint32_t vector = i / 2 * 2 + (half ^ (kind->mixed ? i % 2 : 0));
-        memcpy(to->q[vector] + 32 * (i % 2) + 4 * b, q + 4 * kind->chunk[i][b], 4);
+        memcpy(to->q[vector] + 32 * (i % 2) + 4 * b, g->q + 16 * group + 4 * kind->chunk[i][b], 4);
     }
-    to->d[8 * half + b] = g.d / (float)raise;
+    to->d[8 * half + b] = g->d[group] / (float)raise;
     if (kind->zero != 0) {
-        to->start[8 * half + b] = -kind->zero * raise * g.sum;
+        to->start[8 * half + b] = -kind->zero * raise * g->sum[group];
     } else {
-        to->s[8 + b] += g.d * (float)g.sum;
+        to->s[8 + b] += g->s[group];
     }
 }
 
 static void prepare_lanes8x32(const float *x, uint32_t n_cols, const struct lanes8x32_kind *kind,
                               struct lanes8x32 *out) {
-    if (n_cols % 256 != 0) {
-        memset(&out[n_cols / 256], 0, sizeof *out);
-    }
-    float unit = 0, least = 0;
-    for (uint32_t block = 0; block < n_cols / 32; block++, x += 32) {
-        struct lanes8x32 *to = &out[block / 8];
-        if (block % 8 == 0) {
-            unit = layout_unit(largest_finite(x, n_cols - 32 * block), &least);
-            memset(to->s, 0, sizeof to->s);
+    float largest = largest_finite(x, n_cols);
+    for (uint32_t i = 0; i < n_cols; i += 256, out++) {
+        struct groups g;
+        quantise(x + i, min_u32(n_cols - i, 256), largest, &g);
+        memset(out->s, 0, sizeof out->s);
+        for (uint32_t b = 0; b < 8; b++) {
+            prepare_half(&g, kind, b, 0, out);
+            prepare_half(&g, kind, b, 1, out);
         }
-        prepare_half(x, unit, kind, block % 8, 0, to);
-        prepare_half(x + 16, unit, kind, block % 8, 1, to);
     }
 }
 
 static void prepare_q8(const float *x, uint32_t n_cols, void *out) {
-    uint32_t n_pad = layout_pad(n_cols);
     int8_t *q = out;
-    float *d = (float *)(void *)(q + n_pad), *s = d + n_pad / 16;
-    float unit = 0, least = 0;
-    for (uint32_t i = 0; i < n_cols / 16; i++) {
-        if (i % 16 == 0) {
-            unit = layout_unit(largest_finite(x + 16 * (uint64_t)i, n_cols - 16 * i), &least);
-        }
-        struct group g = quantise_16(x + 16 * (uint64_t)i, unit);
-        _mm_storeu_si128((__m128i *)(void *)(q + 16 * (uint64_t)i), g.q);
-        d[i] = g.d;
-        s[i] = g.d * (float)g.sum;
+    float *d = (float *)(void *)(q + layout_pad(n_cols)), *s = d + layout_pad(n_cols) / 16;
+    float largest = largest_finite(x, n_cols);
+    for (uint32_t i = 0; i < n_cols; i += 256) {
+        struct groups g;
+        quantise(x + i, min_u32(n_cols - i, 256), largest, &g);
+        memcpy(q + i, g.q, sizeof g.q);
+        memcpy(d + i / 16, g.d, sizeof g.d);
+        memcpy(s + i / 16, g.s, sizeof g.s);
     }
-    memset(q + n_cols, 0, n_pad - n_cols);
-    memset(d + n_cols / 16, 0, (n_pad - n_cols) / 16 * sizeof *d);
-    memset(s + n_cols / 16, 0, (n_pad - n_cols) / 16 * sizeof *s);
 }
 
 static void prepare_gemm_blocks(const float *x, uint32_t n_cols, void *out) {
     struct gemm_block *block = out;
-    float *s = (void *)((char *)out + gemm_sums_offset(n_cols)), unit = 0, least = 0;
-    for (uint32_t b = 0; b < n_cols / 32; b++) {
-        if (b % 8 == 0) {
-            unit = layout_unit(largest_finite(x + 32 * (uint64_t)b, n_cols - 32 * b), &least);
-        }
-        for (uint32_t h = 0; h < 2; h++) {
-            struct group g = quantise_16(x + 32 * (uint64_t)b + 16 * h, unit);
-            _mm_storeu_si128((__m128i *)(void *)(block[b].q + 16 * h), g.q);
-            block[b].start[h] = -128 * g.sum;
-            block[b].d[h] = g.d;
-            s[2 * b + h] = g.d * (float)g.sum;
+    float *s = (void *)((char *)out + gemm_sums_offset(n_cols));
+    float largest = largest_finite(x, n_cols);
+    for (uint32_t i = 0; i < n_cols; i += 256) {
+        struct groups g;
+        quantise(x + i, min_u32(n_cols - i, 256), largest, &g);
+        memcpy(s + i / 16, g.s, sizeof g.s);
+        for (uint32_t b = 0; b < 8; b++, block++) {
+            memcpy(block->q, g.q + 32 * b, sizeof block->q);
+            memcpy(block->d, g.d + 2 * b, sizeof block->d);
+            block->start[0] = -128 * g.sum[2 * b];
+            block->start[1] = -128 * g.sum[2 * b + 1];
         }
     }
-    uint32_t n = n_cols / 32, n_more = layout_pad(n_cols) / 32 - n;
-    memset(block + n, 0, n_more * sizeof *block);
-    memset(s + 2 * n, 0, 2 * n_more * sizeof *s);
 }
 
 static void prepare_gemm_pairs(const float *x, uint32_t n_cols, struct gemm_pairs *out) {
-    if (n_cols % 256 != 0) {
-        memset(&out[n_cols / 256], 0, sizeof *out);
-    }
-    float unit = 0, least = 0;
-    for (uint32_t block = 0; block < n_cols / 32; block++, x += 32) {
-        struct gemm_pairs *to = &out[block / 8];
-        uint32_t b = block % 8;
-        if (b == 0) {
-            float before = block % (LAYOUT_GEMM_COLS / 32) == 0 ? 1 : unit;
-            unit = layout_unit(largest_finite(x, n_cols - 32 * block), &least);
-            to->ratio = before / unit;
-            to->unit = unit;
+    float largest = largest_finite(x, n_cols), unit = 1;
+    for (uint32_t i = 0; i < n_cols; i += 256, out++) {
+        struct groups g;
+        quantise(x + i, min_u32(n_cols - i, 256), largest, &g);
+        float not_finite = 0; /* or NaN */
+        for (uint32_t b = 0; b < 8; b++) {
+            int32_t low = g.sum[2 * b], high = g.sum[2 * b + 1];
+            memcpy(out->block[b].q, g.q + 32 * b, sizeof out->block[b].q);
+            out->block[b].start_high = -128 * high;
+            out->block[b].start_low = 0x8000 - 128 * low;
+            out->block[b].steps[0] = (int16_t)g.steps[2 * b];
+            out->block[b].steps[1] = (int16_t)g.steps[2 * b + 1];
+            out->block[b].s = (float)(low * g.steps[2 * b] + high * g.steps[2 * b + 1]);
+            not_finite += 0 * (g.d[2 * b] + g.d[2 * b + 1]);
         }
-        struct group low = quantise_16(x, unit), high = quantise_16(x + 16, unit);
-        _mm_storeu_si128((__m128i *)(void *)to->block[b].q, low.q);
-        _mm_storeu_si128((__m128i *)(void *)(to->block[b].q + 16), high.q);
-        to->block[b].start_high = -128 * high.sum;
-        to->block[b].start_low = 0x8000 - 128 * low.sum;
-        to->block[b].steps[0] = (int16_t)low.steps;
-        to->block[b].steps[1] = (int16_t)high.steps;
-        to->block[b].s = (float)((int32_t)low.steps * low.sum + (int32_t)high.steps * high.sum);
-        to->ratio += 0 * (low.d + high.d); /* NaN if one is */
+        out->ratio = (i % LAYOUT_GEMM_COLS == 0 ? 1 : unit) / g.unit;
+        out->unit = unit = g.unit + not_finite;
     }
 }
 

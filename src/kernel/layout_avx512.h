@@ -136,9 +136,8 @@ struct gemm_pairs {
         float s; /* d * (sum of q) over the 32, in units */
     } block[8];
     float ratio; /* what the results so far are multiplied by to be in this unit: the unit before,
-                    or 1 at multiples of LAYOUT_GEMM_COLS, by this one. NaN where a value of the 256
-                    is not finite. */
-    float unit;
+                    or 1 at multiples of LAYOUT_GEMM_COLS, by this one */
+    float unit;  /* NaN where a value of the 256 is not finite; so is the next ratio then */
 };
 
 static inline uint32_t layout_ceil(uint32_t n, uint32_t unit) {

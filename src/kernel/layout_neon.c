@@ -3,14 +3,14 @@
 #include <assert.h>
 #include <string.h>
 
+#include "base/checked.h"
 #include "kernel/fill.h"
 #include "kernel/layout.h"
 
-/* Largest finite magnitude of the next 256 values, or what is left. */
-static float largest_finite(const float *x, uint32_t n_left) {
+static float largest_finite(const float *x, uint32_t n) {
     const uint32x4_t magnitude = vdupq_n_u32(0x7fffffff), limit = vdupq_n_u32(0x7f800000);
     uint32x4_t most = vdupq_n_u32(0);
-    for (uint32_t i = 0; i < 256 && i < n_left; i += 4) {
+    for (uint32_t i = 0; i < n; i += 4) {
         const uint32x4_t v = vandq_u32(vreinterpretq_u32_f32(vld1q_f32(x + i)), magnitude);
         most = vmaxq_u32(most, vandq_u32(v, vcltq_u32(v, limit)));
     }
@@ -42,7 +42,7 @@ static void quantise_16(const float *x, float unit, int8_t *q, float *d, float *
     }
     int32x4_t whole[4];
     for (int i = 0; i < 4; i++) {
-        whole[i] = vcvtnq_s32_f32(vdivq_f32(v[i], vdupq_n_f32(scale)));
+        whole[i] = vcvtnq_s32_f32(vmulq_n_f32(v[i], 1.0f / scale));
         whole[i] = vmaxq_s32(vminq_s32(whole[i], vdupq_n_s32(127)), vdupq_n_s32(-127));
     }
     int32x4_t sum = vaddq_s32(vaddq_s32(whole[0], whole[1]), vaddq_s32(whole[2], whole[3]));
@@ -62,10 +62,12 @@ static void prepare(uint8_t layout, const float *x, uint32_t n_cols, void *out) 
     uint32_t n_pad = layout_pad(n_cols);
     int8_t *q = out;
     float *d = (float *)(void *)(q + n_pad), *s = d + n_pad / 16;
-    float unit = 0, least = 0;
+    const float row_largest = largest_finite(x, n_cols);
+    float unit = 0;
     for (uint32_t g = 0; g < n_cols / 16; g++) {
         if (g % 16 == 0) {
-            unit = layout_unit(largest_finite(x + 16 * (uint64_t)g, n_cols - 16 * g), &least);
+            const uint32_t n = min_u32(n_cols - 16 * g, 256);
+            unit = layout_unit(largest_finite(x + 16 * (uint64_t)g, n), row_largest);
         }
         quantise_16(x + 16 * (uint64_t)g, unit, q + 16 * (uint64_t)g, &d[g], &s[g]);
     }

@@ -31,9 +31,10 @@ static void quantise_16(const float *x, float unit, int8_t *q, float *d, float *
         finite = finite && isfinite(x[i]);
     }
     float scale = finite ? unit * (float)layout_steps(largest_finite(x, 16), unit) : NAN;
+    float inverse = 1.0f / scale;
     int32_t sum = 0;
     for (uint32_t i = 0; i < 16; i++) {
-        float value = finite && scale > 0 ? nearbyintf(x[i] / scale) : 0;
+        float value = finite && scale > 0 ? nearbyintf(x[i] * inverse) : 0;
         q[i] = (int8_t)fminf(fmaxf(value, -127.0f), 127.0f);
         sum += q[i];
     }
@@ -50,11 +51,11 @@ void layout_prepare_scalar(uint8_t layout, const float *x, uint32_t n_cols, void
     memset(out, 0, layout_q8_bytes(n_cols));
     int8_t *q = out;
     float *d = (float *)(void *)(q + layout_pad(n_cols)), *s = d + layout_pad(n_cols) / 16;
-    float unit = 0, least = 0;
+    float row_largest = largest_finite(x, n_cols), unit = 0;
     for (uint32_t g = 0; g < n_cols / 16; g++) {
         if (g % 16 == 0) {
             const uint32_t n = min_u32(n_cols - 16 * g, LAYOUT_UNIT_COLS);
-            unit = layout_unit(largest_finite(x + 16 * (uint64_t)g, n), &least);
+            unit = layout_unit(largest_finite(x + 16 * (uint64_t)g, n), row_largest);
         }
         quantise_16(x + 16 * (uint64_t)g, unit, q + 16 * (uint64_t)g, &d[g], &s[g]);
     }
