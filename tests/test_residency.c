@@ -7,6 +7,8 @@
 #include <sys/time.h>
 
 #include "base/alloc.h"
+#include "plan/simulate.h"
+#include "residency/bound.h"
 #include "residency/internal.h"
 #include "residency/layout.h"
 #include "residency/mover.h"
@@ -513,6 +515,80 @@ static void test_experts_that_are_used_often_stay(void **state) {
     fixture_close(&f);
 }
 
+/* Uses of 40 items of 1 to 1000 bytes, some of them often. */
+static void test_the_bound_of_experts_is_the_simulators_min(void **state) {
+    (void)state;
+    enum { ITEMS = 40, USES = 3000 };
+    static uint32_t uses[USES];
+    uint64_t item_bytes[ITEMS], reloads[ITEMS], total = 0;
+    struct fixture f = {.random = 77};
+    struct bound b;
+    struct ot_error err;
+    assert_int_equal(bound_open(&b, USES, &err), 0);
+    for (uint32_t i = 0; i < ITEMS; i++) {
+        item_bytes[i] = 1 + fixture_below(&f, 1000);
+        total += item_bytes[i];
+    }
+    for (uint32_t i = 0; i < USES; i++) {
+        uses[i] = fixture_below(&f, 1 + fixture_below(&f, ITEMS));
+        bound_use(&b, uses[i]);
+    }
+    struct plan_trace trace = {
+        .extent_bytes = item_bytes, .uses = uses, .n_extents = ITEMS, .n_uses = USES};
+    uint32_t *next_use;
+    assert_int_equal(plan_next_uses(&trace, &next_use, &err), 0);
+    for (uint64_t capacity = 0; capacity <= total; capacity += total / 7) {
+        struct plan_result whole, room;
+        assert_int_equal(plan_simulate(&trace, next_use, POLICY_MIN, capacity, &whole, &err), 0);
+        assert_int_equal(plan_simulate(&trace, next_use, POLICY_MIN, total, &room, &err), 0);
+        assert_true(bound_reloads(&b, item_bytes, ITEMS, capacity, reloads));
+        uint64_t sum = 0;
+        for (uint32_t i = 0; i < ITEMS; i++) {
+            sum += reloads[i];
+        }
+        assert_int_equal(sum, whole.read_bytes - room.read_bytes); /* room: once each */
+    }
+    mem_free(next_use);
+    bound_use(&b, 0); /* one more than there is room for */
+    assert_false(bound_reloads(&b, item_bytes, ITEMS, 1000, reloads));
+    bound_close(&b);
+}
+
+static void test_what_experts_needed_is_known_after_the_run_and_never_more_than_moved(void **state) {
+    (void)state;
+    struct fixture f;
+    fixture_open(&f, &mixture);
+    uint64_t experts = fixture_sum(&f, RESIDENCY_EXPERT), least = UINT64_MAX;
+    uint64_t swept = fixture_sum(&f, RESIDENCY_SWEEP);
+    /* from too little for the swept extents to room for all */
+    const uint64_t budgets[] = {swept * 3 / 4, swept + experts / 6 + (1 << 20),
+                                swept + experts / 3 + (1 << 20), swept + experts + (1 << 20)};
+    for (uint32_t i = 0; i < 4; i++) {
+        ledger_reset(f.ledger);
+        f.random = 5;
+        struct residency_params params = fixture_params(&f, budgets[i]);
+        params.residency = OT_RESIDENCY_STREAM;
+        struct residency *r = walked(&f, &params, 40);
+        assert_true(residency_settle_needs(r));
+        uint64_t needed = 0, moved = 0;
+        for (uint32_t k = 0; k < f.n_extents; k++) {
+            if (f.extents[k].contract == RESIDENCY_EXPERT) {
+                const struct ledger_counter *c =
+                    ledger_get(f.ledger, f.extents[k].ledger_id, OT_DISK_RAM, OT_CAUSE_RELOAD);
+                assert_true(i > 0 || c->needed_bytes + c->rounding_bytes == c->moved_bytes);
+                needed += c->needed_bytes;
+                moved += c->moved_bytes;
+            }
+        }
+        assert_true(needed <= moved);
+        assert_true(needed < least);
+        assert_true((needed == 0) == (i == 3));
+        least = needed;
+        residency_close(r);
+    }
+    fixture_close(&f);
+}
+
 static void test_the_disk_is_measured_over_what_is_streamed(void **state) {
     (void)state;
     struct fixture f;
@@ -559,6 +635,8 @@ int main(void) {
         cmocka_unit_test(test_a_sweep_that_is_broken_off_wastes_what_was_ahead_and_no_more),
         cmocka_unit_test(test_more_views_than_slots_are_refused_not_waited_for),
         cmocka_unit_test(test_experts_that_are_used_often_stay),
+        cmocka_unit_test(test_the_bound_of_experts_is_the_simulators_min),
+        cmocka_unit_test(test_what_experts_needed_is_known_after_the_run_and_never_more_than_moved),
         cmocka_unit_test(test_the_disk_is_measured_over_what_is_streamed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -105,6 +105,12 @@ void ledger_repost(struct ledger *l, uint32_t extent, enum ot_boundary boundary,
     }
 }
 
+void ledger_set_needed(struct ledger *l, uint32_t extent, enum ot_boundary boundary,
+                       enum ot_cause cause, uint64_t needed_bytes) {
+    assert(extent < l->n_extents && boundary < OT_BOUNDARY_COUNT && cause < OT_CAUSE_COUNT);
+    l->counters[extent][boundary][cause].needed_bytes = needed_bytes;
+}
+
 const struct ledger_counter *ledger_get(const struct ledger *l, uint32_t extent,
                                         enum ot_boundary boundary, enum ot_cause cause) {
     assert(extent < l->n_extents && boundary < OT_BOUNDARY_COUNT && cause < OT_CAUSE_COUNT);

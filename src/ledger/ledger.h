@@ -52,6 +52,9 @@ void ledger_post_rounded(struct ledger *l, uint32_t extent, enum ot_boundary bou
 void ledger_repost(struct ledger *l, uint32_t extent, enum ot_boundary boundary, enum ot_cause from,
                    enum ot_cause to, uint64_t moved_bytes, uint64_t needed_bytes,
                    uint64_t rounding_bytes);
+/* Says what was needed of all that was posted, where that is known only afterwards. */
+void ledger_set_needed(struct ledger *l, uint32_t extent, enum ot_boundary boundary,
+                       enum ot_cause cause, uint64_t needed_bytes);
 const struct ledger_counter *ledger_get(const struct ledger *l, uint32_t extent,
                                         enum ot_boundary boundary, enum ot_cause cause);
 enum ot_known ledger_known(enum ot_boundary boundary, enum ot_cause cause);

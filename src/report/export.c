@@ -148,6 +148,7 @@ static int write_database(const struct ledger *l, const char *path, struct ot_er
 
 int ot_ledger_write(struct ot_context *ctx, const char *path, struct ot_error *err) {
     const struct ledger *l = engine_ledger(ctx);
+    (void)residency_settle_needs(engine_residency(ctx));
     bool database = ends_in(path, ".sqlite") || ends_in(path, ".db");
     return database ? write_database(l, path, err) : write_lines(l, path, err);
 }

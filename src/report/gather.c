@@ -195,6 +195,7 @@ int report_gather(struct ot_context *ctx, const struct ot_run *run, struct repor
     sys_limits_read(&r->limits);
     r->start = *engine_process_at_start(ctx);
     sys_process_read(&r->now);
+    r->min_unknown = !residency_settle_needs(engine_residency(ctx));
     gather_movements(engine_ledger(ctx), r);
     r->found_bytes = found_in_memory(engine_ledger(ctx));
     report_judge(r);

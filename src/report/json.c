@@ -174,9 +174,12 @@ static void put_residency(const struct report *r, json_t *root, bool *failed) {
     put(residency, "resident_bytes", count(info->resident_bytes), failed);
     put(residency, "slot_bytes", count(info->slot_bytes), failed);
     put(residency, "streamed_bytes_per_sweep", count(info->streamed_bytes_per_sweep), failed);
-    put(residency, "min_bytes", count(r->min_bytes), failed);
+    put(residency, "min_bytes", r->min_unknown ? json_null() : count(r->min_bytes), failed);
     put(residency, "excess_over_min_bytes",
-        json_integer((json_int_t)r->disk_weight_bytes - (json_int_t)r->min_bytes), failed);
+        r->min_unknown
+            ? json_null()
+            : json_integer((json_int_t)r->disk_weight_bytes - (json_int_t)r->min_bytes),
+        failed);
     put(residency, "found_in_memory_bytes", count(r->found_bytes), failed);
     put(residency, "kv_bytes", count(r->context.kv_bytes), failed);
     put(residency, "activation_bytes", count(r->context.activation_bytes), failed);

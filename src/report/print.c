@@ -156,7 +156,10 @@ static void print_closure(const struct report *r, FILE *out) {
         fprintf(out, "  %s of the weights used were already in memory (page cache)\n",
                 text_bytes(a, (double)r->found_bytes));
     }
-    if (r->disk_weight_bytes != 0 && r->min_bytes != 0) {
+    if (r->min_unknown) {
+        fprintf(out, "  MIN (the least possible from disk) is not known: the trace of the experts' "
+                     "uses outgrew its memory\n");
+    } else if (r->disk_weight_bytes != 0 && r->min_bytes != 0) {
         double excess = (double)r->disk_weight_bytes - (double)r->min_bytes;
         fprintf(out, "  MIN (the least possible from disk) %s; excess %s%s (%.2f %%)\n",
                 text_bytes(a, (double)r->min_bytes), excess < 0 ? "-" : "",

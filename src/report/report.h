@@ -49,6 +49,7 @@ struct report {
     uint64_t found_bytes;       /* weight bytes that compute used and no disk read brought */
     uint64_t disk_weight_bytes; /* disk>ram of weights */
     uint64_t min_bytes;         /* the least that the disk had to deliver of weights (MIN) */
+    bool min_unknown;           /* the trace of experts' uses was too long for it */
     double stall_share;         /* time compute waited for the disk / time of all sweeps */
     char warnings[REPORT_WARNINGS][256];
     uint32_t n_warnings;

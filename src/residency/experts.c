@@ -20,9 +20,13 @@
 #include "base/alloc.h"
 #include "base/checked.h"
 #include "base/error.h"
+#include "residency/bound.h"
 #include "residency/mover.h"
 #include "residency/policy.h"
 #include "sys/memory.h"
+
+/* The trace takes one 256th of the room for parts. */
+enum { BOUND_SHARE = 256 };
 
 /* A part. */
 struct unit {
@@ -33,6 +37,7 @@ struct unit {
     uint32_t item; /* its number in the policy of its class */
     uint8_t state; /* enum state */
     bool wanted, pinned, passes;
+    bool traced;  /* its use in this sweep is in the trace */
     bool passing; /* FAILED, by a fault of the disk that may have passed */
 };
 
@@ -64,6 +69,7 @@ struct experts {
     uint32_t n_units, n_reading;
     uint8_t *memory; /* the frames */
     uint64_t memory_bytes;
+    struct bound bound;
 };
 
 static const struct residency_extent *extent_of(const struct experts *x, const struct unit *u) {
@@ -143,11 +149,17 @@ static int open_class(struct class *c, struct ot_error *err) {
     return code;
 }
 
-/* Divides what the layout leaves for parts: each class has frames for the same share of its parts. */
-static void share_out(struct experts *x) {
+/* Divides what the layout leaves for parts: each class has frames for the same share of its parts.
+ * Where not all of them fit, the trace of their uses has its memory from that too. */
+static int share_out(struct experts *x, struct ot_error *err) {
     uint64_t room = x->m->layout.expert_bytes, total = 0;
     for (uint32_t i = 0; i < x->n_classes; i++) {
         total += x->classes[i].n_items * x->classes[i].frame_bytes;
+    }
+    uint64_t n_traced = 0;
+    if (room < total) {
+        n_traced = min_u64(room / BOUND_SHARE / sizeof *x->bound.uses, BOUND_USES_MOST);
+        room -= 2 * n_traced * sizeof *x->bound.uses; /* as much again to compute the bound */
     }
     for (uint32_t i = 0; i < x->n_classes; i++) {
         struct class *c = &x->classes[i];
@@ -161,6 +173,7 @@ static void share_out(struct experts *x) {
             x->memory_bytes += c->frame_bytes;
         }
     }
+    return bound_open(&x->bound, (uint32_t)n_traced, err);
 }
 
 static int open_frames(struct experts *x, struct ot_error *err) {
@@ -257,7 +270,9 @@ int experts_open(struct mover *m, struct ot_error *err) {
     }
     int code = open_units(x, err);
     if (code == 0) {
-        share_out(x);
+        code = share_out(x, err);
+    }
+    if (code == 0) {
         code = open_frames(x, err);
     }
     return code;
@@ -273,6 +288,7 @@ void experts_close(struct experts *x) {
         mem_free(x->classes[i].units);
     }
     sys_memory_free(x->memory, x->memory_bytes);
+    bound_close(&x->bound);
     mem_free(x->classes);
     mem_free(x->class_of);
     mem_free(x->first_unit);
@@ -289,6 +305,10 @@ static void want(struct experts *x, struct unit *u) {
         return;
     }
     u->wanted = true;
+    if (!u->traced) {
+        u->traced = true;
+        bound_use(&x->bound, (uint32_t)(u - x->units));
+    }
     policy_access(c->policy, u->item, POLICY_NEVER);
     u->passes = !policy_holds(c->policy, u->item);
     u->pinned = u->pinned || (!u->passes && policy_pin(c->policy, u->item));
@@ -587,7 +607,7 @@ void experts_sweep_end(struct mover *m) {
     }
     for (uint32_t i = 0; i < x->n_units; i++) {
         struct unit *u = &x->units[i];
-        u->wanted = u->passes = false;
+        u->wanted = u->passes = u->traced = false;
         u->views = 0;
         if (u->state == FAILED && u->n_reading == 0) {
             forget(x, u);
@@ -613,6 +633,52 @@ uint64_t experts_held_bytes(const struct mover *m) {
     }
     return bytes;
 }
+
+/* ---- the bound ---- */
+
+/* True where everything is held that was ever used, so that nothing had to come again. */
+static bool all_fits(const struct experts *x) {
+    bool fits = true;
+    for (uint32_t i = 0; i < x->n_classes; i++) {
+        fits = fits && x->classes[i].n_frames == x->classes[i].n_items;
+    }
+    return fits;
+}
+
+uint64_t experts_needed_again(const struct mover *m, uint64_t payload_bytes) {
+    return m->r->budget_bytes <= m->layout.sweep_bytes ? payload_bytes : 0;
+}
+
+bool experts_settle_needs(struct mover *m) {
+    struct experts *x = m->experts;
+    if (x == NULL || all_fits(x) || experts_needed_again(m, 1) > 0) {
+        return true; /* what was posted is right */
+    }
+    uint64_t *bytes = mem_calloc(2ull * x->n_units, sizeof *bytes);
+    if (bytes == NULL) {
+        return false;
+    }
+    uint64_t *reloads = bytes + x->n_units;
+    for (uint32_t i = 0; i < x->n_units; i++) {
+        bytes[i] = part_bytes(extent_of(x, &x->units[i]));
+    }
+    bool known = bound_reloads(&x->bound, bytes, x->n_units,
+                               m->r->budget_bytes - m->layout.sweep_bytes, reloads);
+    for (uint32_t i = 0; i < m->r->n_extents; i++) {
+        const struct residency_extent *e = &m->r->extents[i];
+        uint64_t sum = 0;
+        for (uint32_t p = 0; p < e->n_parts && e->contract == RESIDENCY_EXPERT; p++) {
+            sum += known ? reloads[x->first_unit[i] + p] : 0;
+        }
+        if (e->contract == RESIDENCY_EXPERT) {
+            ledger_set_needed(m->r->ledger, e->ledger_id, OT_DISK_RAM, OT_CAUSE_RELOAD, sum);
+        }
+    }
+    mem_free(bytes);
+    return known;
+}
+
+/* ---- checks ---- */
 
 static bool class_check(const struct class *c) {
     uint32_t n_used = 0;

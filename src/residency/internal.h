@@ -7,6 +7,7 @@
  *   reads.c      the reads themselves: issued, posted, checked
  *   lend.c       wired memory lent for a prompt's activations
  *   experts.c    parts of EXPERT extents on demand, kept by a policy
+ *   bound.c      the least that any policy would have read of them
  *   rows.c       single rows
  *   measure.c    the disk alone */
 #ifndef RESIDENCY_INTERNAL_H
@@ -85,6 +86,7 @@ int mover_acquire(struct mover *m, uint32_t extent, uint32_t part, uint32_t row,
                   struct residency_view *view, struct ot_error *err);
 void mover_release(struct mover *m, const struct residency_view *view);
 void mover_want_parts(struct mover *m, const struct residency_part *parts, uint32_t n_parts);
+bool mover_settle_needs(struct mover *m);
 bool mover_has_part(struct mover *m, uint32_t extent, uint32_t part);
 int mover_rows(struct mover *m, uint32_t extent, const uint32_t *rows, uint32_t n,
                residency_row_fn *each, void *user, struct ot_error *err);

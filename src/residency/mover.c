@@ -623,6 +623,10 @@ bool mover_has_part(struct mover *m, uint32_t extent, uint32_t part) {
 
 /* ---- what is said about it ---- */
 
+bool mover_settle_needs(struct mover *m) {
+    return experts_settle_needs(m);
+}
+
 void mover_info(const struct mover *m, struct residency_info *info) {
     const struct layout *l = &m->layout;
     info->io = reads_name(m);

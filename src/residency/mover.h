@@ -185,6 +185,10 @@ void experts_sweep_end(struct mover *m);
 /* The memory of all frames; NULL and 0 where there is none. */
 uint8_t *experts_frames(const struct mover *m, uint64_t *bytes);
 uint64_t experts_held_bytes(const struct mover *m);
+/* Of a part that comes again: what is needed of it for certain, before the bound is known. */
+uint64_t experts_needed_again(const struct mover *m, uint64_t payload_bytes);
+/* See residency_settle_needs. */
+bool experts_settle_needs(struct mover *m);
 bool experts_check(const struct mover *m);
 
 /* ---- rows.c ---- */

@@ -125,11 +125,14 @@ static void post(struct mover *m, const struct flight *f) {
     enum ot_cause cause = OT_CAUSE_LOAD;
     uint64_t needed = f->payload_bytes;
     bool block = f->kind == FLIGHT_SLOT && m->slots[f->index].block != NO_BLOCK;
+    bool part = f->kind == FLIGHT_UNIT || (f->kind == FLIGHT_SLOT && !block);
     if (f->kind == FLIGHT_PIECE && m->pieces[f->index].lent && m->pieces[f->index].seen) {
         cause = OT_CAUSE_STREAM;
     } else if (!first_trip(m, f)) {
         cause = block ? OT_CAUSE_STREAM : OT_CAUSE_RELOAD;
-        needed = block ? reads_needed_bytes(m, f->payload_bytes) : 0;
+        needed = block  ? reads_needed_bytes(m, f->payload_bytes)
+                 : part ? experts_needed_again(m, f->payload_bytes)
+                        : 0;
     }
     if (f->kind == FLIGHT_SLOT) {
         struct slot *s = &m->slots[f->index];

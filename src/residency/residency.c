@@ -274,6 +274,14 @@ uint64_t residency_lend_most(const struct residency *r) {
     return r->mover != NULL ? lend_most(r->mover) : 0;
 }
 
+bool residency_settle_needs(struct residency *r) {
+    if (r->mover == NULL) {
+        return true;
+    }
+    mover_settle(r->mover);
+    return mover_settle_needs(r->mover);
+}
+
 void residency_get_info(struct residency *r, struct residency_info *info) {
     if (r->mover != NULL) {
         mover_settle(r->mover);

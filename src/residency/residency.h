@@ -135,6 +135,11 @@ struct residency_info {
     uint64_t n_sweeps;
     uint64_t n_reads, n_reads_direct; /* requested as direct, and really direct */
 };
+/* Before the ledger's needed bytes are read: of experts' parts that were evicted and came again, what
+ * had to come is known only from all uses (Belady's MIN on their trace, at this budget), and is
+ * computed here. Takes a fraction of a second. False where it is not known, because the trace has
+ * outgrown its memory, or there is none: needed is then what came for the first time. */
+bool residency_settle_needs(struct residency *r);
 /* Waits for the reads under way, so that the ledger holds them too. */
 void residency_get_info(struct residency *r, struct residency_info *info);
 
