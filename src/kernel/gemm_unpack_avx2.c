@@ -341,23 +341,24 @@ static void unpack_q2_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_
     }
 }
 
-enum { FIVE_BITS_32, FIVE_BITS_16, SIX_BITS_16, SIGNED_32 }; /* rows of gemm_avx2.c's multipliers */
+/* Rows of gemm_avx2.c's multipliers. */
+enum { FOUR_BITS_32, FIVE_BITS_32, FIVE_BITS_16, SIX_BITS_16, SIGNED_32 };
 
 const struct tile_type *tile_types_avx2(void) {
     static const struct tile_type types[OT_DTYPE_MAX] = {
-        [OT_Q4_0] = {unpack_q4_0, 32, sizeof(struct block_q4_0), 32, FIVE_BITS_32, true},
-        [OT_Q4_1] = {unpack_q4_1, 32, sizeof(struct block_q4_1), 32, FIVE_BITS_32, true},
-        [OT_Q5_0] = {unpack_q5_0, 32, sizeof(struct block_q5_0), 32, FIVE_BITS_32, true},
-        [OT_Q5_1] = {unpack_q5_1, 32, sizeof(struct block_q5_1), 32, FIVE_BITS_32, true},
+        [OT_Q4_0] = {unpack_q4_0, 32, sizeof(struct block_q4_0), 32, FOUR_BITS_32, false},
+        [OT_Q4_1] = {unpack_q4_1, 32, sizeof(struct block_q4_1), 32, FOUR_BITS_32, false},
+        [OT_Q5_0] = {unpack_q5_0, 32, sizeof(struct block_q5_0), 32, FIVE_BITS_32, false},
+        [OT_Q5_1] = {unpack_q5_1, 32, sizeof(struct block_q5_1), 32, FIVE_BITS_32, false},
         [OT_Q8_0] = {unpack_q8_0, 32, sizeof(struct block_q8_0), 32, SIGNED_32, false},
         [OT_IQ4_NL] = {unpack_iq4_nl, 32, sizeof(struct block_iq4_nl), 32, SIGNED_32, false},
-        [OT_MXFP4] = {unpack_mxfp4, 32, sizeof(struct block_mxfp4), 32, FIVE_BITS_32, true},
+        [OT_MXFP4] = {unpack_mxfp4, 32, sizeof(struct block_mxfp4), 32, FIVE_BITS_32, false},
         [OT_IQ4_XS] = {unpack_iq4_xs, 256, sizeof(struct block_iq4_xs), 32, SIGNED_32, false},
-        [OT_Q4_K] = {unpack_q4_k, 256, sizeof(struct block_q4_k), 32, FIVE_BITS_32, true},
-        [OT_Q5_K] = {unpack_q5_k, 256, sizeof(struct block_q5_k), 32, FIVE_BITS_32, true},
+        [OT_Q4_K] = {unpack_q4_k, 256, sizeof(struct block_q4_k), 32, FOUR_BITS_32, false},
+        [OT_Q5_K] = {unpack_q5_k, 256, sizeof(struct block_q5_k), 32, FIVE_BITS_32, false},
         [OT_Q6_K] = {unpack_q6_k, 256, sizeof(struct block_q6_k), 16, SIX_BITS_16, true},
-        [OT_Q3_K] = {unpack_q3_k, 256, sizeof(struct block_q3_k), 16, FIVE_BITS_16, true},
-        [OT_Q2_K] = {unpack_q2_k, 256, sizeof(struct block_q2_k), 16, FIVE_BITS_16, true},
+        [OT_Q3_K] = {unpack_q3_k, 256, sizeof(struct block_q3_k), 16, FIVE_BITS_16, false},
+        [OT_Q2_K] = {unpack_q2_k, 256, sizeof(struct block_q2_k), 16, FIVE_BITS_16, false},
     };
     return types;
 }

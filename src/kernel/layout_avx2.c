@@ -9,7 +9,8 @@
 #include "kernel/fill.h"
 
 struct group {
-    __m128i q; /* 16 int8 */
+    __m128i q;      /* 16 int8 */
+    uint32_t steps; /* 0 where d is NaN */
     float d;
     int32_t sum;
 };
@@ -54,7 +55,7 @@ static inline __m256i rounded(__m256 x, float inverse) {
 /* As quantise_16 of layout_scalar.c, number by number: the largest magnitude is found among the bit
  * patterns, where a NaN is above infinity, which is above all else. */
 static inline struct group quantise_16(const float *x, float unit) {
-    struct group g = {_mm_setzero_si128(), 0, 0};
+    struct group g = {_mm_setzero_si128(), 0, 0, 0};
     const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
     __m256 a = _mm256_loadu_ps(x), b = _mm256_loadu_ps(x + 8);
     uint32_t largest = largest_of(_mm256_and_si256(_mm256_castps_si256(a), magnitude),
@@ -64,7 +65,8 @@ static inline struct group quantise_16(const float *x, float unit) {
         return g;
     }
     memcpy(&g.d, &largest, sizeof largest);
-    g.d = unit * (float)layout_steps(g.d, unit);
+    g.steps = layout_steps(g.d, unit);
+    g.d = unit * (float)g.steps;
     if (g.d > 0) {
         __m256i p = rounded(a, 1.0f / g.d), q = rounded(b, 1.0f / g.d);
         g.sum = sum_of(p, q);
@@ -210,9 +212,36 @@ static void prepare_q8(const float *x, uint32_t n_cols, void *out) {
     memset(s + n_cols / 16, 0, (n_pad - n_cols) / 16 * sizeof *s);
 }
 
+static void prepare_gemm_units(const float *x, uint32_t n_cols, struct gemm_units *out) {
+    if (n_cols % 256 != 0) {
+        memset(&out[n_cols / 256], 0, sizeof *out);
+    }
+    const float row_largest = largest_finite(x, n_cols);
+    float unit = 0;
+    for (uint32_t i = 0; i < n_cols / 16; i++, x += 16) {
+        struct gemm_units *to = &out[i / 16];
+        if (i % 16 == 0) {
+            const float before = i % (LAYOUT_GEMM_COLS / 16) == 0 ? 1.0f : unit;
+            unit = layout_unit(largest_finite(x, min_u32(n_cols - 16 * i, 256)), row_largest);
+            to->ratio = before / unit;
+            to->unit = unit;
+        }
+        const struct group g = quantise_16(x, unit);
+        const uint32_t b = i / 2 % 8, half = i % 2;
+        _mm_storeu_si128((__m128i *)(void *)(to->block[b].q + 16 * half), g.q);
+        to->block[b].steps[half][0] = to->block[b].steps[half][1] = (int16_t)g.steps;
+        to->block[b].s[half] = (float)((int32_t)g.steps * g.sum);
+        to->block[b].s_both = to->block[b].s[0] + (half == 0 ? 0 : to->block[b].s[1]);
+        to->ratio += 0 * g.d; /* NaN if d is */
+    }
+}
+
 static uint64_t layout_bytes(uint8_t layout, uint32_t n_cols) {
     if (layout >= LAYOUT_GEMV_FIRST) {
         return (uint64_t)layout_pad(n_cols) / 256 * unit_bytes(&kinds[layout]);
+    }
+    if (layout == LAYOUT_GEMM_UNITS) {
+        return (uint64_t)layout_pad(n_cols) / 256 * sizeof(struct gemm_units);
     }
     return layout_bytes_scalar(layout, n_cols);
 }
@@ -223,6 +252,8 @@ static void prepare(uint8_t layout, const float *x, uint32_t n_cols, void *out) 
         prepare_lanes(x, n_cols, &kinds[layout], out);
     } else if (layout == LAYOUT_Q8) {
         prepare_q8(x, n_cols, out);
+    } else if (layout == LAYOUT_GEMM_UNITS) {
+        prepare_gemm_units(x, n_cols, out);
     } else {
         layout_prepare_scalar(layout, x, n_cols, out);
     }

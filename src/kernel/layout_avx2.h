@@ -13,6 +13,7 @@
 #include "kernel/layout.h"
 
 enum {
+    LAYOUT_GEMM_UNITS = LAYOUT_GEMM_FIRST + 1, /* struct gemm_units */
     /* struct lanes */
     LAYOUT_LANES_Q4_0 = LAYOUT_GEMV_FIRST,
     LAYOUT_LANES_Q4_1,
@@ -59,6 +60,21 @@ struct lanes_signed {
     uint8_t magnitude[2][4][32];
     int8_t flip[2][4][32]; /* -1 where q is negative, else 0 */
     struct lane_scales scales;
+};
+
+/* 256 values for gemm. Sums of 16 products are multiplied by their activations' scale in integers,
+ * in steps, and results are in units of these 256 values while they are summed. */
+struct gemm_units {
+    struct {
+        int8_t q[32];
+        int16_t steps[2][2]; /* of the first 16 values, twice, and of the second 16 */
+        float s[2], s_both;  /* steps * sum of q */
+    } block[8];
+    float ratio; /* what the results so far are multiplied by to be in this unit: the unit before,
+                    or 1 at multiples of LAYOUT_GEMM_COLS, by this one. NaN where one of the 256
+                    values is not finite. */
+    float unit;
+    float unused[6];
 };
 
 #endif
