@@ -59,12 +59,8 @@ GEMV_INLINE struct gemv_four all_words_aabb(__m256i a, __m256i b) {
 GEMV_INLINE struct packed packed_of(uint32_t dtype, const void *block) {
     struct packed p = {0};
     switch (dtype) {
-    case OT_Q2_K: break;
-    case OT_Q3_K: {
-        __m256i high = gemv_load32(((const struct block_q3_k *)block)->hmask);
-        p.high = all_words_aabb(high, high);
-        break;
-    }
+    case OT_Q2_K:
+    case OT_Q3_K: break;
     case OT_Q4_K: p.low = nibbles(((const struct block_q4_k *)block)->qs); break;
     case OT_Q5_K: {
         const struct block_q5_k *b = block;
@@ -99,16 +95,26 @@ GEMV_INLINE __m256i with_bits(__m256i code, __m256i bits, __m256i mask) {
     return _mm256_or_si256(code, _mm256_and_si256(bits, mask));
 }
 
-/* The third bit, bit k of its byte for sub-block k, goes to bit 2, 4, 2, 4. */
-GEMV_INLINE struct gemv_four codes_q3_k(const struct block_q3_k *b, const struct packed *p, int v) {
-    const __m256i mask = words(0x04040404, 0x10101010, 0x04040404, 0x10101010);
-    struct gemv_four q = codes_two_bits(b->qs, v);
-    for (int c = 0; c < 4; c++) {
-        __m256i high = v == 0 ? _mm256_sllv_epi32(p->high.x[c], words(2, 3, 0, 1))
-                              : _mm256_srlv_epi32(p->high.x[c], words(2, 1, 4, 3));
-        q.x[c] = with_bits(q.x[c], high, mask);
-    }
-    return q;
+/* A byte of qs has two bits of each of four sub-blocks, a byte of hmask the third bit of eight. Two
+ * look-ups give the codes of the first two sub-blocks in bits 0 to 2 and 3 to 5, two those of the
+ * others; words 1 and 3 of a half are so raised by 8. */
+GEMV_INLINE struct gemv_four codes_q3_k(const struct block_q3_k *b, int v) {
+    const __m256i nibble = _mm256_set1_epi8(15);
+    const __m256i low_bits =
+        gemv_twice(_mm_setr_epi8(0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27));
+    const __m256i first_high =
+        gemv_twice(_mm_setr_epi8(0, 4, 32, 36, 0, 4, 32, 36, 0, 4, 32, 36, 0, 4, 32, 36));
+    const __m256i second_high =
+        gemv_twice(_mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 32, 32, 32, 32, 36, 36, 36, 36));
+    __m256i q = gemv_load32(b->qs + 32 * v), high = gemv_load32(b->hmask);
+    high = _mm256_and_si256(v == 0 ? high : _mm256_srli_epi16(high, 4), nibble);
+    __m256i first = _mm256_shuffle_epi8(low_bits, _mm256_and_si256(q, nibble));
+    __m256i second =
+        _mm256_shuffle_epi8(low_bits, _mm256_and_si256(_mm256_srli_epi16(q, 4), nibble));
+    first = _mm256_or_si256(first, _mm256_shuffle_epi8(first_high, high));
+    second = _mm256_or_si256(second, _mm256_shuffle_epi8(second_high, high));
+    return gemv_masked(all_words_aabb(first, second),
+                       words(0x07070707, 0x38383838, 0x07070707, 0x38383838));
 }
 
 GEMV_INLINE struct gemv_four codes_nibbles(const struct packed *p, int v) {
@@ -143,7 +149,7 @@ GEMV_INLINE struct gemv_four codes(uint32_t dtype, const void *block, const stru
                                    int v) {
     switch (dtype) {
     case OT_Q2_K: return codes_two_bits(((const struct block_q2_k *)block)->qs, v);
-    case OT_Q3_K: return codes_q3_k(block, p, v);
+    case OT_Q3_K: return codes_q3_k(block, v);
     case OT_Q5_K: return codes_q5_k(p, v);
     case OT_Q6_K: return codes_q6_k(p, v);
     case OT_IQ4_XS: return gemv_look_up(codes_iq4, codes_nibbles(p, v));
@@ -306,8 +312,6 @@ GEMV_INLINE __m256i dots_of(uint32_t dtype, struct gemv_four q, const void *acts
     const struct lanes_signed *b = acts;
     switch (dtype) {
     case OT_Q3_K:
-        return _mm256_madd_epi16(
-            _mm256_add_epi16(gemv_dot16(q, a->q[v]), gemv_load32(a->scales.start[v])), factors);
     case OT_Q6_K:
         return _mm256_add_epi32(gemv_dot_six(q, a->q[v], factors),
                                 _mm256_madd_epi16(factors, gemv_load32(a->scales.start[v])));
@@ -330,8 +334,8 @@ GEMV_INLINE __m256 products(uint32_t dtype, const void *block, struct scales sca
                                                      : &((const struct lanes *)acts)->scales;
     struct packed p = packed_of(dtype, block);
     __m256i dots = dots_of(dtype, codes(dtype, block, &p, 0), acts, factors(dtype, scales, 0), 0);
-    if (dtype != OT_Q2_K) {
-        gemv_order(&dots, dtype == OT_Q3_K ? &p.high : &p.low);
+    if (dtype != OT_Q2_K && dtype != OT_Q3_K) {
+        gemv_order(&dots, &p.low);
     }
     __m256 sum = _mm256_mul_ps(_mm256_cvtepi32_ps(dots), _mm256_load_ps(a->d[0]));
     dots = dots_of(dtype, codes(dtype, block, &p, 1), acts, factors(dtype, scales, 1), 1);

@@ -107,7 +107,7 @@ static const struct lanes_kind kinds[] = {
     [LAYOUT_LANES_Q2_K] = {LANES(LANES_HALVES), SUM_OF_GROUP,
                            .raise_log2 = {{0, 2, 0, 2}, {0, 2, 0, 2}}},
     [LAYOUT_LANES_Q3_K] = {LANES(LANES_HALVES), START, 4,
-                           .raise_log2 = {{0, 2, 0, 2}, {0, 2, 0, 2}}},
+                           .raise_log2 = {{0, 3, 0, 3}, {0, 3, 0, 3}}},
     [LAYOUT_LANES_Q4_K] = {LANES(LANES_Q4_K), SUM_OF_SUB},
     [LAYOUT_LANES_Q5_K] = {LANES(LANES_Q4_K), SUM_OF_SUB, .raise_log2 = {{0}, {1, 1, 1, 1}}},
     [LAYOUT_LANES_Q6_K] = {LANES(LANES_Q6_K), START, 32},
