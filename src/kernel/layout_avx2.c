@@ -38,42 +38,89 @@ static float largest_finite(const float *x, uint32_t n) {
     return largest;
 }
 
-static inline int32_t sum_of(__m256i a, __m256i b) {
-    __m256i s = _mm256_add_epi32(a, b);
-    __m128i t = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
-    t = _mm_add_epi32(t, _mm_shuffle_epi32(t, 0x4e));
-    t = _mm_add_epi32(t, _mm_shuffle_epi32(t, 0xb1));
-    return _mm_cvtsi128_si32(t);
+static inline int32_t sum_bytes(__m128i unsigned_bytes) {
+    __m128i s = _mm_sad_epu8(unsigned_bytes, _mm_setzero_si128());
+    return _mm_cvtsi128_si32(s) + _mm_extract_epi16(s, 4);
 }
 
-static inline __m256i rounded(__m256 x, float inverse) {
-    __m256i q = _mm256_cvtps_epi32(_mm256_mul_ps(x, _mm256_set1_ps(inverse)));
-    q = _mm256_max_epi32(q, _mm256_set1_epi32(-127));
-    return _mm256_min_epi32(q, _mm256_set1_epi32(127));
+/* Lane i: the largest of the eight lanes of m[i]. */
+static inline __m256i largest_of_each(const __m256i m[8]) {
+    __m256i two[4], four[2];
+    for (uint32_t i = 0; i < 4; i++) {
+        two[i] = _mm256_max_epi32(_mm256_unpacklo_epi32(m[2 * i], m[2 * i + 1]),
+                                  _mm256_unpackhi_epi32(m[2 * i], m[2 * i + 1]));
+    }
+    for (uint32_t i = 0; i < 2; i++) {
+        four[i] = _mm256_max_epi32(_mm256_unpacklo_epi64(two[2 * i], two[2 * i + 1]),
+                                   _mm256_unpackhi_epi64(two[2 * i], two[2 * i + 1]));
+    }
+    return _mm256_max_epi32(_mm256_permute2x128_si256(four[0], four[1], 0x20),
+                            _mm256_permute2x128_si256(four[0], four[1], 0x31));
 }
 
-/* As quantise_16 of layout_scalar.c, number by number: the largest magnitude is found among the bit
- * patterns, where a NaN is above infinity, which is above all else. */
-static inline struct group quantise_16(const float *x, float unit) {
-    struct group g = {_mm_setzero_si128(), 0, 0, 0};
+/* 16 values times the inverse of their scale, rounded, at most 127. */
+static inline __m128i quantised_16(const float *x, float inverse) {
+    const __m256 factor = _mm256_set1_ps(inverse);
+    __m256i p = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), factor));
+    __m256i q = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8), factor));
+    __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(p, q), 0xd8);
+    words = _mm256_max_epi16(words, _mm256_set1_epi16(-127));
+    return _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+}
+
+/* Up to 8 groups, as layout_scalar.c's quantise_16 does it, number by number: the largest magnitude
+ * is found among the bit patterns, where a NaN is above infinity, which is above all else. */
+static inline void quantise_8(const float *x, uint32_t n, float unit, struct group *g) {
     const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
-    __m256 a = _mm256_loadu_ps(x), b = _mm256_loadu_ps(x + 8);
-    uint32_t largest = largest_of(_mm256_and_si256(_mm256_castps_si256(a), magnitude),
-                                  _mm256_and_si256(_mm256_castps_si256(b), magnitude));
-    if (largest >= 0x7f800000u) {
-        g.d = __builtin_nanf("");
-        return g;
+    _Alignas(32) float d[8], inverse[8];
+    _Alignas(32) uint32_t steps[8];
+    __m256i m[8];
+    for (uint32_t i = 0; i < 8; i++) {
+        m[i] = _mm256_setzero_si256();
+        if (i < n) {
+            __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)(x + 16 * i));
+            __m256i b = _mm256_loadu_si256((const __m256i *)(const void *)(x + 16 * i + 8));
+            m[i] = _mm256_max_epi32(_mm256_and_si256(a, magnitude), _mm256_and_si256(b, magnitude));
+        }
     }
-    memcpy(&g.d, &largest, sizeof largest);
-    g.steps = layout_steps(g.d, unit);
-    g.d = unit * (float)g.steps;
-    if (g.d > 0) {
-        __m256i p = rounded(a, 1.0f / g.d), q = rounded(b, 1.0f / g.d);
-        g.sum = sum_of(p, q);
-        __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(p, q), 0xd8);
-        g.q = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+    const __m256i largest = largest_of_each(m);
+    const __m256i finite = _mm256_cmpgt_epi32(_mm256_set1_epi32(0x7f800000), largest);
+    /* layout_steps() of each */
+    const __m256 exact =
+        _mm256_div_ps(_mm256_div_ps(_mm256_castsi256_ps(_mm256_and_si256(largest, finite)),
+                                    _mm256_set1_ps(127.0f)),
+                      _mm256_set1_ps(unit));
+    __m256i whole = _mm256_cvttps_epi32(exact);
+    const __m256 below = _mm256_cmp_ps(_mm256_cvtepi32_ps(whole), exact, _CMP_LT_OQ);
+    whole = _mm256_sub_epi32(whole, _mm256_castps_si256(below));
+    whole = _mm256_min_epi32(whole, _mm256_set1_epi32(LAYOUT_MAX_STEPS));
+    const __m256 scale = _mm256_mul_ps(_mm256_set1_ps(unit), _mm256_cvtepi32_ps(whole));
+    const __m256 some = _mm256_cmp_ps(scale, _mm256_setzero_ps(), _CMP_GT_OQ);
+    _mm256_store_si256((__m256i *)(void *)steps, whole);
+    _mm256_store_ps(d, scale);
+    _mm256_store_ps(inverse, _mm256_and_ps(_mm256_div_ps(_mm256_set1_ps(1.0f), scale), some));
+    const uint32_t all_finite = (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(finite));
+    for (uint32_t i = 0; i < n; i++) {
+        if ((all_finite >> i & 1) == 0) {
+            g[i] = (struct group){_mm_setzero_si128(), 0, __builtin_nanf(""), 0};
+            continue;
+        }
+        g[i].q = quantised_16(x + 16 * i, inverse[i]);
+        g[i].steps = steps[i];
+        g[i].d = d[i];
+        g[i].sum = sum_bytes(_mm_xor_si128(g[i].q, _mm_set1_epi8((char)0x80))) - 16 * 128;
     }
-    return g;
+}
+
+/* The next 256 values, or the n_cols that are left; returns their unit. */
+static float quantise_256(const float *x, uint32_t n_cols, float row_largest, struct group g[16]) {
+    const uint32_t n = min_u32(n_cols, 256);
+    const float unit = layout_unit(largest_finite(x, n), row_largest);
+    quantise_8(x, min_u32(n / 16, 8), unit, g);
+    if (n > 128) {
+        quantise_8(x + 128, n / 16 - 8, unit, g + 8);
+    }
+    return unit;
 }
 
 /* The group of lane l of vector v, in 16-byte half l / 4. */
@@ -99,21 +146,33 @@ struct lanes_kind {
 };
 
 static const struct lanes_kind kinds[] = {
-    [LAYOUT_LANES_Q4_0] = {LANES(LANES_BLOCK32), ZERO_OF_BLOCK, 8},
-    [LAYOUT_LANES_Q4_1] = {LANES(LANES_BLOCK32), SUM_OF_BLOCK},
-    [LAYOUT_LANES_Q5_0] = {LANES(LANES_BLOCK32), ZERO_OF_BLOCK, 16, .pairs = true},
-    [LAYOUT_LANES_Q5_1] = {LANES(LANES_BLOCK32), SUM_OF_BLOCK, .pairs = true},
-    [LAYOUT_LANES_MXFP4] = {LANES(LANES_IQ4_XS), ZERO_OF_BLOCK, 12},
-    [LAYOUT_LANES_Q2_K] = {LANES(LANES_HALVES), SUM_OF_GROUP,
+    [LAYOUT_LANES_Q4_0] = {.group = LANES(LANES_BLOCK32), .offset = ZERO_OF_BLOCK, .zero = 8},
+    [LAYOUT_LANES_Q4_1] = {.group = LANES(LANES_BLOCK32), .offset = SUM_OF_BLOCK},
+    [LAYOUT_LANES_Q5_0] = {.group = LANES(LANES_BLOCK32),
+                           .offset = ZERO_OF_BLOCK,
+                           .zero = 16,
+                           .pairs = true},
+    [LAYOUT_LANES_Q5_1] = {.group = LANES(LANES_BLOCK32), .offset = SUM_OF_BLOCK, .pairs = true},
+    [LAYOUT_LANES_MXFP4] = {.group = LANES(LANES_IQ4_XS), .offset = ZERO_OF_BLOCK, .zero = 12},
+    [LAYOUT_LANES_Q2_K] = {.group = LANES(LANES_HALVES),
+                           .offset = SUM_OF_GROUP,
                            .raise_log2 = {{0, 2, 0, 2}, {0, 2, 0, 2}}},
-    [LAYOUT_LANES_Q3_K] = {LANES(LANES_HALVES), START, 4,
+    [LAYOUT_LANES_Q3_K] = {.group = LANES(LANES_HALVES),
+                           .offset = START,
+                           .zero = 4,
                            .raise_log2 = {{0, 3, 0, 3}, {0, 3, 0, 3}}},
-    [LAYOUT_LANES_Q4_K] = {LANES(LANES_Q4_K), SUM_OF_SUB},
-    [LAYOUT_LANES_Q5_K] = {LANES(LANES_Q4_K), SUM_OF_SUB, .raise_log2 = {{0}, {1, 1, 1, 1}}},
-    [LAYOUT_LANES_Q6_K] = {LANES(LANES_Q6_K), START, 32},
-    [LAYOUT_LANES_Q8_0] = {LANES(LANES_HALVES), ZERO_OF_GROUP, .is_signed = true},
-    [LAYOUT_LANES_IQ4_NL] = {LANES(LANES_BLOCK32), ZERO_OF_BLOCK, .is_signed = true},
-    [LAYOUT_LANES_IQ4_XS] = {LANES(LANES_IQ4_XS), START, .is_signed = true},
+    [LAYOUT_LANES_Q4_K] = {.group = LANES(LANES_Q4_K), .offset = SUM_OF_SUB},
+    [LAYOUT_LANES_Q5_K] = {.group = LANES(LANES_Q4_K),
+                           .offset = SUM_OF_SUB,
+                           .raise_log2 = {{0}, {1, 1, 1, 1}}},
+    [LAYOUT_LANES_Q6_K] = {.group = LANES(LANES_Q6_K), .offset = START, .zero = 32},
+    [LAYOUT_LANES_Q8_0] = {.group = LANES(LANES_HALVES),
+                           .offset = ZERO_OF_GROUP,
+                           .is_signed = true},
+    [LAYOUT_LANES_IQ4_NL] = {.group = LANES(LANES_BLOCK32),
+                             .offset = ZERO_OF_BLOCK,
+                             .is_signed = true},
+    [LAYOUT_LANES_IQ4_XS] = {.group = LANES(LANES_IQ4_XS), .offset = START, .is_signed = true},
 };
 
 static inline void store_chunks(__m128i q, void *to) {
@@ -122,11 +181,6 @@ static inline void store_chunks(__m128i q, void *to) {
     for (uint32_t c = 0; c < 4; c++) {
         memcpy((char *)to + 32 * c, &chunks[c], 4);
     }
-}
-
-static inline int32_t sum_bytes(__m128i unsigned_bytes) {
-    __m128i s = _mm_sad_epu8(unsigned_bytes, _mm_setzero_si128());
-    return _mm_cvtsi128_si32(s) + _mm_extract_epi16(s, 4);
 }
 
 /* offset: what the integer sum of the products begins at, raised; sum: of q. */
@@ -148,9 +202,8 @@ static inline void set_scales(const struct lanes_kind *kind, uint32_t v, uint32_
     }
 }
 
-static inline void prepare_lane(const float *x, float unit, const struct lanes_kind *kind,
-                                uint32_t v, uint32_t l, void *out) {
-    struct group g = quantise_16(x + 16 * (uint64_t)kind->group[8 * v + l], unit);
+static inline void prepare_lane(struct group g, const struct lanes_kind *kind, uint32_t v,
+                                uint32_t l, void *out) {
     if (kind->pairs) {
         const __m128i pairs = _mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
         g.q = _mm_shuffle_epi8(g.q, pairs);
@@ -182,10 +235,11 @@ static void prepare_lanes(const float *x, uint32_t n_cols, const struct lanes_ki
         if (n_cols < 256) {
             memset(out, 0, unit_bytes(kind));
         }
-        float unit = layout_unit(largest_finite(x, min_u32(n_cols, 256)), row_largest);
+        struct group groups[16];
+        quantise_256(x, n_cols, row_largest, groups);
         for (uint32_t lane = 0; lane < 16; lane++) {
             if (kind->group[lane] < n_cols / 16) {
-                prepare_lane(x, unit, kind, lane / 8, lane % 8, out);
+                prepare_lane(groups[kind->group[lane]], kind, lane / 8, lane % 8, out);
             }
         }
     }
@@ -196,13 +250,12 @@ static void prepare_q8(const float *x, uint32_t n_cols, void *out) {
     int8_t *q = out;
     float *d = (float *)(void *)(q + n_pad), *s = d + n_pad / 16;
     const float row_largest = largest_finite(x, n_cols);
-    float unit = 0;
+    struct group groups[16];
     for (uint32_t i = 0; i < n_cols / 16; i++) {
         if (i % 16 == 0) {
-            const uint32_t n = min_u32(n_cols - 16 * i, 256);
-            unit = layout_unit(largest_finite(x + 16 * (uint64_t)i, n), row_largest);
+            quantise_256(x + 16 * (uint64_t)i, n_cols - 16 * i, row_largest, groups);
         }
-        struct group g = quantise_16(x + 16 * (uint64_t)i, unit);
+        const struct group g = groups[i % 16];
         _mm_storeu_si128((__m128i *)(void *)(q + 16 * (uint64_t)i), g.q);
         d[i] = g.d;
         s[i] = g.d * (float)g.sum;
@@ -217,16 +270,17 @@ static void prepare_gemm_units(const float *x, uint32_t n_cols, struct gemm_unit
         memset(&out[n_cols / 256], 0, sizeof *out);
     }
     const float row_largest = largest_finite(x, n_cols);
+    struct group groups[16];
     float unit = 0;
     for (uint32_t i = 0; i < n_cols / 16; i++, x += 16) {
         struct gemm_units *to = &out[i / 16];
         if (i % 16 == 0) {
             const float before = i % (LAYOUT_GEMM_COLS / 16) == 0 ? 1.0f : unit;
-            unit = layout_unit(largest_finite(x, min_u32(n_cols - 16 * i, 256)), row_largest);
+            unit = quantise_256(x, n_cols - 16 * i, row_largest, groups);
             to->ratio = before / unit;
             to->unit = unit;
         }
-        const struct group g = quantise_16(x, unit);
+        const struct group g = groups[i % 16];
         const uint32_t b = i / 2 % 8, half = i % 2;
         _mm_storeu_si128((__m128i *)(void *)(to->block[b].q + 16 * half), g.q);
         to->block[b].steps[half][0] = to->block[b].steps[half][1] = (int16_t)g.steps;
