@@ -150,12 +150,11 @@ static uint8_t *prepare_rows(const struct bench *b, uint8_t layout, uint32_t n, 
     return rows;
 }
 
-/* Rows of a matrix of about so many bytes; and pieces that keep all threads busy. */
-static void set_rows(struct job *job, uint64_t matrix_bytes, uint32_t unit) {
-    uint64_t rows = matrix_bytes / job->row_bytes;
-    job->n_rows = (uint32_t)(rows / unit * unit);
-    uint64_t piece = (256 << 10) / job->row_bytes;
-    job->rows_a_piece = (uint32_t)(piece / unit * unit > 0 ? piece / unit * unit : unit);
+/* Of a gemv: what a thread takes at most, as in model/matmul.c; and what stays in the cache. */
+enum { GEMV_PIECE_BYTES = 1 << 20, GEMV_CACHED_BYTES = 256 << 10 };
+
+static uint32_t rows_in(const struct job *job, uint64_t bytes) {
+    return bytes > job->row_bytes ? (uint32_t)(bytes / job->row_bytes) : 1;
 }
 
 static void measure_gemv(struct bench *b, uint32_t dtype) {
@@ -170,7 +169,8 @@ static void measure_gemv(struct bench *b, uint32_t dtype) {
         fprintf(stderr, "onetrip-kernels: out of memory\n");
         exit(1);
     }
-    set_rows(&job, whole, 1);
+    job.n_rows = rows_in(&job, whole);
+    job.rows_a_piece = rows_in(&job, GEMV_PIECE_BYTES);
     uint32_t n_pieces = (job.n_rows + job.rows_a_piece - 1) / job.rows_a_piece;
     double seconds = 1e9, stream = 1e9;
     for (uint32_t i = 0; i < b->o.n_passes; i++) { /* in turn, so that both see the same machine */
@@ -180,8 +180,8 @@ static void measure_gemv(struct bench *b, uint32_t dtype) {
     double speed = (double)job.n_rows * (double)job.row_bytes / seconds;
     double peak = (double)(b->memory_bytes / STREAM_PIECE * STREAM_PIECE) / stream;
 
-    /* From the cache, on one thread: the same 256 KiB again and again. */
-    job.n_rows = job.rows_a_piece;
+    /* From the cache, on one thread: the same rows again and again. */
+    job.n_rows = job.rows_a_piece = rows_in(&job, GEMV_CACHED_BYTES);
     double cached = 1e9;
     for (uint32_t i = 0; i < 400; i++) {
         uint64_t from = clock_ns();
@@ -201,7 +201,8 @@ static void measure_gemm(struct bench *b, uint32_t dtype) {
     job.row_bytes = dtype_bytes(dtype, b->o.n_cols);
     uint8_t *act = prepare_rows(b, job.type->layout_gemm, b->o.n_tokens, &job.act_bytes);
     job.act = act;
-    set_rows(&job, b->o.n_rows != 0 ? b->o.n_rows * job.row_bytes : (8u << 20), KERNEL_TILE_ROWS);
+    uint32_t n_rows = b->o.n_rows != 0 ? b->o.n_rows : rows_in(&job, 8u << 20);
+    job.n_rows = n_rows / KERNEL_TILE_ROWS * KERNEL_TILE_ROWS;
     if (b->o.k == kernels_find("scalar")) {
         job.n_rows = KERNEL_TILE_ROWS;
     }
