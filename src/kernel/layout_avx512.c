@@ -295,8 +295,11 @@ static void prepare_gemm_pairs(const float *x, uint32_t n_cols, struct gemm_pair
 static uint64_t layout_bytes(uint8_t layout, uint32_t n_cols) {
     switch (layout) {
     case LAYOUT_GEMM_BLOCKS:
-        return gemm_sums_offset(n_cols) + layout_pad(n_cols) / 16 * sizeof(float);
-    case LAYOUT_GEMM_PAIRS: return (uint64_t)layout_ceil(n_cols, 256) * sizeof(struct gemm_pairs);
+        return round_up(gemm_sums_offset(n_cols) + layout_pad(n_cols) / 16 * sizeof(float),
+                        KERNEL_ALIGN);
+    case LAYOUT_GEMM_PAIRS:
+        return round_up((uint64_t)layout_ceil(n_cols, 256) * sizeof(struct gemm_pairs),
+                        KERNEL_ALIGN);
     case LAYOUT_LANES256_Q2_K:
     case LAYOUT_LANES256_Q3_K:
     case LAYOUT_LANES256_Q4_K:
