@@ -1,10 +1,14 @@
 /* attention_avx512.c - softmax(scale * q k^T) v of one kv head, with AVX-512.
  *
- * Keys are visited 64 at a time. A block's K is converted to f32 and transposed once into scratch,
- * so that scores of 64 keys are broadcasts of q times four vectors; then all query rows pass over
- * the block, 6 at a time. Softmax is online: each row carries its best score, the sum of its
- * weights and its weighted values. Many rows read V from a converted copy of the block, few from
- * its place.
+ * Keys are visited 64 at a time, and over each block the query rows pass 4 at a time: scores, an
+ * online softmax, values. A row carries its best score, the sum of its weights and its weighted
+ * values. K and V are converted where they lie, each value once for 4 rows; where many rows come, K
+ * is converted into scratch, once for all. Conversions, sums and shuffles have other pipes than
+ * multiplications, which are the limit from 4 rows on; but a load that broadcasts takes one of
+ * theirs, so q lies in scratch as often as a vector needs it.
+ *
+ * Scores: a vector holds 8 dimensions of two keys, so a score is 8 partial sums, which are added
+ * when 16 scores are complete. Values: a vector holds 16 dimensions of one key.
  *
  * A row's arithmetic is the same whichever rows are with it: keys that it must not see get the
  * weight 0, which leaves its sums as they are. */
@@ -15,58 +19,62 @@
 #include "base/checked.h"
 #include "kernel/fill.h"
 
+#define LOG2_E 0x1.715476p+0f
 #define INLINE static inline __attribute__((always_inline))
 
 enum {
     KEYS = KERNEL_KEY_BLOCK,
-    MAX_ROWS = 6,
-    FEW_ROWS = 4,
-    PANEL = 4 /* vectors of 16 dimensions */
+    MAX_ROWS = 4,
+    FEW_ROWS = 8, /* up to which K is not worth a copy */
+    LANES = 16,
+    TAIL_KEYS = 16, /* keys whose scores are formed together, at most */
+    PANEL = 4       /* vectors of 16 dimensions */
 };
 
-/* Scratch of one call; strides of v and values: head_dim rounded up to 16. */
+/* Scratch of one call. stride: head_dim rounded up to 16. */
 struct work {
-    float *k;      /* [head_dim][KEYS] */
-    float *v;      /* [KEYS][stride] */
-    float *values; /* [n_q][stride]: sum of weight * v */
-    float *weight; /* [n_q][KEYS], of this block */
-    float *keep;   /* [n_q] factor of what was summed before this block */
-    float *best;   /* [n_q] */
-    float *sum;    /* [n_q] */
+    float *q;       /* [n_q][stride / 8][2][8]: scaled, then zeros; each 8 twice */
+    float *k;       /* [KEYS / 8][stride / 8][4][2][8]: keys i and i + 4 of 8, for many rows */
+    float *values;  /* [n_q][stride]: sum of weight * v */
+    float *weight;  /* [n_q][KEYS]: scores of this block in base 2, then weights */
+    float *sum;     /* [n_q][LANES]: of weights */
+    float *best;    /* [n_q] */
+    float *keep;    /* [n_q]: factor of what was summed before this block */
+    uint16_t *tail; /* [TAIL_KEYS][head_dim]: the last keys, where they are fewer; then zeros */
     uint32_t stride;
 };
 
 static uint64_t scratch_bytes(uint32_t head_dim) {
     const uint64_t stride = round_up(head_dim, 16);
-    return 4 * (stride * KEYS + stride * KEYS + stride * KERNEL_MAX_Q + KEYS * KERNEL_MAX_Q +
-                3 * KERNEL_MAX_Q);
+    return sizeof(float) * (KERNEL_MAX_Q * (3 * stride + KEYS + LANES + 2) + KEYS * stride) +
+           sizeof(uint16_t) * TAIL_KEYS * stride;
 }
 
 static struct work lay_out(void *scratch, uint32_t head_dim) {
     struct work w;
     w.stride = (uint32_t)round_up(head_dim, 16);
-    w.k = scratch;
-    w.v = w.k + (uint64_t)w.stride * KEYS;
-    w.values = w.v + (uint64_t)w.stride * KEYS;
+    w.q = scratch;
+    w.k = w.q + 2 * (uint64_t)w.stride * KERNEL_MAX_Q;
+    w.values = w.k + (uint64_t)w.stride * KEYS;
     w.weight = w.values + (uint64_t)w.stride * KERNEL_MAX_Q;
-    w.keep = w.weight + KEYS * KERNEL_MAX_Q;
-    w.best = w.keep + KERNEL_MAX_Q;
-    w.sum = w.best + KERNEL_MAX_Q;
+    w.sum = w.weight + KEYS * KERNEL_MAX_Q;
+    w.best = w.sum + LANES * KERNEL_MAX_Q;
+    w.keep = w.best + KERNEL_MAX_Q;
+    w.tail = (uint16_t *)(void *)(w.keep + KERNEL_MAX_Q);
     return w;
 }
 
-/* e^x for x <= 0, or NaN; relative error below 1e-7. */
-INLINE __m512 exp_negative(__m512 x) {
-    x = _mm512_max_ps(_mm512_set1_ps(-110.0f), x); /* in this order NaN passes */
-    const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(0x1.715476p+0f)), 0);
-    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.62e43p-1f), x); /* ln 2 in two parts */
-    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-0x1.05c61p-29f), r);
-    __m512 p = _mm512_set1_ps(0x1.6a1a72p-10f); /* minimax for (e^r - 1 - r) / r^2 */
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.123fc6p-7f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.555916p-5f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.55548ap-3f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.fffffcp-2f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+/* 2^x for x <= 0, or NaN; relative error below 1e-7; 1 for 0. */
+INLINE __m512 exp2_negative(__m512 x) {
+    x = _mm512_max_ps(_mm512_set1_ps(-160.0f), x); /* in this order NaN passes */
+    const __m512 n = _mm512_roundscale_ps(x, 0);
+    const __m512 r = _mm512_sub_ps(x, n);
+    __m512 p = _mm512_set1_ps(0x1.41d334p-13f); /* minimax */
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.5f456ap-10f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.3b2dbcp-7f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.c6aed4p-5f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.ebfbdap-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.62e43p-1f));
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
     return _mm512_scalef_ps(p, n);
 }
@@ -74,7 +82,7 @@ INLINE __m512 exp_negative(__m512 x) {
 /* From 0.55 on by way of e^(-2|x|); below, where that cancels, by a polynomial in x^2. */
 INLINE __m512 tanh_ps(__m512 x) {
     const __m512 magnitude = _mm512_abs_ps(x);
-    const __m512 e = exp_negative(_mm512_mul_ps(magnitude, _mm512_set1_ps(-2.0f)));
+    const __m512 e = exp2_negative(_mm512_mul_ps(magnitude, _mm512_set1_ps(-2 * LOG2_E)));
     const __m512 one = _mm512_set1_ps(1.0f);
     __m512 large = _mm512_div_ps(_mm512_sub_ps(one, e), _mm512_add_ps(one, e));
     const __m512 x2 = _mm512_mul_ps(x, x);
@@ -90,82 +98,15 @@ INLINE __m512 tanh_ps(__m512 x) {
     return _mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(large), sign));
 }
 
-/* r[i] lane j becomes r[j] lane i. */
-INLINE void transpose_16(__m512 r[16]) {
-    __m512 t[16];
-#pragma GCC unroll 4
-    for (uint32_t i = 0; i < 16; i += 4) { /* 4 x 4 within each 128-bit lane */
-        const __m512 a = _mm512_unpacklo_ps(r[i], r[i + 1]);
-        const __m512 b = _mm512_unpackhi_ps(r[i], r[i + 1]);
-        const __m512 c = _mm512_unpacklo_ps(r[i + 2], r[i + 3]);
-        const __m512 d = _mm512_unpackhi_ps(r[i + 2], r[i + 3]);
-        t[i] = _mm512_shuffle_ps(a, c, 0x44);
-        t[i + 1] = _mm512_shuffle_ps(a, c, 0xee);
-        t[i + 2] = _mm512_shuffle_ps(b, d, 0x44);
-        t[i + 3] = _mm512_shuffle_ps(b, d, 0xee);
-    }
-#pragma GCC unroll 4
-    for (uint32_t i = 0; i < 4; i++) { /* 4 x 4 of the lanes */
-        const __m512 a = _mm512_shuffle_f32x4(t[i], t[i + 4], 0x44);
-        const __m512 b = _mm512_shuffle_f32x4(t[i], t[i + 4], 0xee);
-        const __m512 c = _mm512_shuffle_f32x4(t[i + 8], t[i + 12], 0x44);
-        const __m512 d = _mm512_shuffle_f32x4(t[i + 8], t[i + 12], 0xee);
-        r[i] = _mm512_shuffle_f32x4(a, c, 0x88);
-        r[i + 4] = _mm512_shuffle_f32x4(a, c, 0xdd);
-        r[i + 8] = _mm512_shuffle_f32x4(b, d, 0x88);
-        r[i + 12] = _mm512_shuffle_f32x4(b, d, 0xdd);
-    }
-}
-
-/* 16 half precision numbers, or those of mask and zeros. */
-INLINE __m512 load_half(const uint16_t *p, __mmask16 mask) {
-    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, p));
-}
-
 INLINE __mmask16 first(uint32_t n) {
     return (__mmask16)(n >= 16 ? 0xffffu : (1u << n) - 1);
 }
 
-/* K [n_keys, head_dim] to [head_dim][KEYS]; zeros for keys that are not there. The next block is
- * prefetched by the way. */
-static void transpose_keys(const uint16_t *k, uint32_t n_keys, uint32_t head_dim, float *out) {
-    for (uint32_t key = 0; key < KEYS; key += 16)
-        for (uint32_t d = 0; d < head_dim; d += 16) {
-            const __mmask16 mask = first(head_dim - d);
-            __m512 r[16];
-#pragma GCC unroll 16
-            for (uint32_t i = 0; i < 16; i++) {
-                const uint16_t *p = k + (uint64_t)(key + i) * head_dim + d;
-                _mm_prefetch((const char *)(p + (uint64_t)KEYS * head_dim), _MM_HINT_T0);
-                r[i] = load_half(p, key + i < n_keys ? mask : 0);
-            }
-            transpose_16(r);
-            const uint32_t n = min_u32(head_dim - d, 16);
-#pragma GCC unroll 16
-            for (uint32_t i = 0; i < 16; i++)
-                if (i < n)
-                    _mm512_store_ps(out + (uint64_t)(d + i) * KEYS + key, r[i]);
-        }
-}
-
-static void convert_values(const uint16_t *v, uint32_t n_keys, uint32_t head_dim, uint32_t stride,
-                           float *out) {
-    for (uint32_t key = 0; key < n_keys; key++)
-        for (uint32_t d = 0; d < head_dim; d += 16) {
-            const uint16_t *p = v + (uint64_t)key * head_dim + d;
-            _mm_prefetch((const char *)(p + (uint64_t)KEYS * head_dim), _MM_HINT_T0);
-            _mm512_store_ps(out + (uint64_t)key * stride + d, load_half(p, first(head_dim - d)));
-        }
-}
-
-/* ---- scores ---- */
-
-/* Keys [start, start + n_keys) where they are in the cache. in_place: they are used from there, not
- * from their converted copies in scratch. */
+/* Keys [start, start + n_keys) where they are in the cache. */
 struct block {
     const uint16_t *k, *v;
     uint32_t n_keys;
-    bool in_place;
+    bool converted; /* k is in scratch too */
 };
 
 /* A few rows of the call, and what they see of a block. */
@@ -174,135 +115,221 @@ struct rows {
     uint64_t visible[MAX_ROWS]; /* bit j: key j of the block */
 };
 
-/* The row's dots become weights; its best score and sum are brought up to date. */
-static void soften(const struct kernel_attention *a, const struct work *w, uint32_t row,
-                   uint64_t visible) {
-    float *weight_row = w->weight + row * KEYS;
-    __m512 x[4];
-    const __m512 scale = _mm512_set1_ps(a->scale);
-    __m512 best = _mm512_set1_ps(w->best[row]);
-    for (uint32_t i = 0; i < 4; i++) {
-        x[i] = _mm512_mul_ps(_mm512_load_ps(weight_row + 16 * i), scale);
-        if (a->softcap > 0)
-            x[i] = _mm512_mul_ps(tanh_ps(_mm512_div_ps(x[i], _mm512_set1_ps(a->softcap))),
-                                 _mm512_set1_ps(a->softcap));
-        best = _mm512_mask_max_ps(best, (__mmask16)(visible >> 16 * i), best, x[i]);
-    }
-    best = _mm512_set1_ps(_mm512_reduce_max_ps(best));
-    __m512 sum = _mm512_setzero_ps();
-    for (uint32_t i = 0; i < 4; i++) {
-        const __mmask16 mask = (__mmask16)(visible >> 16 * i);
-        const __m512 weight = _mm512_maskz_mov_ps(mask, exp_negative(_mm512_sub_ps(x[i], best)));
-        _mm512_store_ps(weight_row + 16 * i, weight);
-        sum = _mm512_add_ps(sum, weight);
-    }
-    const float keep =
-        _mm512_cvtss_f32(exp_negative(_mm512_sub_ps(_mm512_set1_ps(w->best[row]), best)));
-    w->keep[row] = keep;
-    w->best[row] = _mm512_cvtss_f32(best);
-    w->sum[row] = w->sum[row] * keep + _mm512_reduce_add_ps(sum);
+/* ---- scores ---- */
+
+/* 8 dimensions of key a, then of key b, which lies at least 8 dimensions further. */
+INLINE __m512 load_pair(const uint16_t *a, const uint16_t *b, __mmask8 mask) {
+    if (mask == 0xff) /* blended, not inserted: any pipe can do that */
+        return _mm512_cvtph_ps(
+            _mm256_blend_epi32(_mm256_castsi128_si256(_mm_loadu_si128((const void *)a)),
+                               _mm256_loadu_si256((const void *)(b - 8)), 0xf0));
+    return _mm512_cvtph_ps(_mm256_inserti128_si256(
+        _mm256_castsi128_si256(_mm_maskz_loadu_epi16(mask, a)), _mm_maskz_loadu_epi16(mask, b), 1));
 }
 
-/* What keys [key, key + 16) have in dimensions [d, d + 8), as f32: out[i], lane j is dimension d +
- * i of key + j. row: the 16 keys' vectors. */
-INLINE void load_8_dims(const uint16_t *const row[16], uint64_t d, __m512 out[8]) {
-    __m512i r[4]; /* r[i], lane l: 8 dimensions of key 4 l + i */
-    for (uint32_t i = 0; i < 4; i++) {
-        __m256i half[2];
-        for (uint32_t h = 0; h < 2; h++)
-            half[h] = _mm256_inserti128_si256(
-                _mm256_castsi128_si256(_mm_loadu_si128((const void *)(row[8 * h + i] + d))),
-                _mm_loadu_si128((const void *)(row[8 * h + 4 + i] + d)), 1);
-        r[i] = _mm512_inserti64x4(_mm512_castsi256_si512(half[0]), half[1], 1);
-    }
-    const __m512i a = _mm512_unpacklo_epi16(r[0], r[1]), b = _mm512_unpacklo_epi16(r[2], r[3]);
-    const __m512i c = _mm512_unpackhi_epi16(r[0], r[1]), e = _mm512_unpackhi_epi16(r[2], r[3]);
-    /* each lane: 4 keys' dimension 2 i, then 4 keys' dimension 2 i + 1 */
-    const __m512i pairs[4] = {_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b),
-                              _mm512_unpacklo_epi32(c, e), _mm512_unpackhi_epi32(c, e)};
-    const __m512i even_odd = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
-    for (uint32_t i = 0; i < 4; i++) {
-        const __m512i x = _mm512_permutexvar_epi64(even_odd, pairs[i]);
-        out[2 * i] = _mm512_cvtph_ps(_mm512_castsi512_si256(x));
-        out[2 * i + 1] = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(x, 1));
-    }
+/* a[i] holds the partial sums of scores i and i + 4, b[i] those of scores i + 8 and i + 12. */
+INLINE __m512 add_partial(const __m512 a[4], const __m512 b[4]) {
+    __m512 x[4]; /* lane l of 4 partial sums: score i + 4 l */
+#pragma GCC unroll 4
+    for (uint32_t i = 0; i < 4; i++)
+        x[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a[i], b[i], 0x88),
+                             _mm512_shuffle_f32x4(a[i], b[i], 0xdd));
+    const __m512 x01 =
+        _mm512_add_ps(_mm512_unpacklo_ps(x[0], x[1]), _mm512_unpackhi_ps(x[0], x[1]));
+    const __m512 x23 =
+        _mm512_add_ps(_mm512_unpacklo_ps(x[2], x[3]), _mm512_unpackhi_ps(x[2], x[3]));
+    return _mm512_add_ps(_mm512_shuffle_ps(x01, x23, 0x44), _mm512_shuffle_ps(x01, x23, 0xee));
 }
 
-/* Scores straight from the cache of keys, for few rows: the same sums as by way of scratch. */
-INLINE void dot_in_place(const struct kernel_attention *a, const struct work *w,
-                         const struct rows *rows, uint32_t n, const uint16_t *k, uint32_t n_keys) {
-    const float *q[MAX_ROWS];
-#pragma GCC unroll 6
-    for (uint32_t m = 0; m < n; m++)
-        q[m] = a->q[rows->index[m]];
-    for (uint32_t key = 0; key < KEYS; key += 16) {
-        const uint16_t *row[16]; /* beyond the last key: the last one again, which nobody sees */
-        for (uint32_t i = 0; i < 16; i++)
-            row[i] = k + (uint64_t)min_u32(key + i, n_keys - 1) * a->head_dim;
-        __m512 x[MAX_ROWS];
-#pragma GCC unroll 6
-        for (uint32_t m = 0; m < n; m++)
-            x[m] = _mm512_setzero_ps();
-        for (uint64_t d = 0; d < a->head_dim; d += 8) {
-            __m512 dims[8];
-            load_8_dims(row, d, dims);
-            /* 16 keys by 8 dimensions are 4 cache lines */
-            for (uint32_t i = 0; i < 4; i++)
-                _mm_prefetch(
-                    (const char *)(k + (KEYS + key) * (uint64_t)a->head_dim + 16 * d + 32 * i),
-                    _MM_HINT_T0);
-            for (uint32_t i = 0; i < 8; i++)
-#pragma GCC unroll 6
-                for (uint32_t m = 0; m < n; m++)
-                    x[m] = _mm512_fmadd_ps(_mm512_set1_ps(q[m][d + i]), dims[i], x[m]);
+/* 8 * groups keys: where they lie, or where their pairs were converted to if that is not NULL. */
+struct keys {
+    const uint16_t *k;
+    const float *pairs;
+    uint64_t head_dim, stride;
+};
+
+/* Dimensions [d, d + 8) of n rows and 8 * groups keys. */
+INLINE void dot_step(__m512 x[MAX_ROWS][2][4], const float *const q[MAX_ROWS], uint64_t d,
+                     uint32_t n, uint32_t groups, const struct keys *keys, bool converted,
+                     __mmask8 mask) {
+    __m512 qd[MAX_ROWS];
+#pragma GCC unroll 2
+    for (uint32_t g = 0; g < groups; g++)
+#pragma GCC unroll 4
+        for (uint32_t i = 0; i < 4; i++) {
+            const uint16_t *k = keys->k + (8 * g + i) * keys->head_dim + d;
+            const __m512 pair =
+                converted ? _mm512_load_ps(keys->pairs + 8 * (g * keys->stride + d) + 16 * i)
+                          : load_pair(k, k + 4 * keys->head_dim, mask);
+#pragma GCC unroll 4
+            for (uint32_t m = 0; m < n; m++) {
+                if (g == 0 && i == 0)
+                    qd[m] = _mm512_load_ps(q[m] + 2 * d);
+                x[m][g][i] = _mm512_fmadd_ps(qd[m], pair, x[m][g][i]);
+            }
         }
-#pragma GCC unroll 6
-        for (uint32_t m = 0; m < n; m++)
-            _mm512_store_ps(w->weight + rows->index[m] * KEYS + key, x[m]);
-    }
 }
 
-/* Scores from the transposed block. n is a constant where this is inlined. */
-INLINE void dot_in_scratch(const struct kernel_attention *a, const struct work *w,
-                           const struct rows *rows, uint32_t n) {
+/* Scores of n rows with 8 * groups keys, the first of them the key-th of the block. n, groups and
+ * converted are constants where this is inlined. */
+INLINE void dot_tile(const struct work *w, const struct rows *rows, uint32_t n, uint32_t groups,
+                     const struct keys *keys, bool converted, uint32_t key, const uint16_t *ahead) {
     const float *q[MAX_ROWS];
-    __m512 x[MAX_ROWS][4];
-#pragma GCC unroll 6
+    __m512 x[MAX_ROWS][2][4];
+#pragma GCC unroll 4
     for (uint32_t m = 0; m < n; m++) {
-        q[m] = a->q[rows->index[m]];
+        q[m] = w->q + (uint64_t)rows->index[m] * 2 * w->stride;
+#pragma GCC unroll 4
         for (uint32_t i = 0; i < 4; i++)
-            x[m][i] = _mm512_setzero_ps();
+            x[m][0][i] = x[m][1][i] = _mm512_setzero_ps();
     }
-    const float *k = w->k;
-    for (uint64_t d = 0; d < a->head_dim; d++, k += KEYS) {
-        const __m512 k0 = _mm512_load_ps(k), k1 = _mm512_load_ps(k + 16);
-        const __m512 k2 = _mm512_load_ps(k + 32), k3 = _mm512_load_ps(k + 48);
-#pragma GCC unroll 6
-        for (uint32_t m = 0; m < n; m++) {
-            const __m512 qd = _mm512_set1_ps(q[m][d]);
-            x[m][0] = _mm512_fmadd_ps(qd, k0, x[m][0]);
-            x[m][1] = _mm512_fmadd_ps(qd, k1, x[m][1]);
-            x[m][2] = _mm512_fmadd_ps(qd, k2, x[m][2]);
-            x[m][3] = _mm512_fmadd_ps(qd, k3, x[m][3]);
+    uint64_t d = 0;
+    for (; d + 8 <= keys->head_dim; d += 8) {
+        if (!converted) { /* 8 keys by 8 dimensions are 2 cache lines */
+            _mm_prefetch((const char *)(ahead + 8 * groups * d), _MM_HINT_T1);
+            _mm_prefetch((const char *)(ahead + 8 * groups * d + 32), _MM_HINT_T1);
+            if (groups == 2) {
+                _mm_prefetch((const char *)(ahead + 8 * groups * d + 64), _MM_HINT_T1);
+                _mm_prefetch((const char *)(ahead + 8 * groups * d + 96), _MM_HINT_T1);
+            }
+        }
+        dot_step(x, q, d, n, groups, keys, converted, 0xff);
+    }
+    if (d < keys->head_dim)
+        dot_step(x, q, d, n, groups, keys, converted,
+                 (__mmask8)first((uint32_t)(keys->head_dim - d)));
+    float *weight[MAX_ROWS];
+#pragma GCC unroll 4
+    for (uint32_t m = 0; m < n; m++)
+        weight[m] = w->weight + rows->index[m] * KEYS + key;
+    if (groups == 2) {
+#pragma GCC unroll 4
+        for (uint32_t m = 0; m < n; m++)
+            _mm512_store_ps(weight[m], add_partial(x[m][0], x[m][1]));
+        return;
+    }
+#pragma GCC unroll 4
+    for (uint32_t m = 0; m < n; m += 2) {
+        const __m512 two = add_partial(x[m][0], x[m + 1][0]);
+        _mm256_store_ps(weight[m], _mm512_castps512_ps256(two));
+        _mm256_store_ps(weight[m + 1], _mm512_extractf32x8_ps(two, 1));
+    }
+}
+
+INLINE void dot(const struct work *w, const struct rows *rows, uint32_t n, const struct block *b,
+                uint64_t head_dim, bool converted) {
+    const uint32_t groups = n == 4 ? 1 : 2;
+    struct keys keys = {.pairs = w->k, .head_dim = head_dim, .stride = w->stride};
+    uint32_t key = 0;
+    for (; key < b->n_keys; key += 8 * groups, keys.pairs += 8 * groups * keys.stride) {
+        keys.k = b->k + key * head_dim;
+        if (!converted && key + 8 * groups > b->n_keys)
+            break;
+        dot_tile(w, rows, n, groups, &keys, converted, key, keys.k + KEYS * head_dim);
+    }
+    for (; key < b->n_keys; key += 8 * groups) {
+        keys.k = w->tail + key % TAIL_KEYS * head_dim;
+        dot_tile(w, rows, n, groups, &keys, converted, key, keys.k);
+    }
+}
+
+/* A block's keys, into scratch. The next block is prefetched by the way. */
+static void convert_keys(const struct work *w, const struct block *b, uint64_t head_dim) {
+    float *out = w->k;
+    for (uint32_t tile = 0; tile < round_up(b->n_keys, TAIL_KEYS); tile += 8) {
+        const bool whole = tile < b->n_keys / TAIL_KEYS * TAIL_KEYS;
+        const uint16_t *k = whole ? b->k + tile * head_dim : w->tail + tile % TAIL_KEYS * head_dim;
+        for (uint64_t d = 0; d < head_dim; d += 8)
+            for (uint32_t i = 0; i < 4; i++, out += 16) {
+                const uint16_t *key = k + i * head_dim + d;
+                const uint64_t left = head_dim - d;
+                _mm_prefetch((const char *)(key + KEYS * head_dim), _MM_HINT_T1);
+                _mm_prefetch((const char *)(key + (KEYS + 4) * head_dim), _MM_HINT_T1);
+                _mm512_store_ps(out, left >= 8 ? load_pair(key, key + 4 * head_dim, 0xff)
+                                               : load_pair(key, key + 4 * head_dim,
+                                                           (__mmask8)first((uint32_t)left)));
+            }
+        out = w->k + (uint64_t)(tile + 8) * w->stride;
+    }
+}
+
+/* ---- weights ---- */
+
+/* Lane 4 m of the result: the greatest lane of x[m]. */
+INLINE __m512 greatest(const __m512 x[MAX_ROWS], uint32_t n) {
+    const __m512 a = x[0], b = n > 1 ? x[1] : a, c = n > 2 ? x[2] : a, d = n > 3 ? x[3] : c;
+    const __m512 ab =
+        _mm512_max_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+    const __m512 cd =
+        n < 3 ? ab
+              : _mm512_max_ps(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee));
+    __m512 y =
+        _mm512_max_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+    y = _mm512_max_ps(y, _mm512_permute_ps(y, 0x4e));
+    return _mm512_max_ps(y, _mm512_permute_ps(y, 0xb1));
+}
+
+static void cap(float *scores, float softcap) {
+    const __m512 limit = _mm512_set1_ps(softcap * LOG2_E);
+    for (uint32_t i = 0; i < KEYS; i += 16)
+        _mm512_store_ps(scores + i, _mm512_mul_ps(tanh_ps(_mm512_div_ps(_mm512_load_ps(scores + i),
+                                                                        _mm512_set1_ps(softcap))),
+                                                  limit));
+}
+
+/* The rows' scores become weights; their best scores and sums are brought up to date. */
+INLINE void soften(const struct kernel_attention *a, const struct work *w, const struct rows *rows,
+                   uint32_t n) {
+    float *weight[MAX_ROWS];
+    __m512 best[MAX_ROWS];
+    __m512 old = _mm512_setzero_ps();
+#pragma GCC unroll 4
+    for (uint32_t m = 0; m < n; m++) {
+        const float row_best = w->best[rows->index[m]];
+        weight[m] = w->weight + rows->index[m] * KEYS;
+        if (a->softcap > 0)
+            cap(weight[m], a->softcap);
+        best[m] = _mm512_set1_ps(row_best);
+        old = _mm512_mask_mov_ps(old, (__mmask16)(0xf << 4 * m), best[m]);
+        for (uint32_t i = 0; i < 4; i++) {
+            const __m512 x = _mm512_load_ps(weight[m] + 16 * i);
+            best[m] =
+                _mm512_mask_max_ps(best[m], (__mmask16)(rows->visible[m] >> 16 * i), best[m], x);
         }
     }
-#pragma GCC unroll 6
-    for (uint32_t m = 0; m < n; m++)
-        for (uint32_t i = 0; i < 4; i++)
-            _mm512_store_ps(w->weight + rows->index[m] * KEYS + 16 * i, x[m][i]);
+    const __m512 all = greatest(best, n);
+    const __m512 keep = exp2_negative(_mm512_sub_ps(old, all));
+#pragma GCC unroll 4
+    for (uint32_t m = 0; m < n; m++) {
+        const uint32_t row = rows->index[m];
+        const __m512i lane = _mm512_set1_epi32((int)(4 * m));
+        const __m512 row_best = _mm512_permutexvar_ps(lane, all);
+        const __m512 row_keep = _mm512_permutexvar_ps(lane, keep);
+        __m512 sum = _mm512_mul_ps(_mm512_load_ps(w->sum + row * LANES), row_keep);
+        for (uint32_t i = 0; i < 4; i++) {
+            const __m512 x = _mm512_load_ps(weight[m] + 16 * i);
+            const __m512 e = _mm512_maskz_mov_ps((__mmask16)(rows->visible[m] >> 16 * i),
+                                                 exp2_negative(_mm512_sub_ps(x, row_best)));
+            _mm512_store_ps(weight[m] + 16 * i, e);
+            sum = _mm512_add_ps(sum, e);
+        }
+        _mm512_store_ps(w->sum + row * LANES, sum);
+        _mm_store_ss(w->best + row, _mm512_castps512_ps128(row_best));
+        _mm_store_ss(w->keep + row, _mm512_castps512_ps128(row_keep));
+    }
 }
 
 /* ---- values ---- */
 
-/* Adds a block's values to dimensions [dim, dim + 16 * n_vectors) of n rows. n, n_vectors and
- * in_place are constants where this is inlined; last: the mask of the last vector. */
+/* Adds a block's values to dimensions [dim, dim + 16 * n_vectors) of n rows. n and n_vectors are
+ * constants where this is inlined; last: the mask of the last vector. */
 INLINE void add_panel(const struct kernel_attention *a, const struct work *w,
                       const struct rows *rows, uint32_t n, const struct block *b, uint32_t dim,
-                      uint32_t n_vectors, __mmask16 last, bool in_place) {
+                      uint32_t n_vectors, __mmask16 last) {
     const float *weight[MAX_ROWS];
     float *values[MAX_ROWS];
     __m512 x[MAX_ROWS][PANEL];
-#pragma GCC unroll 6
+#pragma GCC unroll 4
     for (uint32_t m = 0; m < n; m++) {
         const uint32_t row = rows->index[m];
         const __m512 keep = _mm512_set1_ps(w->keep[row]);
@@ -312,17 +339,20 @@ INLINE void add_panel(const struct kernel_attention *a, const struct work *w,
         for (uint32_t i = 0; i < n_vectors; i++)
             x[m][i] = _mm512_mul_ps(_mm512_load_ps(values[m] + 16 * i), keep);
     }
-    for (uint64_t key = 0; key < b->n_keys; key++) {
+    const uint16_t *v = b->v + dim;
+    for (uint64_t key = 0; key < b->n_keys; key++, v += a->head_dim) {
         __m512 value[PANEL];
 #pragma GCC unroll 4
         for (uint32_t i = 0; i < n_vectors; i++) {
             const __mmask16 mask = i == n_vectors - 1 ? last : 0xffff;
-            value[i] = in_place ? load_half(b->v + key * a->head_dim + dim + 16 * i, mask)
-                                : _mm512_load_ps(w->v + key * w->stride + dim + 16 * i);
+            value[i] =
+                _mm512_cvtph_ps(mask == 0xffff ? _mm256_loadu_si256((const void *)(v + 16 * i))
+                                               : _mm256_maskz_loadu_epi16(mask, v + 16 * i));
+            if (i % 2 == 0)
+                _mm_prefetch((const char *)(v + (uint64_t)KEYS * a->head_dim + 16 * i),
+                             _MM_HINT_T1);
         }
-        if (in_place)
-            _mm_prefetch((const char *)(b->v + (key + KEYS) * a->head_dim + dim), _MM_HINT_T0);
-#pragma GCC unroll 6
+#pragma GCC unroll 4
         for (uint32_t m = 0; m < n; m++) {
             const __m512 p = _mm512_set1_ps(weight[m][key]);
 #pragma GCC unroll 4
@@ -330,7 +360,7 @@ INLINE void add_panel(const struct kernel_attention *a, const struct work *w,
                 x[m][i] = _mm512_fmadd_ps(p, value[i], x[m][i]);
         }
     }
-#pragma GCC unroll 6
+#pragma GCC unroll 4
     for (uint32_t m = 0; m < n; m++)
 #pragma GCC unroll 4
         for (uint32_t i = 0; i < n_vectors; i++)
@@ -338,17 +368,17 @@ INLINE void add_panel(const struct kernel_attention *a, const struct work *w,
 }
 
 INLINE void add_values(const struct kernel_attention *a, const struct work *w,
-                       const struct rows *rows, uint32_t n, const struct block *b, bool in_place) {
+                       const struct rows *rows, uint32_t n, const struct block *b) {
     uint32_t dim = 0;
     for (; a->head_dim - dim >= 16 * PANEL; dim += 16 * PANEL)
-        add_panel(a, w, rows, n, b, dim, PANEL, 0xffff, in_place);
+        add_panel(a, w, rows, n, b, dim, PANEL, 0xffff);
     const uint32_t left = a->head_dim - dim;
     const __mmask16 last = first((left + 15) % 16 + 1);
     switch ((left + 15) / 16) {
-    case 1: add_panel(a, w, rows, n, b, dim, 1, last, in_place); break;
-    case 2: add_panel(a, w, rows, n, b, dim, 2, last, in_place); break;
-    case 3: add_panel(a, w, rows, n, b, dim, 3, last, in_place); break;
-    case 4: add_panel(a, w, rows, n, b, dim, 4, last, in_place); break;
+    case 1: add_panel(a, w, rows, n, b, dim, 1, last); break;
+    case 2: add_panel(a, w, rows, n, b, dim, 2, last); break;
+    case 3: add_panel(a, w, rows, n, b, dim, 3, last); break;
+    case 4: add_panel(a, w, rows, n, b, dim, 4, last); break;
     default: break;
     }
 }
@@ -356,35 +386,33 @@ INLINE void add_values(const struct kernel_attention *a, const struct work *w,
 typedef void block_fn(const struct kernel_attention *a, const struct work *w,
                       const struct rows *rows, const struct block *b);
 
-#define BLOCK(name, n, in_place)                                                                   \
-    static void name##_##n(const struct kernel_attention *a, const struct work *w,                 \
-                           const struct rows *rows, const struct block *b) {                       \
-        if (in_place)                                                                              \
-            dot_in_place(a, w, rows, n, b->k, b->n_keys);                                          \
+/* The most frequent sizes are constants. */
+#define BLOCK(n)                                                                                   \
+    static void block_##n(const struct kernel_attention *a, const struct work *w,                  \
+                          const struct rows *rows, const struct block *b) {                        \
+        if (b->converted)                                                                          \
+            dot(w, rows, n, b, a->head_dim, true);                                                 \
+        else if (a->head_dim == 64)                                                                \
+            dot(w, rows, n, b, 64, false);                                                         \
+        else if (a->head_dim == 128)                                                               \
+            dot(w, rows, n, b, 128, false);                                                        \
         else                                                                                       \
-            dot_in_scratch(a, w, rows, n);                                                         \
-        for (uint32_t m = 0; m < n; m++)                                                           \
-            soften(a, w, rows->index[m], rows->visible[m]);                                        \
-        add_values(a, w, rows, n, b, in_place);                                                    \
+            dot(w, rows, n, b, a->head_dim, false);                                                \
+        soften(a, w, rows, n);                                                                     \
+        add_values(a, w, rows, n, b);                                                              \
     }
-BLOCK(few, 1, true)
-BLOCK(few, 2, true)
-BLOCK(few, 3, true)
-BLOCK(few, 4, true)
-BLOCK(many, 1, false)
-BLOCK(many, 2, false)
-BLOCK(many, 3, false)
-BLOCK(many, 4, false)
-BLOCK(many, 6, false)
+BLOCK(1)
+BLOCK(2)
+BLOCK(3)
+BLOCK(4)
 
 /* The rows that see something of a block that begins at position start, over it. */
 static void visit_block(const struct kernel_attention *a, const struct work *w, uint64_t start,
                         const struct block *b) {
-    static block_fn *const few[] = {NULL, few_1, few_2, few_3, few_4};
-    static block_fn *const many[] = {NULL, many_1, many_2, many_3, many_4, NULL, many_6};
-    struct rows rows;
-    uint32_t n = 0, row = 0;
-    for (;;) {
+    static block_fn *const fns[] = {block_1, block_2, block_3, block_4};
+    for (uint32_t row = 0; row < a->n_q;) {
+        struct rows rows;
+        uint32_t n = 0;
         for (; n < MAX_ROWS && row < a->n_q; row++) {
             const uint64_t end = (uint64_t)a->pos[row] + 1;
             const uint64_t begin = a->window != 0 && end > a->window ? end - a->window : 0;
@@ -398,20 +426,14 @@ static void visit_block(const struct kernel_attention *a, const struct work *w, 
             rows.index[n] = row;
             rows.visible[n++] = visible;
         }
-        if (n == 0)
-            return;
-        const uint32_t take = n == 5 ? 3 : n;
-        (b->in_place ? few : many)[take](a, w, &rows, b);
-        for (uint32_t i = take; i < n; i++) {
-            rows.index[i - take] = rows.index[i];
-            rows.visible[i - take] = rows.visible[i];
-        }
-        n -= take;
+        if (n > 0)
+            fns[n - 1](a, w, &rows, b);
     }
 }
 
 static void attention(const struct kernel_attention *a, void *scratch) {
     const struct work w = lay_out(scratch, a->head_dim);
+    const float scale = a->softcap > 0 ? a->scale : a->scale * LOG2_E;
     uint64_t begin = UINT64_MAX, end = 0; /* of all rows' keys */
     for (uint32_t row = 0; row < a->n_q; row++) {
         const uint64_t row_end = (uint64_t)a->pos[row] + 1;
@@ -419,21 +441,29 @@ static void attention(const struct kernel_attention *a, void *scratch) {
         begin = min_u64(begin, row_begin);
         end = max_u64(end, row_end);
         w.best[row] = -INFINITY;
-        w.sum[row] = 0;
+        float *q = w.q + (uint64_t)row * 2 * w.stride;
+        for (uint32_t d = 0; d < a->head_dim; d += 8, q += 16) {
+            const __m256 x = _mm256_mul_ps(
+                _mm256_maskz_loadu_ps((__mmask8)first(a->head_dim - d), a->q[row] + d),
+                _mm256_set1_ps(scale));
+            _mm512_store_ps(q, _mm512_insertf32x8(_mm512_castps256_ps512(x), x, 1));
+        }
     }
-    const bool in_place = a->n_q <= FEW_ROWS && a->head_dim % 8 == 0;
-    memset(w.values, 0, (uint64_t)a->n_q * w.stride * sizeof(float));
+    memset(w.sum, 0, (uint64_t)a->n_q * LANES * sizeof *w.sum);
+    memset(w.values, 0, (uint64_t)a->n_q * w.stride * sizeof *w.values);
+    const uint64_t n_tail = end % TAIL_KEYS * a->head_dim;
+    memcpy(w.tail, a->k + end / TAIL_KEYS * TAIL_KEYS * a->head_dim, n_tail * sizeof *w.tail);
+    memset(w.tail + n_tail, 0, ((uint64_t)TAIL_KEYS * a->head_dim - n_tail) * sizeof *w.tail);
     for (uint64_t start = begin / KEYS * KEYS; start < end; start += KEYS) {
         const struct block b = {a->k + start * a->head_dim, a->v + start * a->head_dim,
-                                (uint32_t)min_u64(end - start, KEYS), in_place};
-        if (!in_place) {
-            transpose_keys(b.k, b.n_keys, a->head_dim, w.k);
-            convert_values(b.v, b.n_keys, a->head_dim, w.stride, w.v);
-        }
+                                (uint32_t)min_u64(end - start, KEYS), a->n_q > FEW_ROWS};
+        if (b.converted)
+            convert_keys(&w, &b, a->head_dim);
         visit_block(a, &w, start, &b);
     }
     for (uint32_t row = 0; row < a->n_q; row++) {
-        const __m512 factor = _mm512_set1_ps(1.0f / w.sum[row]);
+        const __m512 factor =
+            _mm512_set1_ps(1.0f / _mm512_reduce_add_ps(_mm512_load_ps(w.sum + row * LANES)));
         for (uint32_t d = 0; d < a->head_dim; d += 16)
             _mm512_mask_storeu_ps(
                 a->out[row] + d, first(a->head_dim - d),
