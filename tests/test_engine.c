@@ -398,6 +398,49 @@ static void test_a_long_prompt_takes_one_sweep_on_borrowed_memory(void **state) 
     session_close(&s);
 }
 
+/* 38 MB of experts, of which the budget holds a part, and lends of that. */
+static void test_a_long_prompt_through_experts_takes_one_sweep_too(void **state) {
+    (void)state;
+    struct tiny_model options;
+    tiny_model_defaults(&options, TINY_QWEN3MOE, OT_F32, 6);
+    options.n_layers = 3;
+    options.n_embd = options.n_ff = 256;
+    options.n_experts = 16;
+    tiny_model_write(&options, path);
+    struct ot_context_params params = {.n_ctx = 256};
+    struct session s;
+    session_open(&s, &params);
+    float *want = logits_for(s.n_vocab), *logits = logits_for(s.n_vocab);
+    struct ot_error err;
+    assert_int_equal(feed_long(&s, want, &err), 0);
+    must_feed(&s, 0, 0, 1, want + s.n_vocab);
+    session_close(&s);
+
+    params.residency = OT_RESIDENCY_STREAM;
+    params.ram_bytes = least_budget(&params) + (20 << 20);
+    session_open(&s, &params);
+    struct ot_context_info info;
+    for (uint32_t pass = 0; pass < 4; pass++) {
+        if (feed_long(&s, logits, &err) != 0) {
+            fail_with(&err);
+        }
+        assert_true(residency_check(engine_residency(s.ctx)));
+        must_feed(&s, 0, 0, 1, logits + s.n_vocab);
+        assert_memory_equal(want, logits, 2 * s.n_vocab * sizeof(float));
+        assert_true(residency_check(engine_residency(s.ctx)));
+        ot_context_get_info(s.ctx, &info);
+        assert_int_equal(info.n_sweeps_prompt, pass + 1);
+        assert_int_equal(ot_seq_truncate(s.ctx, 0, 0), 0);
+    }
+    /* not all of the experts fit: they come again */
+    struct ledger_counter reloads =
+        ledger_sum(engine_ledger(s.ctx), OT_DISK_RAM, OT_CLASS_WEIGHT, OT_CAUSE_RELOAD);
+    assert_true(reloads.moved_bytes > 0);
+    free(want);
+    free(logits);
+    session_close(&s);
+}
+
 static void test_a_budget_below_the_least_is_refused_with_the_least(void **state) {
     (void)state;
     write_model(TINY_LLAMA, OT_Q4_0);
@@ -615,6 +658,7 @@ int main(void) {
         cmocka_unit_test(test_only_wanted_logits_are_written_in_order),
         cmocka_unit_test(test_every_residency_and_budget_gives_the_same_bits),
         cmocka_unit_test(test_a_long_prompt_takes_one_sweep_on_borrowed_memory),
+        cmocka_unit_test(test_a_long_prompt_through_experts_takes_one_sweep_too),
         cmocka_unit_test(test_a_budget_below_the_least_is_refused_with_the_least),
         cmocka_unit_test(test_a_full_context_changes_nothing),
         cmocka_unit_test(test_tokens_and_sequences_out_of_range_are_refused),

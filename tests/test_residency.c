@@ -515,6 +515,46 @@ static void test_experts_that_are_used_often_stay(void **state) {
     fixture_close(&f);
 }
 
+static void test_frames_of_experts_are_lent_and_come_back(void **state) {
+    (void)state;
+    struct fixture f;
+    fixture_open(&f, &mixture);
+    uint64_t experts = fixture_sum(&f, RESIDENCY_EXPERT);
+    struct residency_params params =
+        fixture_params(&f, fixture_sum(&f, RESIDENCY_SWEEP) + experts + (1 << 20));
+    params.residency = OT_RESIDENCY_WIRED;
+    struct residency *r = walked(&f, &params, 20);
+    struct ot_error err;
+    struct residency_info before, info;
+    residency_get_info(r, &before);
+    uint64_t most = residency_lend_most(r);
+    assert_true(most > 0);
+    for (uint32_t i = 0; i < 6; i++) {
+        uint64_t bytes = i % 3 == 2 ? UINT64_MAX : most / (2 + i);
+        uint64_t lent = residency_lend(r, bytes); /* the one before ends with it */
+        assert_int_equal(lent, i % 3 == 2 ? most : bytes);
+        assert_true(residency_check(r));
+        for (uint32_t k = 0; k < 3; k++) {
+            assert_int_equal(walk(&f, r, &err), 0);
+            assert_true(residency_check(r));
+            residency_get_info(r, &info);
+            assert_true(info.wired_bytes + lent <= before.wired_bytes + experts / 50);
+        }
+        if (i % 2 == 1) {
+            assert_int_equal(residency_lend(r, 0), 0);
+        }
+    }
+    residency_lend(r, 0);
+    for (uint32_t k = 0; k < 40; k++) {
+        assert_int_equal(walk(&f, r, &err), 0);
+    }
+    assert_true(residency_check(r));
+    residency_get_info(r, &info);
+    assert_int_equal(info.wired_bytes, before.wired_bytes); /* all parts are held again */
+    residency_close(r);
+    fixture_close(&f);
+}
+
 /* Uses of 40 items of 1 to 1000 bytes, some of them often. */
 static void test_the_bound_of_experts_is_the_simulators_min(void **state) {
     (void)state;
@@ -554,7 +594,8 @@ static void test_the_bound_of_experts_is_the_simulators_min(void **state) {
     bound_close(&b);
 }
 
-static void test_what_experts_needed_is_known_after_the_run_and_never_more_than_moved(void **state) {
+static void
+test_what_experts_needed_is_known_after_the_run_and_never_more_than_moved(void **state) {
     (void)state;
     struct fixture f;
     fixture_open(&f, &mixture);
@@ -635,6 +676,7 @@ int main(void) {
         cmocka_unit_test(test_a_sweep_that_is_broken_off_wastes_what_was_ahead_and_no_more),
         cmocka_unit_test(test_more_views_than_slots_are_refused_not_waited_for),
         cmocka_unit_test(test_experts_that_are_used_often_stay),
+        cmocka_unit_test(test_frames_of_experts_are_lent_and_come_back),
         cmocka_unit_test(test_the_bound_of_experts_is_the_simulators_min),
         cmocka_unit_test(test_what_experts_needed_is_known_after_the_run_and_never_more_than_moved),
         cmocka_unit_test(test_the_disk_is_measured_over_what_is_streamed),

@@ -3,16 +3,16 @@
  * What the budget leaves when everything that every sweep reads is wired holds the parts that a
  * policy keeps (policy.h, LFU with aging). It is divided into frames, each as large as a part: a
  * part that is kept has one, and the part that is kept in its stead gets the same memory, which
- * was touched long ago and lies in huge pages. Parts of one size are a class; each class has its own
- * frames and its own policy, with the same share of its parts. A part that the policy lets pass by
- * goes through slots, block by block.
+ * was touched long ago and lies in huge pages. Parts of one size are a class; each class has its
+ * own frames and its own policy, with the same share of its parts. A part that the policy lets pass
+ * by goes through slots, block by block.
  *
  * All parts that are wanted are read at once, in the order in which they were asked for; parts that
  * are held can be computed meanwhile.
  *
  * Invariants, checked by experts_check():
  *   a unit that is READY or READING is held by the policy, and has a frame
- *   of each class: frames free + frames of units == n_frames
+ *   of each class: frames free + frames of units + frames lent == n_frames
  *   a unit with views > 0 is READY and pinned
  *   n_reading == number of unit reads in flight
  *
@@ -49,6 +49,7 @@ struct class {
     uint8_t **free_frames; /* owned [n_frames] a stack */
     uint64_t frame_bytes;
     uint32_t n_items, n_frames, n_free;
+    uint32_t n_lent; /* of the frames, the last ones */
 };
 
 /* A part that is to be read: into its frame, or through slots. */
@@ -383,19 +384,10 @@ static bool issue_block(struct experts *x, struct unit *u, uint32_t row, uint32_
     return true;
 }
 
-/* Reading ahead leaves half of the slots to what is demanded now. */
-static bool slots_to_spare(const struct mover *m) {
-    uint32_t n_busy = 0;
-    for (uint32_t i = 0; i < m->layout.n_slots; i++) {
-        n_busy += m->slots[i].state != EMPTY;
-    }
-    return 2 * n_busy < m->layout.n_slots;
-}
-
 static bool read_through_slots(struct experts *x, struct wish *w) {
     struct unit *u = &x->units[w->unit];
     while (w->next_row < extent_of(x, u)->n_rows) {
-        uint32_t slot = slots_to_spare(x->m) ? mover_take_slot(x->m, false) : NO_SLOT;
+        uint32_t slot = mover_slots_to_spare(x->m, false) ? mover_take_slot(x->m, false) : NO_SLOT;
         if (slot == NO_SLOT || !issue_block(x, u, w->next_row, slot)) {
             return false;
         }
@@ -620,9 +612,67 @@ void experts_sweep_end(struct mover *m) {
     x->n_wishes = x->n_done = 0;
 }
 
+/* ---- loans ---- */
+
+/* Frames are lent by the class whose memory is the last: the end of all frames' memory. */
+static struct class *lender(const struct mover *m) {
+    struct experts *x = m->experts;
+    return x != NULL ? &x->classes[x->n_classes - 1] : NULL;
+}
+
+static uint64_t lent_bytes(const struct class *c) {
+    return c->n_lent * c->frame_bytes;
+}
+
 uint8_t *experts_frames(const struct mover *m, uint64_t *bytes) {
-    *bytes = m->experts != NULL ? m->experts->memory_bytes : 0;
-    return m->experts != NULL ? m->experts->memory : NULL;
+    const struct experts *x = m->experts;
+    *bytes = x != NULL ? x->memory_bytes - lent_bytes(lender(m)) : 0;
+    return x != NULL ? x->memory : NULL;
+}
+
+uint64_t experts_lend_most(const struct mover *m) {
+    const struct class *c = lender(m);
+    return c != NULL ? c->n_frames / 2 * c->frame_bytes : 0;
+}
+
+/* The parts in the frames from n_left on lose them. */
+static void clear_frames(struct class *c, uint32_t n_left, const uint8_t *start) {
+    for (uint32_t i = 0; i < c->n_items; i++) {
+        struct unit *u = &c->x->units[c->units[i]];
+        if (u->frame != NULL && u->frame >= start) {
+            forget(c->x, u);
+        }
+    }
+    uint32_t n_kept = 0;
+    for (uint32_t i = 0; i < c->n_free; i++) {
+        if (c->free_frames[i] < start) {
+            c->free_frames[n_kept++] = c->free_frames[i];
+        }
+    }
+    c->n_free = n_kept;
+    c->n_lent = c->n_frames - n_left;
+}
+
+uint64_t experts_lend(struct mover *m, uint64_t bytes) {
+    struct class *c = lender(m);
+    if (c == NULL || (bytes == 0 && c->n_lent == 0)) {
+        return 0;
+    }
+    mover_settle(m);
+    touch_end(m);
+    uint8_t *end = c->x->memory + c->x->memory_bytes;
+    for (uint8_t *frame = end - lent_bytes(c); frame < end; frame += c->frame_bytes) {
+        c->free_frames[c->n_free++] = frame;
+    }
+    c->n_lent = 0;
+    uint64_t lent = min_u64(bytes, experts_lend_most(m));
+    uint32_t n_left = c->n_frames - (uint32_t)((lent + c->frame_bytes - 1) / c->frame_bytes);
+    uint8_t *start = end - (c->n_frames - n_left) * c->frame_bytes;
+    clear_frames(c, n_left, start);
+    policy_resize(c->policy, n_left * c->frame_bytes);
+    sys_memory_drop(start, (uint64_t)(end - start));
+    touch_begin(m);
+    return lent;
 }
 
 uint64_t experts_held_bytes(const struct mover *m) {
@@ -693,7 +743,7 @@ static bool class_check(const struct class *c) {
             return false;
         }
     }
-    return n_used + c->n_free == c->n_frames && policy_check(c->policy);
+    return n_used + c->n_free + c->n_lent == c->n_frames && policy_check(c->policy);
 }
 
 bool experts_check(const struct mover *m) {
@@ -707,6 +757,5 @@ bool experts_check(const struct mover *m) {
             return false;
         }
     }
-    return x == NULL ||
-           (n_reading == x->n_reading && x->memory_bytes <= m->layout.expert_bytes);
+    return x == NULL || (n_reading == x->n_reading && x->memory_bytes <= m->layout.expert_bytes);
 }

@@ -1,10 +1,11 @@
-/* lend.c - mode stream: wired memory lent to the caller for a while, for a prompt whose activations
- * need more than a decode step's.
+/* lend.c - wired memory lent to the caller for a while, for a prompt whose activations need more
+ * than a decode step's.
  *
- * Lent pieces of the wired runs give up their memory. While they are lent, each is read to its own
- * place in the arena shortly before the engine comes to it, and dropped again when the engine has
- * done with it: it is streamed, without a slot. At most LEND_AHEAD of them are in memory. When the
- * loan ends they are read once more, at their next use, and stay.
+ * Where nothing is streamed, experts.c lends frames. Else lent pieces of the wired runs give up
+ * their memory. While they are lent, each is read to its own place in the arena shortly before the
+ * engine comes to it, and dropped again when the engine has done with it: it is streamed, without a
+ * slot. At most LEND_AHEAD of them are in memory. When the loan ends they are read once more, at
+ * their next use, and stay.
  *
  * Invariant, checked by lend_check(): n_lent_held == lent pieces that are READING or READY.
  *
@@ -103,7 +104,10 @@ uint64_t lend(struct mover *m, uint64_t bytes) {
         mover_settle(m);
         end_loan(m);
     }
-    if (bytes == 0 || m->layout.streamed_bytes == 0) {
+    if (m->layout.streamed_bytes == 0) {
+        return experts_lend(m, bytes);
+    }
+    if (bytes == 0) {
         return 0;
     }
     touch_end(m);
@@ -139,6 +143,9 @@ uint64_t lend(struct mover *m, uint64_t bytes) {
 }
 
 uint64_t lend_most(const struct mover *m) {
+    if (m->layout.streamed_bytes == 0) {
+        return experts_lend_most(m);
+    }
     uint8_t *start;
     uint64_t total = 0, ahead = (uint64_t)LEND_AHEAD * PIECE_BYTES;
     for (uint32_t i = 0; i < m->layout.n_pieces && m->layout.streamed_bytes > 0; i++) {

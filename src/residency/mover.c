@@ -197,6 +197,15 @@ uint32_t mover_take_slot(struct mover *m, bool force) {
     return farthest;
 }
 
+bool mover_slots_to_spare(const struct mover *m, bool for_block) {
+    uint32_t n_taken = 0;
+    for (uint32_t i = 0; i < m->layout.n_slots; i++) {
+        const struct slot *s = &m->slots[i];
+        n_taken += s->state != EMPTY && (s->block != NO_BLOCK) == for_block;
+    }
+    return 2 * n_taken < m->layout.n_slots;
+}
+
 /* ---- reading ahead ---- */
 
 static bool issue_piece(struct mover *m, uint32_t extent, uint32_t index) {
@@ -266,7 +275,8 @@ static bool step(struct mover *m) {
     if (index < x->n_blocks) {
         uint32_t block = x->first_block + index;
         if (m->block_slot[block] == NO_SLOT) {
-            uint32_t slot = mover_take_slot(m, false);
+            bool may = m->experts == NULL || mover_slots_to_spare(m, true);
+            uint32_t slot = may ? mover_take_slot(m, false) : NO_SLOT;
             if (slot == NO_SLOT || !issue_block(m, c->extent, block, slot)) {
                 return false;
             }
@@ -413,9 +423,9 @@ bool mover_row_there(const struct mover *m, uint32_t extent, uint32_t row) {
     return true;
 }
 
-/* The first piece of a wired run that is not there has failed, or the cursor has passed it by when it
- * could not be read: it is read now. WAIT_NOT_YET, an error where it failed on demand (*demanded is
- * that piece) or for good, or 0. */
+/* The first piece of a wired run that is not there has failed, or the cursor has passed it by when
+ * it could not be read: it is read now. WAIT_NOT_YET, an error where it failed on demand (*demanded
+ * is that piece) or for good, or 0. */
 static int demand_piece(struct mover *m, uint32_t extent, bool wait, uint32_t *demanded,
                         struct ot_error *err) {
     uint32_t sub = m->pieces_ready[extent];

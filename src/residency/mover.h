@@ -143,6 +143,9 @@ void mover_pump(struct mover *m);
  * NO_SLOT where there is none. */
 uint32_t mover_take_slot(struct mover *m, bool force);
 void mover_free_slot(struct mover *m, uint32_t slot);
+/* Whether reading ahead may take another slot: where experts' parts need some too, streamed blocks
+ * have one half of the slots and parts the other, so that neither drives out what the other read. */
+bool mover_slots_to_spare(const struct mover *m, bool for_block);
 /* Waits until a slot has been read; WAIT_NOT_YET, WAIT_READ_AGAIN (not where it was demanded, that is,
  * not read ahead), or an error. Frees it on failure. */
 int mover_wait_slot(struct mover *m, uint32_t slot, bool wait, bool demanded, struct ot_error *err);
@@ -154,7 +157,8 @@ void mover_landed(struct mover *m, const struct flight *f, bool ok);
 bool mover_row_there(const struct mover *m, uint32_t extent, uint32_t row);
 
 /* ---- touch.c ---- */
-/* Starts to bring in the memory of the arena and of experts' frames, beside the reads that fill it. */
+/* Starts, or goes on, to bring in the memory of the arena and of experts' frames, beside the reads
+ * that fill it. */
 void touch_begin(struct mover *m);
 /* Frames up to end have been handed out. */
 void touch_frames(struct mover *m, const uint8_t *end);
@@ -182,7 +186,10 @@ void experts_pump(struct mover *m);
 void experts_landed(struct mover *m, const struct flight *f, bool ok);
 bool experts_first_trip(struct mover *m, const struct flight *f);
 void experts_sweep_end(struct mover *m);
-/* The memory of all frames; NULL and 0 where there is none. */
+/* Frames' memory for a loan; as lend and lend_most. */
+uint64_t experts_lend(struct mover *m, uint64_t bytes);
+uint64_t experts_lend_most(const struct mover *m);
+/* The memory of all frames that are not lent; NULL and 0 where there is none. */
 uint8_t *experts_frames(const struct mover *m, uint64_t *bytes);
 uint64_t experts_held_bytes(const struct mover *m);
 /* Of a part that comes again: what is needed of it for certain, before the bound is known. */

@@ -205,6 +205,11 @@ void policy_remove(struct policy *p, uint32_t item) {
     p->ops->remove(p, item);
 }
 
+void policy_resize(struct policy *p, uint64_t capacity_bytes) {
+    assert(p->held_bytes <= capacity_bytes);
+    p->capacity_bytes = capacity_bytes;
+}
+
 uint64_t policy_held_bytes(const struct policy *p) {
     return p->held_bytes;
 }

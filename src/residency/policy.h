@@ -76,7 +76,10 @@ bool policy_holds(const struct policy *p, uint32_t item);
 /* Keeps a held item from being evicted until as many unpins; returns false where it is not held. */
 bool policy_pin(struct policy *p, uint32_t item);
 void policy_unpin(struct policy *p, uint32_t item);
-/* Forgets an item whose bytes could not be fetched; its pins end. The callback is not called. */
+/* Changes the space; what is held must fit the new one. */
+void policy_resize(struct policy *p, uint64_t capacity_bytes);
+/* Forgets an item whose bytes could not be fetched, or are given up; its pins end. The callback is
+ * not called. */
 void policy_remove(struct policy *p, uint32_t item);
 
 uint64_t policy_held_bytes(const struct policy *p);

@@ -101,7 +101,8 @@ int residency_try(struct residency *r, uint32_t extent, uint32_t part, uint32_t 
 void residency_release(struct residency *r, const struct residency_view *view);
 /* Between sweeps: lends the caller `bytes` of the memory that wired rows have, until the next call (0
  * ends the loan). Rows without memory are streamed meanwhile, and come back at their next use after
- * it. Returns the bytes lent: fewer where less is wired, 0 in other modes than stream. The caller
+ * it. Where all that is swept is wired, experts' parts are evicted for the loan. Returns the bytes
+ * lent: fewer where less is held, 0 where nothing is streamed and there are no experts. The caller
  * gives its memory back to the system before it ends the loan. */
 uint64_t residency_lend(struct residency *r, uint64_t bytes);
 /* The most that residency_lend would lend. */

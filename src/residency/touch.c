@@ -2,11 +2,10 @@
  *
  * The system clears a page when it is first touched, and the host of a virtual machine may have to
  * find the memory behind it: seconds for gigabytes. A read into untouched memory does that on the
- * thread that issues the reads, while the disk waits. So two threads of
- * their own go through the arena in the order in which it will be filled, and then through the
- * experts' frames, a little ahead of those that were handed out: not all of them may be needed. Two
- * threads, because one is no faster than the reads behind it. Content is not changed: it does not
- * matter who comes first.
+ * thread that issues the reads, while the disk waits. So two threads of their own go through the
+ * arena in the order in which it will be filled, and then through the experts' frames, a little
+ * ahead of those that were handed out: not all of them may be needed. Two threads, because one is
+ * no faster than the reads behind it. Content is not changed: it does not matter who comes first.
  *
  * Threads: touch_begin, touch_frames and touch_end are the engine thread's. Where no thread can be
  * had, or the system does not know the call, the reads do it as before. */
@@ -50,8 +49,9 @@ void touch_begin(struct mover *m) {
     t->arena = m->arena;
     t->arena_bytes = m->layout.arena_bytes;
     t->frames = experts_frames(m, &t->frames_bytes);
-    t->until = t->arena_bytes + FRAMES_AHEAD_BYTES;
-    if (t->arena_bytes + t->frames_bytes == 0 || pthread_mutex_init(&t->lock, NULL) != 0) {
+    t->until = max_u64(t->until, t->arena_bytes + FRAMES_AHEAD_BYTES);
+    t->stop = false;
+    if (t->next >= t->arena_bytes + t->frames_bytes || pthread_mutex_init(&t->lock, NULL) != 0) {
         return;
     }
     if (pthread_cond_init(&t->changed, NULL) != 0) {
