@@ -231,6 +231,20 @@ static void test_every_variant_agrees_with_scalar_for_odd_sizes(void **state) {
             }
 }
 
+/* A model takes scratch once, for its widest matrix. */
+static void test_scratch_for_wide_matrices_is_enough_for_narrower_ones(void **state) {
+    (void)state;
+    for (uint32_t i = 0; i < N_ISAS; i++) {
+        const struct kernels *k = kernels_find(isas[i]);
+        uint64_t before = 0;
+        for (uint32_t n_cols = 32; k != NULL && n_cols <= 16384; n_cols += 32) {
+            uint64_t bytes = k->gemm_scratch_bytes(n_cols);
+            assert_true(bytes >= before);
+            before = bytes;
+        }
+    }
+}
+
 static void test_every_number_of_tokens_is_served(void **state) {
     (void)state;
     for (uint32_t n_tokens = 1; n_tokens <= 70; n_tokens++)
@@ -430,6 +444,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_scalar_is_the_product_of_values_and_activations),
         cmocka_unit_test(test_every_variant_agrees_with_scalar_for_odd_sizes),
+        cmocka_unit_test(test_scratch_for_wide_matrices_is_enough_for_narrower_ones),
         cmocka_unit_test(test_every_number_of_tokens_is_served),
         cmocka_unit_test(test_rows_longer_than_a_scratchpad_are_right),
         cmocka_unit_test(test_float_rows_may_have_any_length),

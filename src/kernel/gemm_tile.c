@@ -29,8 +29,10 @@ static uint32_t strip_tiles(uint32_t n_cols) {
 }
 
 uint64_t gemm_scratch_bytes(uint32_t n_cols) {
-    const uint64_t quantised = strip_tiles(n_cols) * block_cols(n_cols) * TILE_BYTES_PER_COL +
-                               block_cols(n_cols) / 16 * TILE_MAX_TOKENS * sizeof(float);
+    /* A strip of fewer columns may have more tiles, and be larger; but never than this. */
+    const uint64_t strip =
+        min_u64(MAX_TILES * block_cols(n_cols) * TILE_BYTES_PER_COL, STRIP_BYTES);
+    const uint64_t quantised = strip + block_cols(n_cols) / 16 * TILE_MAX_TOKENS * sizeof(float);
     const uint64_t floating =
         (uint64_t)min_u32(n_cols, TILE_FLOAT_COLS) * TILE_ROWS * sizeof(float);
     return round_up(max_u64(quantised, floating), KERNEL_ALIGN);

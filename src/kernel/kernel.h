@@ -82,6 +82,7 @@ struct kernels {
     /* x [n_cols] -> out, KERNEL_ALIGN-aligned. n_cols: a multiple of 32 (of 1 for layout F32). */
     void (*prepare)(uint8_t layout, const float *x, uint32_t n_cols, void *out);
     /* Scratch that any gemm call or attention call may need. */
+    /* Enough for matrices of n_cols columns and fewer. */
     uint64_t (*gemm_scratch_bytes)(uint32_t n_cols);
     uint64_t (*attention_scratch_bytes)(uint32_t head_dim);
 
