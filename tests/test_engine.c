@@ -349,53 +349,73 @@ static void write_large_model(void) {
     tiny_model_write(&options, path);
 }
 
+/* The model at path, streamed; what it must compute was computed in memory before. */
+struct long_run {
+    struct session s;
+    float *want, *logits; /* [2, n_vocab]: after the prompt, and after one token more */
+};
+
+static void long_run_open(struct long_run *l, uint64_t bytes_above_least) {
+    struct ot_context_params params = {.n_ctx = 256};
+    struct ot_error err;
+    session_open(&l->s, &params);
+    l->want = logits_for(l->s.n_vocab);
+    l->logits = logits_for(l->s.n_vocab);
+    assert_int_equal(feed_long(&l->s, l->want, &err), 0);
+    must_feed(&l->s, 0, 0, 1, l->want + l->s.n_vocab);
+    session_close(&l->s);
+    params.residency = OT_RESIDENCY_STREAM;
+    params.ram_bytes = least_budget(&params) + bytes_above_least;
+    session_open(&l->s, &params);
+}
+
+/* The prompt number `pass`, from 0, and one token: the same bits, one sweep. */
+static void long_run_pass(struct long_run *l, uint32_t pass) {
+    struct ot_error err;
+    struct ot_context_info info;
+    if (feed_long(&l->s, l->logits, &err) != 0) {
+        fail_with(&err);
+    }
+    ot_context_get_info(l->s.ctx, &info);
+    assert_int_equal(info.n_sweeps_prompt, pass + 1);
+    assert_true(info.n_batch >= LONG_PROMPT);
+    assert_true(residency_check(engine_residency(l->s.ctx)));
+    must_feed(&l->s, 0, 0, 1, l->logits + l->s.n_vocab);
+    assert_memory_equal(l->want, l->logits, 2 * l->s.n_vocab * sizeof(float));
+    assert_true(residency_check(engine_residency(l->s.ctx)));
+    assert_int_equal(ot_seq_truncate(l->s.ctx, 0, 0), 0);
+}
+
+/* What was lent, or did not fit, came again, and is counted as that. */
+static void long_run_close(struct long_run *l) {
+    struct ledger_counter reloads =
+        ledger_sum(engine_ledger(l->s.ctx), OT_DISK_RAM, OT_CLASS_WEIGHT, OT_CAUSE_RELOAD);
+    assert_true(reloads.moved_bytes > 0);
+    free(l->want);
+    free(l->logits);
+    session_close(&l->s);
+}
+
 static void test_a_long_prompt_takes_one_sweep_on_borrowed_memory(void **state) {
     (void)state;
     write_large_model();
-    struct ot_context_params params = {.n_ctx = 256};
-    struct session s;
-    session_open(&s, &params);
-    float *want = logits_for(s.n_vocab), *logits = logits_for(s.n_vocab);
-    struct ot_error err;
-    assert_int_equal(feed_long(&s, want, &err), 0);
-    must_feed(&s, 0, 0, 1, want + s.n_vocab);
-    session_close(&s);
-
-    params.residency = OT_RESIDENCY_STREAM;
-    params.ram_bytes = least_budget(&params) + (26 << 20);
-    session_open(&s, &params);
-    struct ot_context_info info;
+    struct long_run l;
+    long_run_open(&l, 26 << 20);
     for (uint32_t pass = 0; pass < 3; pass++) {
-        uint64_t sweeps = pass;
         /* the second time the loan's reads fail first: the call is repeated */
         if (pass == 1) {
+            struct ot_error err;
             sys_fail_reads(5, UINT64_MAX - 5, EIO);
-            assert_int_equal(feed_long(&s, logits, &err), OT_ERR_IO);
+            assert_int_equal(feed_long(&l.s, l.logits, &err), OT_ERR_IO);
             sys_fail_reads(0, 0, 0);
-            assert_int_equal(ot_seq_length(s.ctx, 0), 0);
+            assert_int_equal(ot_seq_length(l.s.ctx, 0), 0);
         }
-        if (feed_long(&s, logits, &err) != 0) {
-            fail_with(&err);
-        }
-        ot_context_get_info(s.ctx, &info);
-        assert_int_equal(info.n_sweeps_prompt, sweeps + 1);
-        assert_true(info.n_batch >= LONG_PROMPT);
-        assert_true(residency_check(engine_residency(s.ctx)));
-        must_feed(&s, 0, 0, 1, logits + s.n_vocab);
-        assert_memory_equal(want, logits, 2 * s.n_vocab * sizeof(float));
-        assert_true(residency_check(engine_residency(s.ctx)));
-        assert_int_equal(ot_seq_truncate(s.ctx, 0, 0), 0);
+        long_run_pass(&l, pass);
     }
-    /* what was lent came back, and is counted as coming again */
     struct residency_info r;
-    residency_get_info(engine_residency(s.ctx), &r);
+    residency_get_info(engine_residency(l.s.ctx), &r);
     assert_true(r.resident_bytes >= r.wired_bytes / 10 * 9);
-    struct ledger_counter reloads =
-        ledger_sum(engine_ledger(s.ctx), OT_DISK_RAM, OT_CLASS_WEIGHT, OT_CAUSE_RELOAD);
-    assert_true(reloads.moved_bytes > 0);
-    free(want);
-    free(logits);
-    session_close(&s);
+    long_run_close(&l);
 }
 
 /* 38 MB of experts, of which the budget holds a part, and lends of that. */
@@ -407,38 +427,12 @@ static void test_a_long_prompt_through_experts_takes_one_sweep_too(void **state)
     options.n_embd = options.n_ff = 256;
     options.n_experts = 16;
     tiny_model_write(&options, path);
-    struct ot_context_params params = {.n_ctx = 256};
-    struct session s;
-    session_open(&s, &params);
-    float *want = logits_for(s.n_vocab), *logits = logits_for(s.n_vocab);
-    struct ot_error err;
-    assert_int_equal(feed_long(&s, want, &err), 0);
-    must_feed(&s, 0, 0, 1, want + s.n_vocab);
-    session_close(&s);
-
-    params.residency = OT_RESIDENCY_STREAM;
-    params.ram_bytes = least_budget(&params) + (20 << 20);
-    session_open(&s, &params);
-    struct ot_context_info info;
+    struct long_run l;
+    long_run_open(&l, 20 << 20);
     for (uint32_t pass = 0; pass < 4; pass++) {
-        if (feed_long(&s, logits, &err) != 0) {
-            fail_with(&err);
-        }
-        assert_true(residency_check(engine_residency(s.ctx)));
-        must_feed(&s, 0, 0, 1, logits + s.n_vocab);
-        assert_memory_equal(want, logits, 2 * s.n_vocab * sizeof(float));
-        assert_true(residency_check(engine_residency(s.ctx)));
-        ot_context_get_info(s.ctx, &info);
-        assert_int_equal(info.n_sweeps_prompt, pass + 1);
-        assert_int_equal(ot_seq_truncate(s.ctx, 0, 0), 0);
+        long_run_pass(&l, pass);
     }
-    /* not all of the experts fit: they come again */
-    struct ledger_counter reloads =
-        ledger_sum(engine_ledger(s.ctx), OT_DISK_RAM, OT_CLASS_WEIGHT, OT_CAUSE_RELOAD);
-    assert_true(reloads.moved_bytes > 0);
-    free(want);
-    free(logits);
-    session_close(&s);
+    long_run_close(&l);
 }
 
 static void test_a_budget_below_the_least_is_refused_with_the_least(void **state) {
