@@ -211,6 +211,8 @@ enum ot_io {
     OT_IO_THREADS, /* pread by a few threads */
 };
 
+enum { OT_DRAFT_AUTO = 0x7fffffff }; /* 7 where weights are streamed, else none */
+
 struct ot_context_params {
     uint32_t n_ctx;      /* positions per sequence; 0: the smaller of the model's and 4096 */
     uint32_t n_seq;      /* sequences that share a sweep; 0: 1 */
@@ -219,6 +221,8 @@ struct ot_context_params {
     enum ot_residency residency;
     enum ot_io io;
     uint32_t n_batch;    /* most tokens of a prompt per sweep; 0: chosen */
+    uint32_t n_draft;    /* rows of logits beyond one that the caller will keep, for guessed tokens,
+                            at most 7: the budget leaves room for as many as it can */
     const char *trace_path;      /* write the residency trace of the run here; NULL: none */
     volatile const int *stop;    /* borrowed; non-zero makes ot_decode return OT_ERR_INTERRUPTED */
     void (*progress)(void *user, uint64_t done, uint64_t total); /* bytes loaded; may be NULL */
@@ -244,6 +248,10 @@ struct ot_input {
  *   logits [n_wanted, n_vocab]   out, f32, row-major, in the order of the inputs that want them;
  *                                owned by the caller
  *
+ * A call of one token, or of at most 8 tokens of one sequence that all want logits, gives each token
+ * the logits it would have got in a call of its own, to the bit: so guesses can be checked. Other
+ * calls use kernels for many tokens, whose rounding differs.
+ *
  * Every byte moved is in the ledger before this returns.
  * Returns 0, or
  *   OT_ERR_ARGUMENT     a token or sequence is out of range
@@ -263,7 +271,7 @@ OT_API int ot_seq_copy(struct ot_context *ctx, uint32_t dst, uint32_t src, uint3
                        struct ot_error *err);
 
 struct ot_context_info {
-    uint32_t n_ctx, n_seq, n_threads, n_batch;
+    uint32_t n_ctx, n_seq, n_threads, n_batch, n_draft;
     uint64_t budget_bytes;      /* in force */
     uint64_t least_budget_bytes;
     const char *budget_source;  /* "asked", "cgroup limit", "available memory" */
@@ -308,6 +316,23 @@ OT_API uint32_t ot_sampler_pick(struct ot_sampler *sampler, float *logits);
 /* Remembers a token that was not picked, for the repeat penalty. */
 OT_API void ot_sampler_accept(struct ot_sampler *sampler, uint32_t token);
 
+/* ---- drafts ------------------------------------------------------------------------------- */
+
+/* Guesses tokens from how the text went on before. Fed to ot_decode after the token that is known,
+ * all wanting logits, guesses are checked in the sweep of that token: those that are picked too are
+ * kept, ot_seq_truncate takes back the rest. The text stays the same, to the bit. */
+struct ot_drafter;
+/* n_most: tokens guessed at once, at most 7. Errors: MEMORY. */
+OT_API int ot_drafter_open(uint32_t n_most, struct ot_drafter **out, struct ot_error *err);
+OT_API void ot_drafter_close(struct ot_drafter *drafter);
+/* What may follow ids [n_ids], the whole text with the token known last: writes at most n_most tokens
+ * to tokens, and returns their number, 0 where there is no guess or it has not been worth its time. */
+OT_API uint32_t ot_drafter_guess(struct ot_drafter *drafter, const uint32_t *ids, size_t n_ids,
+                                 uint32_t n_most, uint32_t *tokens);
+/* How the last guess fared, also where it was of no token: how many of its tokens were right, before
+ * the first wrong one; seconds that ot_decode took for all (0: not known). */
+OT_API void ot_drafter_learn(struct ot_drafter *drafter, uint32_t n_accepted, double seconds);
+
 /* ---- ledger and reports ------------------------------------------------------------------- */
 
 enum ot_boundary {
@@ -332,6 +357,7 @@ struct ot_run {
     size_t n_prompt;
     const uint32_t *generated;
     size_t n_generated;
+    uint64_t n_drafted, n_accepted; /* tokens guessed, and those that were right */
     double load_s, first_token_s, prompt_s, decode_s;
     const struct ot_bench_result *results; /* of `onetrip bench`; NULL: none */
     size_t n_results;

@@ -21,7 +21,7 @@
 static char directory[64];
 static char model[128];
 
-enum { MAX_ARGS = 24 };
+enum { MAX_ARGS = 28 };
 
 /* Runs the program with arguments up to NULL. */
 static struct outcome onetrip(const char *input, ...) {
@@ -101,6 +101,7 @@ static void test_every_wrong_command_line_is_one_clear_line_and_exit_2(void **st
         {{"run", "m", "-n", " 1"}, "whole number"},
         {{"run", "m", "-n", ""}, "whole number"},
         {{"run", "m", "-c", "-1"}, "whole number from 0"},
+        {{"run", "m", "--draft-max", "8"}, "whole number from -1 to 7"},
         {{"run", "m", "-t", "1025"}, "whole number from 0 to 1024"},
         {{"run", "m", "--temp", "nan"}, "not a number from 0"},
         {{"run", "m", "--temp", "inf"}, "not a number from 0"},
@@ -238,6 +239,42 @@ static void test_a_seed_gives_the_same_text_again(void **state) {
     assert_string_not_equal(text[0], text[2]);
     for (int i = 0; i < 3; i++) {
         free(text[i]);
+    }
+}
+
+/* A tiny model soon repeats itself, so there is much to guess. */
+static void test_guesses_save_sweeps_and_change_no_text(void **state) {
+    static const char *const temperatures[] = {"0", "0.3", "1.5"};
+    static const char *const contexts[] = {"0", "40"};
+    (void)state;
+    for (int i = 0; i < 6; i++) {
+        struct outcome o[2];
+        for (int k = 0; k < 2; k++) {
+            o[k] = onetrip(NULL, "run", model, "--raw", "-p", "one two one two", "-n", "60", "-c",
+                           contexts[i / 3], "--temp", temperatures[i % 3], "--seed", "3",
+                           "--ignore-eos", "--repeat-penalty", i < 3 ? "1" : "1.01", "-q",
+                           "--draft-max", k == 0 ? "0" : "7", "--report",
+                           in_directory("draft.json"), NULL);
+            assert_exit(&o[k], 0);
+        }
+        assert_string_equal(o[0].out, o[1].out);
+        outcome_free(&o[0]);
+        outcome_free(&o[1]);
+        json_t *root = json_load_file(in_directory("draft.json"), 0, NULL);
+        assert_non_null(root);
+        const json_t *draft = json_object_get(root, "draft");
+        json_int_t guessed = json_integer_value(json_object_get(draft, "guessed"));
+        json_int_t accepted = json_integer_value(json_object_get(draft, "accepted"));
+        json_int_t sweeps =
+            json_integer_value(json_object_get(json_object_get(root, "sweeps"), "decode"));
+        const json_t *tokens = json_object_get(root, "tokens");
+        size_t generated = json_array_size(json_object_get(tokens, "generated"));
+        assert_int_equal(sweeps + accepted + 1, generated);
+        assert_in_range(accepted, 0, guessed);
+        if (i == 0) {
+            assert_true(accepted > 0);
+        }
+        json_decref(root);
     }
 }
 
@@ -507,10 +544,11 @@ static void test_the_report_has_the_fields_that_others_rely_on(void **state) {
         {"program", {"version", "commit"}},
         {"model", {"path", "architecture", "file_bytes", "weight_bytes"}},
         {"machine", {"cpu", "isa", "threads", "memory_bytes", "limit_bytes"}},
-        {"requested", {"ram", "threads", "ctx", "residency", "io"}},
-        {"effective", {"ram", "threads", "ctx", "residency", "io"}},
+        {"requested", {"ram", "threads", "ctx", "residency", "io", "draft"}},
+        {"effective", {"ram", "threads", "ctx", "residency", "io", "draft"}},
         {"tokens", {"prompt", "generated"}},
         {"sweeps", {"prompt", "decode"}},
+        {"draft", {"guessed", "accepted"}},
         {"timing",
          {"load_s", "first_token_s", "prompt_s", "decode_s", "prompt_tokens_per_s",
           "decode_tokens_per_s"}},
@@ -817,6 +855,7 @@ int main(void) {
         cmocka_unit_test(test_a_model_is_found_by_its_name_in_the_cache),
         cmocka_unit_test(test_run_prints_the_answer_alone_on_standard_output),
         cmocka_unit_test(test_a_seed_gives_the_same_text_again),
+        cmocka_unit_test(test_guesses_save_sweeps_and_change_no_text),
         cmocka_unit_test(test_hostile_prompts_end_clearly),
         cmocka_unit_test(test_a_stop_string_is_found_across_tokens_and_not_shown),
         cmocka_unit_test(test_generation_ends_where_the_context_is_full),

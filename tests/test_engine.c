@@ -175,6 +175,47 @@ static void test_one_by_one_equals_a_batch_for_every_family_and_split(void **sta
     }
 }
 
+/* Calls of one token, then calls of a few: so guesses can be checked without changing the text. */
+static void assert_few_equal_one_by_one(struct session *s) {
+    float *single = logits_for(s->n_vocab), *few = logits_for(s->n_vocab);
+    for (uint32_t at = 0; at < N_TOKENS; at++) {
+        must_feed(s, 0, at, 1, single + (size_t)at * s->n_vocab);
+    }
+    static const uint32_t splits[] = {2, 3, 8};
+    for (uint32_t i = 0; i < sizeof splits / sizeof *splits; i++) {
+        assert_int_equal(ot_seq_truncate(s->ctx, 0, 0), 0);
+        for (uint32_t at = 0; at < N_TOKENS; at += splits[i]) {
+            must_feed(s, 0, at, splits[i], few + (size_t)at * s->n_vocab);
+        }
+        assert_memory_equal(single, few, (size_t)N_TOKENS * s->n_vocab * sizeof(float));
+    }
+    struct ot_context_info info;
+    ot_context_get_info(s->ctx, &info);
+    assert_int_equal(info.n_sweeps_prompt, 0);
+    assert_int_equal(info.n_sweeps_decode, N_TOKENS * (1 + 1.0 / 2 + 1.0 / 3 + 1.0 / 8));
+    free(single);
+    free(few);
+}
+
+static void test_a_few_tokens_get_the_bits_of_calls_of_one(void **state) {
+    (void)state;
+    struct session s;
+    for (uint32_t family = 0; family < TINY_FAMILY_COUNT; family++) {
+        write_model((enum tiny_family)family, OT_Q4_0);
+        session_open(&s, NULL);
+        assert_few_equal_one_by_one(&s);
+        session_close(&s);
+    }
+    for (uint32_t i = 0; i < TINY_DTYPE_COUNT; i++) {
+        write_model(TINY_LLAMA, tiny_dtypes[i]);
+        struct ot_context_params params = {.residency = i % 2 != 0 ? OT_RESIDENCY_STREAM
+                                                                   : OT_RESIDENCY_AUTO};
+        session_open(&s, &params);
+        assert_few_equal_one_by_one(&s);
+        session_close(&s);
+    }
+}
+
 static void test_every_type_runs_and_one_by_one_equals_a_batch(void **state) {
     (void)state;
     for (uint32_t i = 0; i < TINY_DTYPE_COUNT; i++) {
@@ -201,25 +242,27 @@ static void test_sequences_of_a_batch_do_not_see_each_other(void **state) {
     struct session s;
     session_open(&s, &params);
     float *alone = logits_for(s.n_vocab), *together = logits_for(s.n_vocab);
-    must_feed(&s, 1, 0, 8, alone);
-    must_feed(&s, 2, 8, 8, alone + 8 * s.n_vocab);
+    enum { EACH = N_TOKENS / 2 }; /* too many for the kernels of one token */
+    must_feed(&s, 1, 0, EACH, alone);
+    must_feed(&s, 2, EACH, EACH, alone + EACH * s.n_vocab);
     for (uint32_t seq = 0; seq < 3; seq++) {
         assert_int_equal(ot_seq_truncate(s.ctx, seq, 0), 0);
     }
-    struct ot_input inputs[16];
-    for (uint32_t i = 0; i < 8; i++) { /* interleaved */
+    struct ot_input inputs[N_TOKENS];
+    for (uint32_t i = 0; i < EACH; i++) { /* interleaved */
         inputs[2 * i] = (struct ot_input){token_at(i), 1, true};
-        inputs[2 * i + 1] = (struct ot_input){token_at(8 + i), 0, true};
+        inputs[2 * i + 1] = (struct ot_input){token_at(EACH + i), 0, true};
     }
     struct ot_error err;
-    assert_int_equal(ot_decode(s.ctx, inputs, 16, together, &err), 0);
-    for (uint32_t i = 0; i < 8; i++) {
+    assert_int_equal(ot_decode(s.ctx, inputs, N_TOKENS, together, &err), 0);
+    for (uint32_t i = 0; i < EACH; i++) {
         const size_t row = s.n_vocab * sizeof(float);
         assert_memory_equal(alone + i * s.n_vocab, together + 2 * i * s.n_vocab, row);
-        assert_memory_equal(alone + (8 + i) * s.n_vocab, together + (2 * i + 1) * s.n_vocab, row);
+        assert_memory_equal(alone + (EACH + i) * s.n_vocab, together + (2 * i + 1) * s.n_vocab,
+                            row);
     }
-    assert_int_equal(ot_seq_length(s.ctx, 1), 8);
-    assert_int_equal(ot_seq_length(s.ctx, 0), 8);
+    assert_int_equal(ot_seq_length(s.ctx, 1), EACH);
+    assert_int_equal(ot_seq_length(s.ctx, 0), EACH);
     assert_int_equal(ot_seq_length(s.ctx, 2), 0);
     free(alone);
     free(together);
@@ -451,6 +494,28 @@ static void test_a_budget_below_the_least_is_refused_with_the_least(void **state
 
 /* ---- what is refused ---------------------------------------------------------------------- */
 
+static void test_room_for_guesses_is_part_of_the_budget(void **state) {
+    (void)state;
+    write_model(TINY_LLAMA, OT_Q4_0);
+    struct ot_context_params params = {.n_ctx = 64};
+    struct ot_context_info info;
+    struct session s;
+    params.ram_bytes = least_budget(&params) + (512 << 10);
+    static const uint64_t more[] = {0, 0, 64 << 20, 0, 0};
+    for (uint32_t i = 0; i < 5; i++) {
+        params.n_draft = i < 3 ? 100 : OT_DRAFT_AUTO;
+        params.n_batch = i == 1 ? 1 : 0;
+        params.ram_bytes += more[i];
+        params.residency = i == 4 ? OT_RESIDENCY_STREAM : OT_RESIDENCY_AUTO;
+        session_open(&s, &params);
+        ot_context_get_info(s.ctx, &info);
+        uint64_t rows_bytes = (uint64_t)info.n_draft * s.n_vocab * sizeof(float);
+        assert_in_range(info.n_draft, i == 2 || i == 4 ? 7 : 0, i == 1 || i == 3 ? 0 : 7);
+        assert_true(rows_bytes <= (params.ram_bytes - info.least_budget_bytes) / 16);
+        session_close(&s);
+    }
+}
+
 static void test_a_full_context_changes_nothing(void **state) {
     (void)state;
     write_model(TINY_LLAMA, OT_Q4_0);
@@ -646,6 +711,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_family_agrees_with_float32_truth),
         cmocka_unit_test(test_one_by_one_equals_a_batch_for_every_family_and_split),
+        cmocka_unit_test(test_a_few_tokens_get_the_bits_of_calls_of_one),
         cmocka_unit_test(test_every_type_runs_and_one_by_one_equals_a_batch),
         cmocka_unit_test(test_sequences_of_a_batch_do_not_see_each_other),
         cmocka_unit_test(test_a_copied_prompt_goes_on_like_its_origin),
@@ -654,6 +720,7 @@ int main(void) {
         cmocka_unit_test(test_a_long_prompt_takes_one_sweep_on_borrowed_memory),
         cmocka_unit_test(test_a_long_prompt_through_experts_takes_one_sweep_too),
         cmocka_unit_test(test_a_budget_below_the_least_is_refused_with_the_least),
+        cmocka_unit_test(test_room_for_guesses_is_part_of_the_budget),
         cmocka_unit_test(test_a_full_context_changes_nothing),
         cmocka_unit_test(test_tokens_and_sequences_out_of_range_are_refused),
         cmocka_unit_test(test_weights_that_are_not_finite_stop_with_an_error),

@@ -61,8 +61,10 @@ static int find_enders(struct answerer *a) {
 int answerer_open(struct answerer *a, struct session *session) {
     memset(a, 0, sizeof *a);
     a->session = session;
-    a->logits = calloc(session->info.n_vocab, sizeof *a->logits);
-    if (a->logits == NULL) {
+    uint32_t n_draft = session->context.n_draft;
+    struct ot_error err;
+    a->logits = calloc((1 + (size_t)n_draft) * session->info.n_vocab, sizeof *a->logits);
+    if (a->logits == NULL || ot_drafter_open(n_draft, &a->drafter, &err) != 0) {
         return complain_memory();
     }
     int rc = open_sampler(a);
@@ -74,6 +76,7 @@ int answerer_open(struct answerer *a, struct session *session) {
 
 void answerer_close(struct answerer *a) {
     ot_sampler_close(a->sampler);
+    ot_drafter_close(a->drafter);
     free(a->logits);
     free(a->enders);
     free(a->held.ids);
@@ -82,9 +85,10 @@ void answerer_close(struct answerer *a) {
     memset(a, 0, sizeof *a);
 }
 
-/* Runs tokens through the model; the last one's logits come out. 0, or a negative OT_ERR code. */
-static int decode(struct answerer *a, const uint32_t *ids, size_t n, struct ot_error *err) {
-    struct ot_input one = {0}, *inputs = n > 1 ? calloc(n, sizeof *inputs) : &one;
+/* Runs a prompt's tokens through the model; the last one's logits come out. 0, or a negative OT_ERR
+ * code. */
+static int decode_prompt(struct answerer *a, const uint32_t *ids, size_t n, struct ot_error *err) {
+    struct ot_input *inputs = calloc(n, sizeof *inputs);
     if (inputs == NULL) {
         *err = (struct ot_error){.code = OT_ERR_MEMORY, .message = "no memory for the prompt"};
         return OT_ERR_MEMORY;
@@ -97,10 +101,60 @@ static int decode(struct answerer *a, const uint32_t *ids, size_t n, struct ot_e
         *err = (struct ot_error){.code = OT_ERR_MEMORY, .message = "no memory for the tokens"};
         rc = OT_ERR_MEMORY;
     }
-    if (inputs != &one) {
-        free(inputs);
-    }
+    free(inputs);
+    a->n_guessed = a->n_right = 0;
+    a->call_s = 0.0;
     return rc;
+}
+
+/* Runs the token that was picked, and guesses of what follows it. */
+static int decode_next(struct answerer *a, uint32_t token, uint32_t n_most, struct ot_error *err) {
+    struct ot_context *ctx = a->session->ctx;
+    struct ot_input inputs[1 + MAX_DRAFT] = {{.token = token, .want_logits = true}};
+    ot_drafter_learn(a->drafter, a->n_right, a->call_s);
+    ot_seq_truncate(ctx, 0, (uint32_t)a->held.n); /* wrong guesses */
+    if (!id_list_add(&a->held, &token, 1)) {
+        *err = (struct ot_error){.code = OT_ERR_MEMORY, .message = "no memory for the tokens"};
+        return OT_ERR_MEMORY;
+    }
+    a->n_guessed = ot_drafter_guess(a->drafter, a->held.ids, a->held.n, n_most, a->guessed);
+    for (uint32_t i = 0; i < a->n_guessed; i++) {
+        inputs[1 + i] = (struct ot_input){.token = a->guessed[i], .want_logits = true};
+    }
+    double start = now_s();
+    int rc = ot_decode(ctx, inputs, 1 + a->n_guessed, a->logits, err);
+    a->call_s = now_s() - start;
+    a->n_right = 0;
+    if (rc != 0) {
+        a->held.n--;
+        a->n_guessed = 0;
+        return rc;
+    }
+    a->decode_s += a->call_s;
+    a->n_drafted += a->n_guessed;
+    return 0;
+}
+
+/* Whether the token that was picked had been guessed: then the context holds it already. */
+static bool was_guessed(struct answerer *a, uint32_t token) {
+    if (a->n_right == a->n_guessed || a->guessed[a->n_right] != token ||
+        !id_list_add(&a->held, &token, 1)) {
+        return false;
+    }
+    a->n_right++;
+    a->n_accepted++;
+    return true;
+}
+
+/* Most tokens to guess after token n of the answer: as many as may still be said and held. */
+static uint32_t most_guesses(const struct answerer *a, int64_t n) {
+    const struct settings *set = a->session->settings;
+    int64_t most = MAX_DRAFT, room = (int64_t)a->session->context.n_ctx - (int64_t)a->held.n - 1;
+    if (set->n_predict >= 0 && set->n_predict - n - 2 < most) {
+        most = set->n_predict - n - 2; /* the last token is picked, and never run */
+    }
+    most = room < most ? room : most;
+    return most > 0 ? (uint32_t)most : 0;
 }
 
 /* Brings the context from what it holds to ids: common beginning kept, rest decoded. */
@@ -117,7 +171,7 @@ static int read_prompt(struct answerer *a, const uint32_t *ids, size_t n_ids,
         return rc;
     }
     double start = now_s();
-    rc = decode(a, ids + same, n_ids - same, err);
+    rc = decode_prompt(a, ids + same, n_ids - same, err);
     progress_clear();
     if (rc == 0) {
         a->prompt_s += now_s() - start;
@@ -149,10 +203,11 @@ static int show_token(struct answerer *a, uint32_t token, struct stream *out) {
 }
 
 static uint32_t pick(struct answerer *a) {
+    float *logits = a->logits + (size_t)a->n_right * a->session->info.n_vocab;
     for (size_t i = 0; i < a->n_enders; i++) {
-        a->logits[a->enders[i]] = -INFINITY;
+        logits[a->enders[i]] = -INFINITY;
     }
-    uint32_t token = ot_sampler_pick(a->sampler, a->logits);
+    uint32_t token = ot_sampler_pick(a->sampler, logits);
     if (a->first_token_s == 0.0) {
         a->first_token_s = now_s() - a->session->start_s;
     }
@@ -183,16 +238,17 @@ static int generate(struct answerer *a, struct stream *out, enum finish *finish,
         if (n + 1 == set->n_predict) {
             break;
         }
-        if (ot_seq_length(a->session->ctx, 0) >= a->session->context.n_ctx) {
+        if (was_guessed(a, token)) {
+            continue;
+        }
+        if (a->held.n >= a->session->context.n_ctx) {
             *finish = FINISH_FULL;
             return 0;
         }
-        double start = now_s();
-        *fault = decode(a, &token, 1, err);
+        *fault = decode_next(a, token, most_guesses(a, n), err);
         if (*fault != 0) {
             return 0;
         }
-        a->decode_s += now_s() - start;
     }
     *finish = FINISH_LENGTH;
     return 0;
@@ -236,6 +292,8 @@ struct ot_run answerer_run(const struct answerer *a) {
         .n_prompt = a->prompt.n,
         .generated = a->generated.ids,
         .n_generated = a->generated.n,
+        .n_drafted = a->n_drafted,
+        .n_accepted = a->n_accepted,
         .first_token_s = a->first_token_s,
         .prompt_s = a->prompt_s,
         .decode_s = a->decode_s,

@@ -16,10 +16,15 @@ enum finish { FINISH_END, FINISH_LENGTH, FINISH_STOP, FINISH_FULL, FINISH_INTERR
 struct answerer {
     struct session *session; /* borrowed, its context open */
     struct ot_sampler *sampler;
-    float *logits;    /* owned [n_vocab] */
+    struct ot_drafter *drafter;
+    float *logits;    /* owned [1 + n_draft, n_vocab]: a row for each token of the last call */
     uint32_t *enders; /* owned [n_enders]: tokens that --ignore-eos rules out */
     size_t n_enders;
-    struct id_list held;      /* tokens in the context, in order */
+    uint32_t guessed[MAX_DRAFT]; /* tokens of the last call after the one that was known */
+    uint32_t n_guessed, n_right; /* those that were picked too, so far; also the row to pick from */
+    double call_s;               /* that the last call took */
+    uint64_t n_drafted, n_accepted;
+    struct id_list held;      /* tokens in the context, in order, but for guesses not yet picked */
     struct id_list prompt;    /* all that was read from prompts */
     struct id_list generated; /* all that was generated */
     double first_token_s, prompt_s, decode_s;

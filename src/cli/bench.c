@@ -364,7 +364,7 @@ static int run_threads(struct bench *b, uint32_t n_threads, bool last) {
         complain("bench: nothing to measure, or a context of %" PRIu64 " tokens", n_ctx);
         return EXIT_USAGE;
     }
-    int rc = session_open_context(&b->session, (uint32_t)n_ctx, n_threads);
+    int rc = session_open_context(&b->session, (uint32_t)n_ctx, n_threads, 0);
     if (rc != 0) {
         return rc;
     }

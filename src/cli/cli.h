@@ -19,7 +19,7 @@ enum {
     EXIT_PIPE = 141,        /* whoever read the output has gone */
 };
 
-enum { MAX_STOPS = 16, MAX_LIST = 16 };
+enum { MAX_STOPS = 16, MAX_LIST = 16, MAX_DRAFT = 7 };
 
 struct size_setting {
     const char *text; /* as typed; NULL: not given */
@@ -46,7 +46,7 @@ struct settings {
     const char *stops[MAX_STOPS];
     uint32_t n_stops;
     /* the context */
-    int64_t n_ctx, n_threads, n_batch;
+    int64_t n_ctx, n_threads, n_batch, n_draft;
     struct size_setting ram;
     int64_t residency, io; /* enum ot_residency, enum ot_io */
     /* files out */

@@ -111,7 +111,7 @@ static int evaluate(struct evaluation *e) {
     const struct settings *set = s->settings;
     uint64_t most = s->info.n_ctx_train < DEFAULT_CTX ? s->info.n_ctx_train : DEFAULT_CTX;
     uint64_t n_ctx = set->n_ctx != 0 ? (uint64_t)set->n_ctx : e->n_ids < most ? e->n_ids : most;
-    int rc = session_open_context(s, (uint32_t)n_ctx, (uint32_t)set->n_threads);
+    int rc = session_open_context(s, (uint32_t)n_ctx, (uint32_t)set->n_threads, 0);
     if (rc != 0) {
         return rc;
     }

@@ -68,6 +68,9 @@ static const struct option options[] = {
      "penalty of tokens that were used lately; 1: none (default 1)"},
     {0, "--repeat-last-n", "N", WHOLE, 0, 1048576, AT(repeat_last_n), 0, FOR_RUN,
      "how many tokens count as lately (default 64)"},
+    {0, "--draft-max", "N", WHOLE, -1, MAX_DRAFT, AT(n_draft), 0, FOR_RUN,
+     "guess at most N tokens ahead where the text repeats itself, and check them in one sweep: the "
+     "same text, sooner; 0: never; -1: 7 where weights are streamed, else never (default -1)"},
     {'p', "--n-prompt", "LIST", LIST, 0, most_count, AT(prompts), 0, FOR_BENCH,
      "prompt lengths to measure; 0 leaves them out (default 512)"},
     {'n', "--n-gen", "LIST", LIST, 0, most_count, AT(generates), 0, FOR_BENCH,
@@ -126,6 +129,7 @@ void settings_default(struct settings *s) {
         .seed = -1,
         .top_k = 40,
         .repeat_last_n = 64,
+        .n_draft = -1,
         .temperature = 0.8,
         .top_p = 0.95,
         .min_p = 0.05,

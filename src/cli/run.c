@@ -138,6 +138,10 @@ static int answer_once(struct session *s, const uint32_t *ids, size_t n_ids) {
     return rc;
 }
 
+static uint32_t guesses_asked(const struct settings *set) {
+    return set->n_draft < 0 ? OT_DRAFT_AUTO : (uint32_t)set->n_draft;
+}
+
 static int run_once(struct session *s, bool raw, const char *format) {
     const struct settings *set = s->settings;
     char *text = NULL;
@@ -164,7 +168,7 @@ static int run_once(struct session *s, bool raw, const char *format) {
         rc = choose_ctx(s, n_ids, &n_ctx);
     }
     if (rc == 0) {
-        rc = session_open_context(s, n_ctx, (uint32_t)set->n_threads);
+        rc = session_open_context(s, n_ctx, (uint32_t)set->n_threads, guesses_asked(set));
     }
     if (rc == 0) {
         rc = answer_once(s, ids, n_ids);
@@ -179,8 +183,9 @@ static int run_conversation(struct session *s, bool raw, const char *format) {
                  "--chat-template");
         return EXIT_USAGE;
     }
+    const struct settings *set = s->settings;
     int rc =
-        session_open_context(s, (uint32_t)s->settings->n_ctx, (uint32_t)s->settings->n_threads);
+        session_open_context(s, (uint32_t)set->n_ctx, (uint32_t)set->n_threads, guesses_asked(set));
     return rc != 0 ? rc : conversation(s, format);
 }
 

@@ -110,7 +110,7 @@ static void request_number(struct session *s, int slot, const char *key, int64_t
     request(s, key, s->numbers[slot]);
 }
 
-static void note_requests(struct session *s, uint32_t n_threads) {
+static void note_requests(struct session *s, uint32_t n_threads, uint32_t n_draft) {
     static const char *const residencies[] = {"auto", "cache", "wired", "stream"};
     static const char *const ios[] = {"auto", "uring", "threads"};
     const struct settings *set = s->settings;
@@ -121,6 +121,8 @@ static void note_requests(struct session *s, uint32_t n_threads) {
     request_number(s, 0, "threads", n_threads);
     request_number(s, 1, "ctx", set->n_ctx);
     request_number(s, 2, "batch", set->n_batch);
+    snprintf(s->numbers[3], sizeof s->numbers[3], "%u", n_draft);
+    request(s, "draft", n_draft == OT_DRAFT_AUTO ? "auto" : s->numbers[3]);
 }
 
 /* Percent on the terminal's line; -1: nothing is shown. */
@@ -144,7 +146,7 @@ void progress_clear(void) {
     }
 }
 
-int session_open_context(struct session *s, uint32_t n_ctx, uint32_t n_threads) {
+int session_open_context(struct session *s, uint32_t n_ctx, uint32_t n_threads, uint32_t n_draft) {
     const struct settings *set = s->settings;
     struct ot_context_params params;
     ot_context_default_params(&params);
@@ -154,12 +156,13 @@ int session_open_context(struct session *s, uint32_t n_ctx, uint32_t n_threads) 
     params.residency = (enum ot_residency)set->residency;
     params.io = (enum ot_io)set->io;
     params.n_batch = (uint32_t)set->n_batch;
+    params.n_draft = n_draft;
     params.trace_path = set->trace;
     params.stop = &stop_flag;
     if (isatty(STDERR_FILENO) && !set->quiet) {
         params.progress = show_progress;
     }
-    note_requests(s, n_threads);
+    note_requests(s, n_threads, n_draft);
     struct ot_error err;
     int rc = ot_context_open(s->model, &params, &s->ctx, &err);
     progress_clear();

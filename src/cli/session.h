@@ -14,13 +14,13 @@ struct session {
     struct ot_context_info context;
     const char *requested[16]; /* key, value, ... */
     size_t n_requested;
-    char numbers[3][16]; /* the values among them that are numbers */
+    char numbers[4][16]; /* the values among them that are numbers */
     double start_s, load_s;
 };
 
 /* Each returns 0 or an exit code after a message. */
 int session_open_model(struct session *s, const struct settings *settings, bool vocab_only);
-int session_open_context(struct session *s, uint32_t n_ctx, uint32_t n_threads);
+int session_open_context(struct session *s, uint32_t n_ctx, uint32_t n_threads, uint32_t n_draft);
 /* Writes --report and --ledger, and prints the summary where asked for. */
 int session_report(struct session *s, const struct ot_run *run, bool print);
 void session_close(struct session *s);
@@ -30,7 +30,8 @@ void progress_clear(void);
 /* The text of -p, of -f or of standard input, whole; *text is owned by the caller, NUL-terminated.
  * Returns 0 or an exit code after a message. */
 int input_read(const char *prompt, const char *file, char **text, size_t *bytes);
-/* The same as a text for the model: escapes in -p and -f are processed unless --no-escape is set. */
+/* The same as a text for the model: escapes in -p and -f are processed unless --no-escape is set.
+ */
 int input_read_prompt(const struct settings *set, char **text, size_t *bytes);
 /* A JSON array of token ids below n_vocab, or (words) ids between spaces and commas. *ids is owned
  * by the caller. name: for messages. */

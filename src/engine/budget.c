@@ -12,6 +12,7 @@ enum {
     MEMORY_BATCH = 512,       /* in memory: more tokens a sweep gain nothing */
     STREAM_SHARE = 4,         /* streaming: one in so many of the tokens that memory would take */
     THREAD_BYTES = 128 << 10, /* stack pages a thread touches */
+    MAX_DRAFT = FORWARD_FEW - 1,
 };
 static const uint64_t memory_activations = 28u << 20; /* in memory: most bytes of activations */
 
@@ -104,7 +105,13 @@ int budget_plan(struct budget *b, const struct ot_model *m, const struct kernels
         b->least_bytes = b->least_bytes != 0 ? b->least_bytes : UINT64_MAX;
         return below_least(b, slots, err);
     }
-    uint64_t weights = all_weights(m), room = b->total_bytes - fixed;
+    /* rows of logits for guessed tokens: as many as a 16th of what is left holds */
+    uint64_t row_bytes = sizeof(float) * (uint64_t)hp->n_vocab;
+    uint64_t rows = (b->total_bytes - b->least_bytes) / 16 / row_bytes;
+    b->n_draft =
+        (uint32_t)min_u64(rows, min_u32(min_u32(params->n_draft, b->n_batch - 1), MAX_DRAFT));
+    uint64_t draft_bytes = b->n_draft * row_bytes;
+    uint64_t weights = all_weights(m), room = b->total_bytes - fixed - draft_bytes;
     bool streams = params->residency == OT_RESIDENCY_STREAM;
     b->n_batch_most = b->n_batch;
     if (params->n_batch == 0) {
@@ -124,5 +131,11 @@ int budget_plan(struct budget *b, const struct ot_model *m, const struct kernels
     }
     b->weights_bytes = room - b->activation_bytes;
     b->fits = weights <= b->weights_bytes;
+    if (params->n_draft == OT_DRAFT_AUTO && b->fits && params->residency != OT_RESIDENCY_STREAM) {
+        b->n_draft = 0;
+        b->weights_bytes += draft_bytes;
+    } else {
+        b->reserve_bytes += draft_bytes;
+    }
     return OT_OK;
 }

@@ -197,6 +197,7 @@ void ot_context_get_info(const struct ot_context *ctx, struct ot_context_info *i
         .n_seq = ctx->n_seq,
         .n_threads = ctx->n_threads,
         .n_batch = ctx->n_batch_most,
+        .n_draft = ctx->budget.n_draft,
         .budget_bytes = ctx->budget.total_bytes,
         .least_budget_bytes = ctx->budget.least_bytes,
         .budget_source = ctx->budget.source,

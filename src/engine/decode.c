@@ -58,6 +58,10 @@ static int run_batch(struct ot_context *ctx, const struct ot_input *inputs, uint
         n_wanted += inputs[i].want_logits;
         prompt |= ctx->added[inputs[i].seq] > 1;
     }
+    /* one token, or one and what is guessed to follow it */
+    bool few = n_inputs <= FORWARD_FEW && ctx->added[inputs[0].seq] == n_inputs &&
+               (n_inputs == 1 || n_wanted == n_inputs);
+    prompt &= !few;
     memset(ctx->added, 0, ctx->n_seq * sizeof *ctx->added);
     for (uint32_t first = 0; first < n_inputs; first += n_batch) {
         uint32_t n = min_u32(n_batch, n_inputs - first), wanted = 0;
@@ -71,8 +75,7 @@ static int run_batch(struct ot_context *ctx, const struct ot_input *inputs, uint
             };
             wanted += in->want_logits;
         }
-        int rc =
-            forward_sweep(&ctx->forward, ctx->tokens, n, n_inputs == 1, n_wanted == 1, logits, err);
+        int rc = forward_sweep(&ctx->forward, ctx->tokens, n, few, n_wanted == 1, logits, err);
         if (rc != OT_OK) {
             return rc;
         }

@@ -39,12 +39,12 @@ static uint64_t max_layout_bytes(const struct ot_model *m, const struct kernels 
     return bytes;
 }
 
-/* Bytes of the prepared forms of n_many rows for the kernels of many tokens, or of n_one rows for
+/* Bytes of the prepared forms of n_many rows for the kernels of many tokens, or of n_few rows for
  * the kernels of one, whichever is more. */
 static uint64_t act_need(const struct ot_model *m, const struct kernels *k, uint32_t n_many,
-                         uint32_t n_one, uint32_t n_cols) {
+                         uint32_t n_few, uint32_t n_cols) {
     return max_u64(n_many * max_layout_bytes(m, k, false, n_cols),
-                   n_one * max_layout_bytes(m, k, true, n_cols));
+                   n_few * max_layout_bytes(m, k, true, n_cols));
 }
 
 static void lay_out(struct forward *f, struct carve *c, const struct ot_model *m,
@@ -52,7 +52,7 @@ static void lay_out(struct forward *f, struct carve *c, const struct ot_model *m
     const struct hparams *hp = &m->hp;
     uint32_t q = hp->n_heads * hp->head_dim, kv = hp->n_kv_heads * hp->head_dim;
     uint32_t d = hp->n_embd, E = hp->n_experts, used = hp->n_experts_used, ffe = hp->n_ff_expert;
-    uint32_t widest = max_u32(max_u32(d, q), hp->n_ff);
+    uint32_t widest = max_u32(max_u32(d, q), hp->n_ff), n_few = min_u32(n, FORWARD_FEW);
     f->n_work = max_u32(2 * q + 2 * kv, 2 * hp->n_ff);
     f->n_routed_rows = E > 0 ? max_u32(n, used) : 0;
     f->x = take(c, 4ull * n * d);
@@ -63,12 +63,13 @@ static void lay_out(struct forward *f, struct carve *c, const struct ot_model *m
         f->cosines[i] = take(c, 2ull * n * hp->n_rot);
         f->sines[i] = take(c, 2ull * n * hp->n_rot);
     }
-    f->act_bytes = act_need(m, k, n, 1, widest);
+    f->act_bytes = act_need(m, k, n, n_few, widest);
     f->act = take(c, f->act_bytes);
     if (E > 0) {
         f->routed = take(c, 8ull * f->n_routed_rows * ffe);
         f->routed_y = take(c, 4ull * f->n_routed_rows * d);
-        f->routed_act_bytes = act_need(m, k, f->n_routed_rows, used, ffe);
+        f->routed_act_bytes =
+            act_need(m, k, f->n_routed_rows, min_u32(f->n_routed_rows, n_few * used), ffe);
         f->routed_act = take(c, f->routed_act_bytes);
         f->router = take(c, 4ull * n * E);
         f->route_weight = take(c, 4ull * n * used);
@@ -432,7 +433,7 @@ static void angle_rows(struct forward *f, void *arg, uint32_t first, uint32_t co
 
 static void make_tiles(struct forward *f) {
     uint32_t group = f->hp->n_heads / f->hp->n_kv_heads;
-    uint32_t most = max_u32(1, KERNEL_MAX_Q / min_u32(group, KERNEL_MAX_Q));
+    uint32_t most = f->decode ? 1 : max_u32(1, KERNEL_MAX_Q / min_u32(group, KERNEL_MAX_Q));
     f->n_tiles = 0;
     for (uint32_t t = 0; t < f->n_tokens; t++) {
         struct attend_tile *last = f->n_tiles > 0 ? &f->tiles[f->n_tiles - 1] : NULL;
@@ -463,7 +464,7 @@ static int output(struct forward *f, bool one_logit, float *logits, struct ot_er
         return rc;
     }
     matmul_input(f, &f->prepared, f->act, f->norm, d, n, d);
-    bool decode = one_logit && n == 1;
+    bool decode = f->decode || (one_logit && n == 1);
     if ((rc = matmul_add(f, &b->output, 0, &f->prepared, NULL, n, decode, logits, hp->n_vocab,
                          err)) != OT_OK ||
         (rc = matmul_flush(f, err)) != OT_OK) {

@@ -36,12 +36,16 @@ struct forward_token {
 
 enum { FORWARD_MAX_ITEMS = 64, FORWARD_MAX_LAYOUTS = 8, FORWARD_VECTORS = 6 };
 
+/* Most tokens of a sweep that are computed with the kernels for one token. */
+enum { FORWARD_FEW = 8 };
+
 /* One view of a weight matrix, to be multiplied with n_tokens prepared rows. */
 struct matmul_item {
     struct residency_view view;
     const uint8_t *w;
     uint64_t row_bytes;
     uint32_t dtype, n_rows, n_cols;
+    bool decode; /* the kernel for one token */
     const uint8_t *acts;
     uint64_t act_bytes;
     const uint32_t *act_index;
@@ -107,7 +111,7 @@ struct forward {
     uint32_t *expert_ids;   /* [n_experts] those with rows */
     struct residency_part *expert_parts; /* [3 n_experts] */
     uint8_t *expert_stage;               /* [n_experts] */
-    uint32_t *row_ids;      /* [n_routed_rows] */
+    uint32_t *row_ids;                   /* [n_routed_rows] */
     float
         *vector_space[FORWARD_VECTORS]; /* [widest] vectors that are not aligned f32 in the file */
     uint8_t *scratch;                   /* [threads, scratch_bytes] */
@@ -118,7 +122,7 @@ struct forward {
     /* of the sweep that runs */
     const struct forward_token *tokens;
     uint32_t n_tokens;
-    bool decode; /* one token of one call: gemv */
+    bool decode; /* few tokens: gemv for each */
     struct matmul_item items[FORWARD_MAX_ITEMS];
     uint32_t n_items;
     struct prepared prepared, routed_prepared;
@@ -143,7 +147,8 @@ void forward_close(struct forward *f);
 void forward_drop(struct forward *f);
 
 /* Runs n <= n_batch tokens; their KV is written, whether or not logits are wanted.
- *   decode      use the kernels for one token (n must be 1)
+ *   decode      use the kernels for one token, for each of them (n <= FORWARD_FEW): results are
+ *               those of n sweeps of one token, to the bit
  *   one_logit   the whole call wants one row of logits: use the one-token kernel for the output
  *   logits      [number of wanted, n_vocab]
  * Errors: IO, CHANGED, NOT_FINITE, INTERRUPTED; KV beyond the sequences' lengths is then undefined.
@@ -156,8 +161,8 @@ int forward_sweep(struct forward *f, const struct forward_token *tokens, uint32_
 /* Starts a new input [n_rows, n_cols], rows stride floats apart. */
 void matmul_input(struct forward *f, struct prepared *p, uint8_t *space, const float *rows,
                   uint64_t stride, uint32_t n_rows, uint32_t n_cols);
-/* Prepares rows [first, first + n) of p for w, whose other rows are not known yet. All rows are to be
- * prepared so before a matmul_add uses them, or none. */
+/* Prepares rows [first, first + n) of p for w, whose other rows are not known yet. All rows are to
+ * be prepared so before a matmul_add uses them, or none. */
 void matmul_prepare(struct forward *f, struct prepared *p, const struct weight *w, bool decode,
                     uint32_t first, uint32_t n);
 /* y[t, :] = W x_t for rows of p (act_index: which row is token t; NULL: row t). Computed at the

@@ -14,6 +14,7 @@ enum {
     PIECE_BYTES_MIN = 16 << 10,
     PIECE_BYTES_MAX = 1 << 20,
     PIECES_PER_THREAD = 4,
+    CACHED_BYTES = 128 << 10, /* of weights that a few tokens pass over, one after the other */
 };
 
 void matmul_input(struct forward *f, struct prepared *p, uint8_t *space, const float *rows,
@@ -94,18 +95,36 @@ void matmul_prepare(struct forward *f, struct prepared *p, const struct weight *
     prepare_some(f, p, i, first, n);
 }
 
+/* Rows [row, row + n) for a few tokens, with the kernel for one: rows are taken from memory once,
+ * in pieces that stay in the cache for the other tokens. */
+static void compute_few(const struct forward *f, const struct matmul_item *item, uint32_t row,
+                        uint32_t n) {
+    uint32_t step = n;
+    if (item->n_tokens > 1) {
+        step = (uint32_t)max_u64(CACHED_BYTES / item->row_bytes, 1);
+    }
+    for (uint32_t done = 0; done < n; done += step) {
+        const uint8_t *w = item->w + (row + done) * item->row_bytes;
+        for (uint32_t t = 0; t < item->n_tokens; t++) {
+            uint32_t act = item->act_index != NULL ? item->act_index[t] : t;
+            f->k->type[item->dtype].gemv(w, item->row_bytes, min_u32(step, n - done), item->n_cols,
+                                         item->acts + act * item->act_bytes,
+                                         item->y + t * item->y_stride + row + done);
+        }
+    }
+}
+
 static void compute_item(struct forward *f, const struct matmul_item *item, uint32_t piece,
                          uint32_t worker) {
     uint32_t row = piece * item->rows_per_piece;
     uint32_t n = min_u32(item->rows_per_piece, item->n_rows - row);
-    const struct kernel_type *t = &f->k->type[item->dtype];
-    const uint8_t *w = item->w + row * item->row_bytes;
-    if (item->act_bytes == 0) {
-        t->gemv(w, item->row_bytes, n, item->n_cols, item->acts, item->y + row);
+    if (item->decode) {
+        compute_few(f, item, row, n);
     } else {
-        t->gemm(w, item->row_bytes, n, item->n_cols, item->acts, item->act_bytes, item->act_index,
-                item->n_tokens, item->y + row, item->y_stride,
-                f->scratch + worker * f->scratch_bytes);
+        f->k->type[item->dtype].gemm(item->w + row * item->row_bytes, item->row_bytes, n,
+                                     item->n_cols, item->acts, item->act_bytes, item->act_index,
+                                     item->n_tokens, item->y + row, item->y_stride,
+                                     f->scratch + worker * f->scratch_bytes);
     }
 }
 
@@ -118,7 +137,7 @@ static void compute_piece(void *arg, uint32_t piece, uint32_t worker) {
     compute_item(f, &f->items[i], piece - f->items[i].first_piece, worker);
 }
 
-/* Rows of a piece: for one token, bytes enough to be a stream and few enough to share out evenly;
+/* Rows of a piece: for decode, bytes enough to be a stream and few enough to share out evenly;
  * else whole tiles. */
 static uint32_t divide(struct forward *f) {
     uint64_t total_bytes = 0, total_rows = 0;
@@ -133,7 +152,7 @@ static uint32_t divide(struct forward *f) {
     for (uint32_t i = 0; i < f->n_items; i++) {
         struct matmul_item *item = &f->items[i];
         uint64_t rows = tiles * KERNEL_TILE_ROWS;
-        if (item->act_bytes == 0) {
+        if (item->decode) {
             rows = max_u64(piece_bytes / item->row_bytes, 1);
         }
         item->rows_per_piece = (uint32_t)min_u64(rows, UINT32_MAX / 2);
@@ -191,6 +210,7 @@ int matmul_add(struct forward *f, const struct weight *w, uint32_t part, struct 
     struct matmul_item item = {
         .row_bytes = w->row_bytes,
         .dtype = w->dtype,
+        .decode = decode,
         .n_cols = w->n_cols,
         .act_index = act_index,
         .n_tokens = n_tokens,
@@ -199,10 +219,6 @@ int matmul_add(struct forward *f, const struct weight *w, uint32_t part, struct 
     uint32_t id = w->extent;
     uint64_t bytes = w->row_bytes * w->n_rows;
     item.acts = input_in_layout(f, p, decode ? t->layout_gemv : t->layout_gemm, &item.act_bytes);
-    if (decode) {
-        item.acts += (act_index != NULL ? act_index[0] : 0) * item.act_bytes;
-        item.act_bytes = 0; /* one token: the kernel for one row */
-    }
     for (uint32_t row = 0; row < w->n_rows; row += item.n_rows) {
         int rc = next_view(f, w, part, row, &item.view, err);
         if (rc != OT_OK) {

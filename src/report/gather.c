@@ -202,6 +202,10 @@ int report_gather(struct ot_context *ctx, const struct ot_run *run, struct repor
     return 0;
 }
 
+uint64_t report_decoded(const struct report *r) {
+    return r->context.n_sweeps_decode + r->run->n_accepted;
+}
+
 void report_deinit(struct report *r) {
     mem_free(r->movements);
     memset(r, 0, sizeof *r);

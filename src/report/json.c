@@ -122,6 +122,7 @@ static void put_settings(const struct report *r, json_t *root, bool *failed) {
     put(effective, "ctx", count(c->n_ctx), failed);
     put(effective, "sequences", count(c->n_seq), failed);
     put(effective, "batch", count(c->n_batch), failed);
+    put(effective, "draft", count(c->n_draft), failed);
     put(effective, "wired_resident_bytes", count(r->residency.resident_bytes), failed);
     put(effective, "wired_locked_bytes", count(r->residency.locked_bytes), failed);
 }
@@ -146,6 +147,9 @@ static void put_run(const struct report *r, json_t *root, bool *failed) {
     json_t *sweeps = add_object(root, "sweeps", failed);
     put(sweeps, "prompt", count(c->n_sweeps_prompt), failed);
     put(sweeps, "decode", count(c->n_sweeps_decode), failed);
+    json_t *draft = add_object(root, "draft", failed);
+    put(draft, "guessed", count(run->n_drafted), failed);
+    put(draft, "accepted", count(run->n_accepted), failed);
     json_t *timing = add_object(root, "timing", failed);
     put(timing, "load_s", real(run->load_s), failed);
     put(timing, "first_token_s", real(run->first_token_s), failed);
@@ -154,7 +158,7 @@ static void put_run(const struct report *r, json_t *root, bool *failed) {
     put(timing, "prompt_tokens_per_s",
         real(run->prompt_s > 0.0 ? (double)run->n_prompt / run->prompt_s : 0.0), failed);
     put(timing, "decode_tokens_per_s",
-        real(run->decode_s > 0.0 ? (double)c->n_sweeps_decode / run->decode_s : 0.0), failed);
+        real(run->decode_s > 0.0 ? (double)report_decoded(r) / run->decode_s : 0.0), failed);
     put(timing, "weights_s", real(c->compute_s[OT_PHASE_WEIGHTS]), failed);
     put(timing, "attention_s", real(c->compute_s[OT_PHASE_ATTENTION]), failed);
     put(timing, "barriers_s", real(c->compute_s[OT_PHASE_BARRIERS]), failed);
@@ -176,9 +180,8 @@ static void put_residency(const struct report *r, json_t *root, bool *failed) {
     put(residency, "streamed_bytes_per_sweep", count(info->streamed_bytes_per_sweep), failed);
     put(residency, "min_bytes", r->min_unknown ? json_null() : count(r->min_bytes), failed);
     put(residency, "excess_over_min_bytes",
-        r->min_unknown
-            ? json_null()
-            : json_integer((json_int_t)r->disk_weight_bytes - (json_int_t)r->min_bytes),
+        r->min_unknown ? json_null()
+                       : json_integer((json_int_t)r->disk_weight_bytes - (json_int_t)r->min_bytes),
         failed);
     put(residency, "found_in_memory_bytes", count(r->found_bytes), failed);
     put(residency, "kv_bytes", count(r->context.kv_bytes), failed);

@@ -83,7 +83,7 @@ static void print_movements(const struct report *r, FILE *out) {
 
 static void print_per_token(const struct report *r, FILE *out) {
     uint64_t sweeps = r->context.n_sweeps_prompt + r->context.n_sweeps_decode;
-    uint64_t tokens = r->run->n_prompt + r->context.n_sweeps_decode;
+    uint64_t tokens = r->run->n_prompt + report_decoded(r);
     if (sweeps == 0 || tokens == 0) {
         return;
     }
@@ -131,6 +131,8 @@ static void print_settings(const struct report *r, FILE *out) {
             c->n_threads, ot_kernels());
     fprintf(out, "  %-10s %-12s %" PRIu32 " positions, %" PRIu32 " tokens a sweep at most\n", "ctx",
             asked(r, "ctx"), c->n_ctx, c->n_batch);
+    fprintf(out, "  %-10s %-12s %" PRIu32 " tokens guessed at most\n", "draft", asked(r, "draft"),
+            c->n_draft);
     fprintf(out, "  %-10s %-12s wired %s (resident %s, locked %s), slots %s, %s streamed a sweep\n",
             "weights", "-", text_bytes(a, (double)info->wired_bytes),
             text_bytes(b, (double)info->resident_bytes), text_bytes(d, (double)info->locked_bytes),
@@ -185,7 +187,11 @@ static void print_heading(const struct report *r, FILE *out) {
         fprintf(out, ", prompt %.1f tokens/s", (double)run->n_prompt / run->prompt_s);
     }
     if (run->decode_s > 0.0 && decode != 0) {
-        fprintf(out, ", decode %.1f tokens/s", (double)decode / run->decode_s);
+        fprintf(out, ", decode %.1f tokens/s", (double)report_decoded(r) / run->decode_s);
+    }
+    if (run->n_drafted != 0) {
+        fprintf(out, "; %" PRIu64 " of %" PRIu64 " guessed tokens were right", run->n_accepted,
+                run->n_drafted);
     }
     fprintf(out, "\n");
 }

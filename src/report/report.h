@@ -60,6 +60,9 @@ int report_gather(struct ot_context *ctx, const struct ot_run *run, struct repor
                   struct ot_error *err);
 void report_deinit(struct report *report);
 
+/* Tokens that decode sweeps gave: one each, and the guessed ones that were right. */
+uint64_t report_decoded(const struct report *report);
+
 /* The judgements, apart from the gathering so that tests can feed them: fills closures,
  * found_bytes, stall_share and warnings from the other fields. */
 void report_judge(struct report *report);
