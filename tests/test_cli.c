@@ -430,6 +430,57 @@ static void test_output_that_cannot_be_written_is_an_error(void **state) {
     outcome_free(&o);
 }
 
+static void test_output_never_replaces_a_model_or_what_the_command_reads(void **state) {
+    (void)state;
+    static const char *const options[] = {"--report", "--ledger", "--trace"};
+    struct stat before, after;
+    assert_int_equal(stat(model, &before), 0);
+    for (size_t i = 0; i < sizeof options / sizeof options[0]; i++) {
+        struct outcome o =
+            onetrip(NULL, "run", model, "--raw", "-p", "x", "-n", "1", options[i], model, NULL);
+        assert_exit(&o, 1);
+        assert_one_line(o.err);
+        assert_says(o.err, "is a model");
+        outcome_free(&o);
+        o = onetrip(NULL, "run", model, "--raw", "-p", "x", "-n", "1", options[i], "-", NULL);
+        assert_exit(&o, 2);
+        assert_one_line(o.err);
+        assert_says(o.err, "/dev/stdout");
+        outcome_free(&o);
+    }
+    assert_int_equal(stat(model, &after), 0);
+    assert_int_equal(before.st_ino, after.st_ino);
+    assert_int_equal(before.st_size, after.st_size);
+    const char *text = in_directory("text.txt");
+    FILE *file = fopen(text, "w");
+    assert_non_null(file);
+    fputs("words", file);
+    fclose(file);
+    struct outcome o = onetrip(NULL, "eval", model, "-f", text, "--logits", text, NULL);
+    assert_exit(&o, 1);
+    assert_one_line(o.err);
+    assert_says(o.err, "is read by this command");
+    outcome_free(&o);
+    const char *both = in_directory("both.json");
+    o = onetrip(NULL, "eval", model, "-f", text, "--report", both, "--ledger", both, NULL);
+    assert_exit(&o, 2);
+    assert_one_line(o.err);
+    assert_says(o.err, "is the file of --report, too");
+    outcome_free(&o);
+    o = onetrip(NULL, "eval", model, "-f", text, "-q", "--report", "/dev/null", "--ledger",
+                "/dev/null", NULL);
+    assert_exit(&o, 0);
+    outcome_free(&o);
+}
+
+static void test_eval_counts_its_sweeps_as_those_of_the_prompt(void **state) {
+    (void)state;
+    struct outcome o = onetrip(NULL, "eval", model, "-p", "two words", NULL);
+    assert_exit(&o, 0);
+    assert_says(o.err, "prompt tokens in 1 sweep\n");
+    outcome_free(&o);
+}
+
 static void test_ctrl_c_ends_an_answer_with_exit_130(void **state) {
     int out[2];
     (void)state;
@@ -860,6 +911,8 @@ int main(void) {
         cmocka_unit_test(test_a_stop_string_is_found_across_tokens_and_not_shown),
         cmocka_unit_test(test_generation_ends_where_the_context_is_full),
         cmocka_unit_test(test_output_that_cannot_be_written_is_an_error),
+        cmocka_unit_test(test_output_never_replaces_a_model_or_what_the_command_reads),
+        cmocka_unit_test(test_eval_counts_its_sweeps_as_those_of_the_prompt),
         cmocka_unit_test(test_ctrl_c_ends_an_answer_with_exit_130),
         cmocka_unit_test(test_a_terminal_without_a_prompt_is_a_conversation),
         cmocka_unit_test(test_the_report_has_the_fields_that_others_rely_on),

@@ -28,12 +28,13 @@ void stop_reset(void) {
 
 /* Whether a file could be written there: said before the work, not after it. */
 static int check_output(const char *option, const char *path) {
-    if (path == NULL) {
-        return 0;
-    }
     if (path[0] == '\0') {
         complain("%s: the name of the file is empty", option);
         return EXIT_FAILED;
+    }
+    if (strcmp(path, "-") == 0) {
+        complain("%s -: the name of a file is expected (/dev/stdout is standard output)", option);
+        return EXIT_USAGE;
     }
     struct stat facts;
     int error = 0;
@@ -56,16 +57,65 @@ static int check_output(const char *option, const char *path) {
     return 0;
 }
 
+/* Whether both names mean one file whose content would be lost: one that is there, or one that
+ * both would make. Devices and pipes may be named twice. */
+static bool same_file(const char *a, const char *b) {
+    struct stat x, y;
+    if (stat(a, &x) == 0 && stat(b, &y) == 0) {
+        return S_ISREG(x.st_mode) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+    }
+    return strcmp(a, b) == 0;
+}
+
+static bool begins_as_gguf(const char *path) {
+    struct stat facts;
+    char magic[4] = "";
+    if (stat(path, &facts) == 0 && S_ISREG(facts.st_mode)) {
+        FILE *file = fopen(path, "rbe");
+        size_t n = file != NULL ? fread(magic, 1, sizeof magic, file) : 0;
+        if (file != NULL) {
+            fclose(file);
+        }
+        return n == sizeof magic && memcmp(magic, "GGUF", sizeof magic) == 0;
+    }
+    return false;
+}
+
+/* Each file that the command writes can be written, is none that it reads, and no other model: a
+ * slip of the hand must not cost one. */
 static int check_outputs(const struct settings *set) {
     const char *const outputs[][2] = {{"--report", set->report},
                                       {"--ledger", set->ledger},
                                       {"--trace", set->trace},
                                       {"--logits", set->logits}};
-    int rc = 0;
-    for (size_t i = 0; i < sizeof outputs / sizeof outputs[0] && rc == 0; i++) {
-        rc = check_output(outputs[i][0], outputs[i][1]);
+    const char *const inputs[] = {set->file, set->ids};
+    for (size_t i = 0; i < sizeof outputs / sizeof outputs[0]; i++) {
+        const char *option = outputs[i][0], *path = outputs[i][1];
+        if (path == NULL) {
+            continue;
+        }
+        int rc = check_output(option, path);
+        if (rc != 0) {
+            return rc;
+        }
+        if (begins_as_gguf(path)) {
+            complain("%s %s: is a model, and is not written over", option, path);
+            return EXIT_FAILED;
+        }
+        for (size_t k = 0; k < sizeof inputs / sizeof inputs[0]; k++) {
+            if (inputs[k] != NULL && same_file(path, inputs[k])) {
+                complain("%s %s: is read by this command, and is not written over", option, path);
+                return EXIT_FAILED;
+            }
+        }
+        for (size_t k = 0; k < i; k++) {
+            if (outputs[k][1] != NULL && same_file(path, outputs[k][1])) {
+                complain("%s %s: is the file of %s, too", option, path, outputs[k][0]);
+                return EXIT_USAGE;
+            }
+        }
     }
-    return rc;
+    return 0;
 }
 
 int session_open_model(struct session *s, const struct settings *settings, bool vocab_only) {

@@ -175,13 +175,17 @@ static void print_closure(const struct report *r, FILE *out) {
 static void print_heading(const struct report *r, FILE *out) {
     const struct ot_run *run = r->run;
     uint64_t decode = r->context.n_sweeps_decode;
+    /* A sweep of a few tokens counts as decode, also where eval takes them from a text. */
+    uint64_t prompt = r->context.n_sweeps_prompt + (run->n_generated == 0 ? decode : 0);
     char bytes[24];
-    fprintf(out, "ledger: %s %s, %s; %zu prompt tokens in %" PRIu64 " sweep%s, %zu generated",
+    fprintf(out, "ledger: %s %s, %s; %zu prompt tokens in %" PRIu64 " sweep%s",
             r->model.architecture, r->model.quantisation,
-            text_bytes(bytes, (double)r->model.weight_bytes), run->n_prompt,
-            r->context.n_sweeps_prompt, r->context.n_sweeps_prompt == 1 ? "" : "s",
-            run->n_generated);
-    fprintf(out, " in %" PRIu64 "\n", decode);
+            text_bytes(bytes, (double)r->model.weight_bytes), run->n_prompt, prompt,
+            prompt == 1 ? "" : "s");
+    if (run->n_generated != 0) {
+        fprintf(out, ", %zu generated in %" PRIu64, run->n_generated, decode);
+    }
+    fprintf(out, "\n");
     fprintf(out, "  load %.3f s, first token %.3f s", run->load_s, run->first_token_s);
     if (run->prompt_s > 0.0) {
         fprintf(out, ", prompt %.1f tokens/s", (double)run->n_prompt / run->prompt_s);
