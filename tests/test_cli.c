@@ -848,6 +848,23 @@ static void test_bench_measures_each_test_of_its_lists(void **state) {
     outcome_free(&o);
 }
 
+static void test_the_least_budget_that_is_told_is_enough(void **state) {
+    (void)state;
+    for (size_t i = 0; i < 6; i++) {
+        struct outcome o = onetrip(NULL, "run", model, "--raw", "-p", "x", "-n", "1", "-q", "--ram",
+                                   i % 2 == 0 ? "1" : "5M", NULL);
+        assert_exit(&o, 1);
+        const char *least = strchr(o.err, '(');
+        assert_non_null(least);
+        char ram[32];
+        snprintf(ram, sizeof ram, "%llu", strtoull(least + 1, NULL, 10));
+        outcome_free(&o);
+        o = onetrip(NULL, "run", model, "--raw", "-p", "x", "-n", "1", "-q", "--ram", ram, NULL);
+        assert_exit(&o, 0);
+        outcome_free(&o);
+    }
+}
+
 /* Over budget, a decode test is measured against the disk, not against the bus. */
 static void test_bench_over_budget_measures_the_disk(void **state) {
     (void)state;
@@ -923,6 +940,7 @@ int main(void) {
         cmocka_unit_test(test_escapes_in_a_prompt_are_processed_unless_asked_not_to),
         cmocka_unit_test(test_inspect_sums_what_one_token_needs),
         cmocka_unit_test(test_bench_measures_each_test_of_its_lists),
+        cmocka_unit_test(test_the_least_budget_that_is_told_is_enough),
         cmocka_unit_test(test_bench_over_budget_measures_the_disk),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -1,6 +1,8 @@
 /* budget.c - dividing one budget. */
 #include "engine/budget.h"
 
+#include <string.h>
+
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/text.h"
@@ -67,16 +69,31 @@ uint32_t budget_fit_batch(const struct ot_model *m, const struct kernels *k, uin
     return low;
 }
 
+/* What is told is enough when it is asked for: the program's own pages differ a little from start
+ * to start, and the reserve grows with the budget. */
+static uint64_t enough(const struct budget *b) {
+    const uint64_t mib = 1u << 20;
+    uint64_t most = UINT64_MAX - 2 * mib;
+    if (b->least_bytes > most - most / 256) {
+        return b->least_bytes;
+    }
+    uint64_t growth = (b->least_bytes - b->total_bytes) / 256 + mib / 2;
+    return (b->least_bytes + growth + mib - 1) / mib * mib;
+}
+
 static int below_least(const struct budget *b, uint64_t slots, struct ot_error *err) {
     char total[24], least[24], base[24], kv[24], act[24], reserve[24], slot[24];
+    uint64_t told = enough(b);
+    bool asked = strcmp(b->source, "asked") == 0;
     return error_set(
         err, OT_ERR_BUDGET, "memory budget",
-        "%s is too little: the least for this model and context is %s (%llu bytes): "
+        "%s%s%s%s is too little: the least for this model and context is %s (%llu bytes): "
         "program and tables %s, KV %s, activations %s, reserve %s, weights' slots %s",
-        text_bytes(total, (double)b->total_bytes), text_bytes(least, (double)b->least_bytes),
-        (unsigned long long)b->least_bytes, text_bytes(base, (double)b->base_bytes),
-        text_bytes(kv, (double)b->kv_bytes), text_bytes(act, (double)b->activation_bytes),
-        text_bytes(reserve, (double)b->reserve_bytes), text_bytes(slot, (double)slots));
+        text_bytes(total, (double)b->total_bytes), asked ? "" : " (", asked ? "" : b->source,
+        asked ? "" : ")", text_bytes(least, (double)told), (unsigned long long)told,
+        text_bytes(base, (double)b->base_bytes), text_bytes(kv, (double)b->kv_bytes),
+        text_bytes(act, (double)b->activation_bytes), text_bytes(reserve, (double)b->reserve_bytes),
+        text_bytes(slot, (double)slots));
 }
 
 int budget_plan(struct budget *b, const struct ot_model *m, const struct kernels *k,
