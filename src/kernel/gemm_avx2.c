@@ -1,16 +1,21 @@
 /* gemm_avx2.c - many tokens by a quantised weight matrix, with AVX2 (tile.h).
  *
- * vpmaddubsw multiplies unsigned by signed bytes and adds pairs into 16 bits, saturating. Four such
- * sums of codes below 32 still fit 16 bits (4 * 2 * 31 * 127 < 2^15), two of codes below 64 do, and
- * one of 8-bit codes whose sign has gone to the activation.
+ * vpmaddubsw multiplies unsigned by signed bytes and adds pairs into 16 bits, saturating. Eight
+ * such sums of codes below 16 still fit 16 bits (8 * 2 * 15 * 127 < 2^15), four of codes below 32
+ * do, two of codes below 64, and one of 8-bit codes whose sign has gone to the activation.
  *
- * A part is 8 rows; up to 6 tokens pass over it with their results in registers. The
- * multiplications are the limit (two a cycle, vpmaddubsw and vpmaddwd among them), so the sums of
- * 16 products are multiplied by their activations' scale where vpmaddwd makes 32 bits of them
- * (struct gemm_units), and by the weights' scale once for all columns that share it; then minima
- * times the sums of the activations are added. Signed codes leave no room for that: the scales are
- * multiplied in f32. */
+ * A part is 16 rows, two vectors; up to 6 tokens pass over it, each broadcast serving both. The
+ * sums of products are in registers, the results in memory (they are wanted once for 32 columns),
+ * because the multiplications are the limit (two a cycle, vpmaddubsw, vpmaddwd and f32 alike), and
+ * additions that wait for a register take their pipes.
+ *
+ * vpmaddwd, which has to make 32 bits of the sums, multiplies them by the activations' steps at the
+ * same time. The zero point is added there (the activations' start): a sum of 32 products of codes
+ * from -16 to 15, or of 16 from -32 to 31, in steps, fits 32 bits, even if it is put together of
+ * numbers that do not. Then the weights' scale and minimum are multiplied in f32. Signed codes of 8
+ * bits leave no room for that: all scales are multiplied in f32. */
 #include <immintrin.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "kernel/fill.h"
@@ -19,8 +24,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum { PART_ROWS = 8 };
-enum width { FOUR_BITS, FIVE_BITS, SIX_BITS, SIGNED };
+enum { PART_ROWS = 16, VECTORS = 2, MAX_TOKENS = 6 };
 
 INLINE __m256i broadcast_4(const void *p) {
     int32_t v;
@@ -34,203 +38,346 @@ INLINE __m256 broadcast_f32(const void *p) {
     return _mm256_set1_ps(v);
 }
 
-INLINE __m256i load(const int8_t *p) {
-    return _mm256_load_si256((const __m256i *)(const void *)p);
+/* Row vector i of column quadruple k. */
+INLINE __m256i load(const int8_t *codes, uint32_t k, uint32_t i) {
+    return _mm256_load_si256((const __m256i *)(const void *)(codes + (k * VECTORS + i) * 32));
 }
+
+/* Adds, and keeps the compiler from adding in another order: it would compute all products first,
+ * and has no registers for them. */
+INLINE __m256i add_16(__m256i sum, __m256i more) {
+    sum = _mm256_add_epi16(sum, more);
+    __asm__("" : "+x"(sum));
+    return sum;
+}
+INLINE __m256i add_32(__m256i sum, __m256i more) {
+    sum = _mm256_add_epi32(sum, more);
+    __asm__("" : "+x"(sum));
+    return sum;
+}
+
+typedef __m256i sums[MAX_TOKENS][VECTORS];
+typedef __m256 results[MAX_TOKENS][VECTORS];
 
 INLINE __m256i first(uint32_t n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
 /* Results of a part: what y holds if there were columns before these, else 0; and back. */
-INLINE void begin(const struct tile_tokens *a, uint32_t n, uint32_t part, uint32_t n_rows,
-                  __m256 f[TILE_MAX_TOKENS]) {
-#pragma GCC unroll 6
+INLINE void begin(const struct tile_tokens *a, uint32_t n, uint32_t row, uint32_t n_rows,
+                  results f) {
     for (uint32_t m = 0; m < n; m++)
-        f[m] = a->add ? _mm256_maskload_ps(a->y[m] + part * PART_ROWS, first(n_rows))
-                      : _mm256_setzero_ps();
+        for (uint32_t i = 0; i < VECTORS; i++)
+            f[m][i] = a->add && n_rows > 8 * i
+                          ? _mm256_maskload_ps(a->y[m] + row + 8 * i, first(n_rows - 8 * i))
+                          : _mm256_setzero_ps();
 }
-INLINE void finish(const struct tile_tokens *a, uint32_t n, uint32_t part, uint32_t n_rows,
-                   const __m256 f[TILE_MAX_TOKENS]) {
-#pragma GCC unroll 6
+INLINE void finish(const struct tile_tokens *a, uint32_t n, uint32_t row, uint32_t n_rows,
+                   const results f) {
     for (uint32_t m = 0; m < n; m++)
-        _mm256_maskstore_ps(a->y[m] + part * PART_ROWS, first(n_rows), f[m]);
+        for (uint32_t i = 0; i < VECTORS && n_rows > 8 * i; i++)
+            _mm256_maskstore_ps(a->y[m] + row + 8 * i, first(n_rows - 8 * i), f[m][i]);
 }
 
-/* ---- codes below 32 ---- */
+/* Where a part's numbers are, block by block. */
+struct place {
+    const int8_t *codes;
+    const float *scale, *min;
+};
 
-/* Products of 16 columns of 8 rows, w [4 columns], times the activations' steps. */
-INLINE __m256i dot_steps(const int8_t *q, const int16_t steps[2], const __m256i w[4]) {
-    __m256i p[4];
-    for (uint32_t k = 0; k < 4; k++)
-        p[k] = _mm256_maddubs_epi16(w[k], broadcast_4(q + 4 * k));
-    const __m256i sum =
-        _mm256_add_epi16(_mm256_add_epi16(p[0], p[1]), _mm256_add_epi16(p[2], p[3]));
-    return _mm256_madd_epi16(sum, broadcast_4(steps));
-}
-
-/* Block b of 32 columns, which share a scale. Sums of 16 products in steps are below 2^31, those of
- * 32 products of 4-bit codes too. */
-INLINE void add_block_32(const struct gemm_units *const *act, uint32_t b, uint32_t n,
-                         const int8_t *codes, const float *scale, const float *min,
-                         enum width width, __m256 f[TILE_MAX_TOKENS]) {
-    const __m256 s = _mm256_load_ps(scale), low = _mm256_load_ps(min);
-    __m256i w[8];
-    for (uint32_t k = 0; k < 8; k++)
-        w[k] = load(codes + k * 4 * PART_ROWS);
+/* Products of n_k quadruples from k on, added in 16 bits. q: [token], of quadruple 0. */
+INLINE void dot(const int8_t *const *q, uint32_t n, const int8_t *codes, uint32_t k, uint32_t n_k,
+                sums t) {
+#pragma GCC unroll 8
+    for (uint32_t j = k; j < k + n_k; j++) {
+        const __m256i w[VECTORS] = {load(codes, j, 0), load(codes, j, 1)};
 #pragma GCC unroll 6
-    for (uint32_t m = 0; m < n; m++) {
-        const __m256i i = dot_steps(act[m]->block[b].q, act[m]->block[b].steps[0], w);
-        const __m256i j = dot_steps(act[m]->block[b].q + 16, act[m]->block[b].steps[1], w + 4);
-        const __m256 dot = width == FOUR_BITS
-                               ? _mm256_cvtepi32_ps(_mm256_add_epi32(i, j))
-                               : _mm256_add_ps(_mm256_cvtepi32_ps(i), _mm256_cvtepi32_ps(j));
-        f[m] = _mm256_fmadd_ps(dot, s, f[m]);
-        f[m] = _mm256_fmadd_ps(broadcast_f32(&act[m]->block[b].s_both), low, f[m]);
-    }
-}
-
-/* Half h of block b: 16 columns. */
-INLINE void add_block_16(const struct gemm_units *const *act, uint32_t b, uint32_t h, uint32_t n,
-                         const int8_t *codes, const float *scale, const float *min,
-                         __m256 f[TILE_MAX_TOKENS]) {
-    const __m256 s = _mm256_load_ps(scale), low = _mm256_load_ps(min);
-    __m256i w[4];
-    for (uint32_t k = 0; k < 4; k++)
-        w[k] = load(codes + k * 4 * PART_ROWS);
-#pragma GCC unroll 6
-    for (uint32_t m = 0; m < n; m++) {
-        const __m256i dot = dot_steps(act[m]->block[b].q + 16 * h, act[m]->block[b].steps[h], w);
-        f[m] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), s, f[m]);
-        f[m] = _mm256_fmadd_ps(broadcast_f32(&act[m]->block[b].s[h]), low, f[m]);
-    }
-}
-
-/* One part; n, scale_cols and width are constants where this is inlined. */
-INLINE void multiply_part(const struct tile_tokens *a, uint32_t n, const struct tile *t,
-                          uint32_t scale_cols, enum width width, uint32_t part, uint32_t n_rows) {
-    const uint32_t per_block = PART_ROWS * 32 / scale_cols;
-    const int8_t *codes = t->codes + part * t->codes_stride;
-    const float *scale = t->scale + part * t->group_stride;
-    const float *min = t->min + part * t->group_stride;
-    const struct gemm_units *act[TILE_MAX_TOKENS];
-    __m256 f[TILE_MAX_TOKENS];
-    begin(a, n, part, n_rows, f);
-    for (uint32_t m = 0; m < n; m++)
-        act[m] = (const struct gemm_units *)(const void *)a->row[m] + a->col / 256;
-    for (uint32_t left = a->n_cols / 32;;) {
-#pragma GCC unroll 6
-        for (uint32_t m = 0; m < n; m++)
-            f[m] = _mm256_mul_ps(f[m], broadcast_f32(&act[m]->ratio));
-        const uint32_t n_blocks = left < 8 ? left : 8;
-        for (uint32_t b = 0; b < n_blocks; b++) {
-            if (scale_cols == 32) {
-                add_block_32(act, b, n, codes, scale, min, width, f);
-            } else {
-                add_block_16(act, b, 0, n, codes, scale, min, f);
-                add_block_16(act, b, 1, n, codes + 16 * PART_ROWS, scale + PART_ROWS,
-                             min + PART_ROWS, f);
+        for (uint32_t m = 0; m < n; m++) {
+            const __m256i a = broadcast_4(q[m] + 4 * j);
+#pragma GCC unroll 2
+            for (uint32_t i = 0; i < VECTORS; i++) {
+                const __m256i p = _mm256_maddubs_epi16(w[i], a);
+                t[m][i] = j == k ? p : add_16(t[m][i], p);
             }
-            codes += 32 * PART_ROWS;
-            scale += per_block;
-            min += per_block;
         }
+    }
+}
+
+/* Adds a token's sums, in steps, times the weights' scale; s: the factor of the minima, or NULL. */
+INLINE void add_scaled(const __m256i t[VECTORS], const struct place *at, const float *s,
+                       __m256 f[VECTORS]) {
+#pragma GCC unroll 2
+    for (uint32_t i = 0; i < VECTORS; i++) {
+        f[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(t[i]), _mm256_load_ps(at->scale + 8 * i), f[i]);
+        if (s != NULL)
+            f[i] = _mm256_fmadd_ps(broadcast_f32(s), _mm256_load_ps(at->min + 8 * i), f[i]);
+    }
+}
+
+/* ---- weights with a scale for each 32 columns (struct gemm_halves) ---- */
+
+enum width { FOUR_BITS, FIVE_BITS };
+
+INLINE const struct gemm_halves *halves(const uint8_t *act) {
+    return (const struct gemm_halves *)(const void *)act;
+}
+
+INLINE void add_block(const uint8_t *const *act, uint32_t b, uint32_t n, const struct place *at,
+                      enum width width, bool has_min, results f) {
+    const int8_t *q[MAX_TOKENS];
+    sums t, u;
+#pragma GCC unroll 6
+    for (uint32_t m = 0; m < n; m++)
+        q[m] = halves(act[m])->block[b].q;
+    dot(q, n, at->codes, 0, width == FOUR_BITS ? 8 : 4, t);
+    if (width == FIVE_BITS) {
+#pragma GCC unroll 6
+        for (uint32_t m = 0; m < n; m++) {
+            const __m256i start = broadcast_4(&halves(act[m])->block[b].start);
+            const __m256i twice = _mm256_add_epi32(start, start); /* codes are 16 too large */
+#pragma GCC unroll 2
+            for (uint32_t i = 0; i < VECTORS; i++)
+                u[m][i] = add_32(
+                    _mm256_madd_epi16(t[m][i], broadcast_4(halves(act[m])->block[b].steps)), twice);
+        }
+        dot(q, n, at->codes, 4, 4, t);
+    }
+#pragma GCC unroll 6
+    for (uint32_t m = 0; m < n; m++) {
+        const __m256i steps = broadcast_4(halves(act[m])->block[b].steps);
+#pragma GCC unroll 2
+        for (uint32_t i = 0; i < VECTORS; i++) {
+            t[m][i] = _mm256_madd_epi16(t[m][i], steps);
+            if (width == FIVE_BITS)
+                t[m][i] = _mm256_add_epi32(t[m][i], u[m][i]);
+            else if (!has_min)
+                t[m][i] = _mm256_add_epi32(t[m][i], broadcast_4(&halves(act[m])->block[b].start));
+        }
+        add_scaled(t[m], at, has_min ? &halves(act[m])->block[b].s : NULL, f[m]);
+    }
+}
+
+/* ---- weights with a scale for each 16 columns (struct gemm_units) ---- */
+
+INLINE const struct gemm_units *units(const uint8_t *act) {
+    return (const struct gemm_units *)(const void *)act;
+}
+
+/* Half h of block b, codes below 32. */
+INLINE void add_group(const uint8_t *const *act, uint32_t b, uint32_t h, uint32_t n,
+                      const struct place *at, results f) {
+    const int8_t *q[MAX_TOKENS];
+    sums t;
+#pragma GCC unroll 6
+    for (uint32_t m = 0; m < n; m++)
+        q[m] = units(act[m])->block[b].q + 16 * h;
+    dot(q, n, at->codes, 0, 4, t);
+#pragma GCC unroll 6
+    for (uint32_t m = 0; m < n; m++) {
+        const __m256i steps = broadcast_4(units(act[m])->block[b].steps[h]);
+#pragma GCC unroll 2
+        for (uint32_t i = 0; i < VECTORS; i++)
+            t[m][i] = _mm256_madd_epi16(t[m][i], steps);
+        add_scaled(t[m], at, &units(act[m])->block[b].s[h], f[m]);
+    }
+}
+
+/* The same, codes below 64: 32 too large. */
+INLINE void add_group_six(const uint8_t *const *act, uint32_t b, uint32_t h, uint32_t n,
+                          const struct place *at, results f) {
+    const int8_t *q[MAX_TOKENS];
+    sums t;
+#pragma GCC unroll 6
+    for (uint32_t m = 0; m < n; m++)
+        q[m] = units(act[m])->block[b].q + 16 * h;
+#pragma GCC unroll 2
+    for (uint32_t k = 0; k < 4; k += 2) {
+        const __m256i w[VECTORS][2] = {{load(at->codes, k, 0), load(at->codes, k + 1, 0)},
+                                       {load(at->codes, k, 1), load(at->codes, k + 1, 1)}};
+#pragma GCC unroll 6
+        for (uint32_t m = 0; m < n; m++) {
+            const __m256i a[2] = {broadcast_4(q[m] + 4 * k), broadcast_4(q[m] + 4 * k + 4)};
+            const __m256i steps = broadcast_4(units(act[m])->block[b].steps[h]);
+#pragma GCC unroll 2
+            for (uint32_t i = 0; i < VECTORS; i++) {
+                const __m256i p = add_16(_mm256_maddubs_epi16(w[i][0], a[0]),
+                                         _mm256_maddubs_epi16(w[i][1], a[1]));
+                const __m256i d = _mm256_madd_epi16(p, steps);
+                t[m][i] = k == 0 ? d : add_32(t[m][i], d);
+            }
+        }
+    }
+#pragma GCC unroll 6
+    for (uint32_t m = 0; m < n; m++) {
+        const __m256i start = _mm256_slli_epi32(broadcast_4(&units(act[m])->block[b].start[h]), 2);
+#pragma GCC unroll 2
+        for (uint32_t i = 0; i < VECTORS; i++)
+            t[m][i] = _mm256_add_epi32(t[m][i], start);
+        add_scaled(t[m], at, NULL, f[m]);
+    }
+}
+
+/* ---- one part; n and kind are constants where this is inlined ---- */
+
+/* gemm_unpack_avx2.c's. */
+enum kind { KIND_FOUR, KIND_FOUR_MIN, KIND_FIVE_MIN, KIND_GROUPS_MIN, KIND_SIX, KIND_SIGNED };
+
+INLINE void add_32_columns(const uint8_t *const *act, uint32_t b, uint32_t n, enum kind kind,
+                           const struct place *at, results f) {
+    if (kind == KIND_GROUPS_MIN || kind == KIND_SIX) {
+        for (uint32_t h = 0; h < 2; h++) {
+            const struct place half = {at->codes + h * 16 * PART_ROWS, at->scale + h * PART_ROWS,
+                                       at->min + h * PART_ROWS};
+            if (kind == KIND_SIX)
+                add_group_six(act, b, h, n, &half, f);
+            else
+                add_group(act, b, h, n, &half, f);
+        }
+    } else {
+        add_block(act, b, n, at, kind == KIND_FIVE_MIN ? FIVE_BITS : FOUR_BITS, kind != KIND_FOUR,
+                  f);
+    }
+}
+
+/* What registers hold; more tokens take turns at 256 columns, which are in the L1 cache. */
+INLINE uint32_t tokens_at_once(enum kind kind) {
+    return kind == KIND_FIVE_MIN || kind == KIND_SIX ? 3 : MAX_TOKENS;
+}
+
+INLINE void multiply_steps(const struct tile_tokens *a, uint32_t n, const struct tile *t,
+                           enum kind kind, uint32_t part, uint32_t n_rows) {
+    const uint32_t at_once = tokens_at_once(kind);
+    const bool is_units = kind == KIND_GROUPS_MIN || kind == KIND_SIX;
+    const uint64_t act_bytes = is_units ? sizeof(struct gemm_units) : sizeof(struct gemm_halves);
+    const uint64_t ratio_at =
+        is_units ? offsetof(struct gemm_units, ratio) : offsetof(struct gemm_halves, ratio);
+    const uint32_t scales = is_units ? 2 * PART_ROWS : PART_ROWS; /* of 32 columns */
+    struct place at = {t->codes + part * t->codes_stride, t->scale + part * t->group_stride,
+                       t->min + part * t->group_stride};
+    const uint8_t *act[MAX_TOKENS];
+    results f;
+    begin(a, n, part * PART_ROWS, n_rows, f);
+    for (uint32_t m = 0; m < n; m++)
+        act[m] = a->row[m] + (a->col / 256) * act_bytes;
+    for (uint32_t left = a->n_cols / 32;;) {
+        for (uint32_t m = 0; m < n; m++) {
+            const __m256 ratio = broadcast_f32(act[m] + ratio_at);
+            for (uint32_t i = 0; i < VECTORS; i++)
+                f[m][i] = _mm256_mul_ps(f[m][i], ratio);
+        }
+        const uint32_t n_blocks = left < 8 ? left : 8;
+        struct place end = at;
+#pragma GCC unroll 2
+        for (uint32_t m = 0; m < n; m += at_once) {
+            const uint32_t n_now = n - m < at_once ? n - m : at_once;
+            end = at;
+            for (uint32_t b = 0; b < n_blocks; b++) {
+                add_32_columns(act + m, b, n_now, kind, &end, f + m);
+                end.codes += 32 * PART_ROWS;
+                end.scale += scales;
+                end.min += scales;
+            }
+        }
+        at = end;
         left -= n_blocks;
         if (left == 0)
             break;
         for (uint32_t m = 0; m < n; m++)
-            act[m]++;
+            act[m] += act_bytes;
     }
-#pragma GCC unroll 6
-    for (uint32_t m = 0; m < n; m++)
-        f[m] = _mm256_mul_ps(f[m], broadcast_f32(&act[m]->unit));
-    finish(a, n, part, n_rows, f);
+    for (uint32_t m = 0; m < n; m++) {
+        const __m256 unit = broadcast_f32(act[m] + ratio_at + sizeof(float));
+        for (uint32_t i = 0; i < VECTORS; i++)
+            f[m][i] = _mm256_mul_ps(f[m][i], unit);
+    }
+    finish(a, n, part * PART_ROWS, n_rows, f);
 }
 
-/* ---- codes of more bits: no room for steps, scales are multiplied in f32 (LAYOUT_Q8) ---- */
+/* ---- signed codes of 8 bits: scales are multiplied in f32 (LAYOUT_Q8) ---- */
 
-/* Products of 16 columns of 8 rows, w [4 columns]; magnitude: |w| where w is signed. */
-INLINE __m256i dot_wide(const uint8_t *q, const __m256i w[4], const __m256i magnitude[4],
-                        enum width width) {
-    const __m256i ones = _mm256_set1_epi16(1);
+/* Products of 16 columns of 8 rows, w [4 columns]; magnitude: |w|. */
+INLINE __m256i dot_signed(const uint8_t *q, const __m256i w[4], const __m256i magnitude[4]) {
     __m256i p[4];
     for (uint32_t k = 0; k < 4; k++) {
-        const __m256i a = broadcast_4(q + 4 * k);
-        p[k] = width == SIGNED ? _mm256_maddubs_epi16(magnitude[k], _mm256_sign_epi8(a, w[k]))
-                               : _mm256_maddubs_epi16(w[k], a);
+        p[k] = _mm256_maddubs_epi16(magnitude[k], _mm256_sign_epi8(broadcast_4(q + 4 * k), w[k]));
+        p[k] = _mm256_madd_epi16(p[k], _mm256_set1_epi16(1));
     }
-    if (width == SIGNED) {
-        for (uint32_t k = 0; k < 4; k++)
-            p[k] = _mm256_madd_epi16(p[k], ones);
-        return _mm256_add_epi32(_mm256_add_epi32(p[0], p[1]), _mm256_add_epi32(p[2], p[3]));
+    return _mm256_add_epi32(_mm256_add_epi32(p[0], p[1]), _mm256_add_epi32(p[2], p[3]));
+}
+
+/* One of a part's vectors of rows. */
+INLINE void multiply_signed(const struct tile_tokens *a, uint32_t n, const struct tile *t,
+                            uint32_t part, uint32_t vector, __m256 f[MAX_TOKENS]) {
+    const int8_t *codes = t->codes + part * t->codes_stride;
+    const float *scale = t->scale + part * t->group_stride + 8 * vector;
+    for (uint64_t g = 0; g < a->n_cols / 16; g++) {
+        __m256i w[4], magnitude[4];
+        for (uint32_t k = 0; k < 4; k++) {
+            w[k] = load(codes + g * 16 * PART_ROWS, k, vector);
+            magnitude[k] = _mm256_abs_epi8(w[k]);
+        }
+        const __m256 s = _mm256_load_ps(scale + g / 2 * PART_ROWS);
+#pragma GCC unroll 6
+        for (uint32_t m = 0; m < n; m++) {
+            const __m256i d = dot_signed(a->row[m] + a->q_offset + g * 16, w, magnitude);
+            const __m256 both = _mm256_mul_ps(broadcast_f32(a->row[m] + a->d_offset + g * 4), s);
+            f[m] = _mm256_fmadd_ps(both, _mm256_cvtepi32_ps(d), f[m]);
+        }
     }
-    return _mm256_add_epi32(_mm256_madd_epi16(_mm256_add_epi16(p[0], p[1]), ones),
-                            _mm256_madd_epi16(_mm256_add_epi16(p[2], p[3]), ones));
 }
 
 INLINE void multiply_wide(const struct tile_tokens *a, uint32_t n, const struct tile *t,
-                          enum width width, uint32_t part, uint32_t n_rows) {
-    const int8_t *codes = t->codes + part * t->codes_stride;
-    const float *scale = t->scale + part * t->group_stride;
-    const float *min = t->min + part * t->group_stride;
-    __m256 f[TILE_MAX_TOKENS];
-    begin(a, n, part, n_rows, f);
-    for (uint64_t g = 0; g < a->n_cols / 16; g++) {
-        const uint64_t group = width == SIGNED ? g / 2 : g;
-        __m256i w[4], magnitude[4];
-        for (uint32_t k = 0; k < 4; k++) {
-            w[k] = load(codes + (g * 4 + k) * 4 * PART_ROWS);
-            magnitude[k] = width == SIGNED ? _mm256_abs_epi8(w[k]) : w[k];
-        }
-        const __m256 s = _mm256_load_ps(scale + group * PART_ROWS);
-#pragma GCC unroll 6
-        for (uint32_t m = 0; m < n; m++) {
-            const __m256i dot = dot_wide(a->row[m] + a->q_offset + g * 16, w, magnitude, width);
-            const __m256 d = broadcast_f32(a->row[m] + a->d_offset + g * 4);
-            f[m] = _mm256_fmadd_ps(_mm256_mul_ps(d, s), _mm256_cvtepi32_ps(dot), f[m]);
-        }
-        if (width == SIGNED)
-            continue;
-        const __m256 low = _mm256_load_ps(min + group * PART_ROWS);
+                          uint32_t part, uint32_t n_rows) {
+    results f;
+    begin(a, n, part * PART_ROWS, n_rows, f);
+    for (uint32_t i = 0; i < VECTORS && n_rows > 8 * i; i++) {
+        __m256 of_vector[MAX_TOKENS];
 #pragma GCC unroll 6
         for (uint32_t m = 0; m < n; m++)
-            f[m] = _mm256_fmadd_ps(_mm256_set1_ps(a->sums[group * n + m]), low, f[m]);
+            of_vector[m] = f[m][i];
+        multiply_signed(a, n, t, part, i, of_vector);
+#pragma GCC unroll 6
+        for (uint32_t m = 0; m < n; m++)
+            f[m][i] = of_vector[m];
     }
-    finish(a, n, part, n_rows, f);
+    finish(a, n, part * PART_ROWS, n_rows, f);
 }
 
-#define MULTIPLY(n, kind, call)                                                                    \
-    static void multiply_##kind##_##n(const struct tile_tokens *a, const struct tile *t,           \
+#define MULTIPLY(n, name, call)                                                                    \
+    static void multiply_##name##_##n(const struct tile_tokens *a, const struct tile *t,           \
                                       uint32_t n_rows) {                                           \
         const uint32_t n_tokens = n;                                                               \
         for (uint32_t r = 0; r < n_rows; r += PART_ROWS)                                           \
             call;                                                                                  \
     }
-#define MULTIPLY_KIND(kind, call)                                                                  \
-    MULTIPLY(1, kind, call)                                                                        \
-    MULTIPLY(2, kind, call)                                                                        \
-    MULTIPLY(3, kind, call)                                                                        \
-    MULTIPLY(4, kind, call)                                                                        \
-    MULTIPLY(5, kind, call)                                                                        \
-    MULTIPLY(6, kind, call)
-#define MULTIPLY_ROW(kind)                                                                         \
+#define MULTIPLY_KIND(name, call)                                                                  \
+    MULTIPLY(1, name, call)                                                                        \
+    MULTIPLY(2, name, call)                                                                        \
+    MULTIPLY(3, name, call)                                                                        \
+    MULTIPLY(4, name, call)                                                                        \
+    MULTIPLY(5, name, call)                                                                        \
+    MULTIPLY(6, name, call)
+#define MULTIPLY_STEPS(name, kind)                                                                 \
+    MULTIPLY_KIND(name, multiply_steps(a, n_tokens, t, kind, r / PART_ROWS, n_rows - r))
+#define MULTIPLY_ROW(name)                                                                         \
     {                                                                                              \
-        multiply_##kind##_1, multiply_##kind##_2, multiply_##kind##_3, multiply_##kind##_4,        \
-            multiply_##kind##_5, multiply_##kind##_6                                               \
+        multiply_##name##_1, multiply_##name##_2, multiply_##name##_3, multiply_##name##_4,        \
+            multiply_##name##_5, multiply_##name##_6                                               \
     }
 
-MULTIPLY_KIND(four_32, multiply_part(a, n_tokens, t, 32, FOUR_BITS, r / PART_ROWS, n_rows - r))
-MULTIPLY_KIND(five_32, multiply_part(a, n_tokens, t, 32, FIVE_BITS, r / PART_ROWS, n_rows - r))
-MULTIPLY_KIND(five_16, multiply_part(a, n_tokens, t, 16, FIVE_BITS, r / PART_ROWS, n_rows - r))
-MULTIPLY_KIND(six_16, multiply_wide(a, n_tokens, t, SIX_BITS, r / PART_ROWS, n_rows - r))
-MULTIPLY_KIND(signed_32, multiply_wide(a, n_tokens, t, SIGNED, r / PART_ROWS, n_rows - r))
+MULTIPLY_STEPS(four, KIND_FOUR)
+MULTIPLY_STEPS(four_min, KIND_FOUR_MIN)
+MULTIPLY_STEPS(five_min, KIND_FIVE_MIN)
+MULTIPLY_STEPS(groups_min, KIND_GROUPS_MIN)
+MULTIPLY_STEPS(six, KIND_SIX)
+MULTIPLY_KIND(wide, multiply_wide(a, n_tokens, t, r / PART_ROWS, n_rows - r))
 
 static void gemm_quantised(uint32_t dtype, const struct gemm *g, void *scratch) {
     const struct tile_isa isa = {
         .types = tile_types_avx2(),
-        .multiply = {MULTIPLY_ROW(four_32), MULTIPLY_ROW(five_32), MULTIPLY_ROW(five_16),
-                     MULTIPLY_ROW(six_16), MULTIPLY_ROW(signed_32)},
-        .max_tokens = 6,
+        .multiply = {MULTIPLY_ROW(four), MULTIPLY_ROW(four_min), MULTIPLY_ROW(five_min),
+                     MULTIPLY_ROW(groups_min), MULTIPLY_ROW(six), MULTIPLY_ROW(wide)},
+        .max_tokens = MAX_TOKENS,
         .part_rows = PART_ROWS,
         .interleaved = false,
     };
@@ -251,25 +398,28 @@ GEMM_ENTRY(gemm_iq4_nl, gemm_quantised(OT_IQ4_NL, &g, scratch))
 GEMM_ENTRY(gemm_iq4_xs, gemm_quantised(OT_IQ4_XS, &g, scratch))
 GEMM_ENTRY(gemm_mxfp4, gemm_quantised(OT_MXFP4, &g, scratch))
 
-static bool is_wide(uint32_t dtype) {
-    return dtype == OT_Q6_K || dtype == OT_Q8_0 || dtype == OT_IQ4_NL || dtype == OT_IQ4_XS;
-}
-
 void gemm_fill_avx2(struct kernels *k) {
     static const struct {
-        uint8_t dtype;
+        uint8_t dtype, layout;
         kernel_gemm_fn *fn;
     } table[] = {
-        {OT_Q4_0, gemm_q4_0},   {OT_Q4_1, gemm_q4_1},     {OT_Q5_0, gemm_q5_0},
-        {OT_Q5_1, gemm_q5_1},   {OT_Q8_0, gemm_q8_0},     {OT_Q2_K, gemm_q2_k},
-        {OT_Q3_K, gemm_q3_k},   {OT_Q4_K, gemm_q4_k},     {OT_Q5_K, gemm_q5_k},
-        {OT_Q6_K, gemm_q6_k},   {OT_IQ4_NL, gemm_iq4_nl}, {OT_IQ4_XS, gemm_iq4_xs},
-        {OT_MXFP4, gemm_mxfp4},
+        {OT_Q4_0, LAYOUT_GEMM_HALVES, gemm_q4_0},
+        {OT_Q4_1, LAYOUT_GEMM_HALVES, gemm_q4_1},
+        {OT_Q5_0, LAYOUT_GEMM_HALVES, gemm_q5_0},
+        {OT_Q5_1, LAYOUT_GEMM_HALVES, gemm_q5_1},
+        {OT_Q8_0, LAYOUT_Q8, gemm_q8_0},
+        {OT_Q2_K, LAYOUT_GEMM_UNITS, gemm_q2_k},
+        {OT_Q3_K, LAYOUT_GEMM_UNITS, gemm_q3_k},
+        {OT_Q4_K, LAYOUT_GEMM_HALVES, gemm_q4_k},
+        {OT_Q5_K, LAYOUT_GEMM_HALVES, gemm_q5_k},
+        {OT_Q6_K, LAYOUT_GEMM_UNITS, gemm_q6_k},
+        {OT_IQ4_NL, LAYOUT_Q8, gemm_iq4_nl},
+        {OT_IQ4_XS, LAYOUT_Q8, gemm_iq4_xs},
+        {OT_MXFP4, LAYOUT_GEMM_HALVES, gemm_mxfp4},
     };
     for (uint32_t i = 0; i < sizeof table / sizeof table[0]; i++) {
         k->type[table[i].dtype].gemm = table[i].fn;
-        k->type[table[i].dtype].layout_gemm =
-            is_wide(table[i].dtype) ? (uint8_t)LAYOUT_Q8 : (uint8_t)LAYOUT_GEMM_UNITS;
+        k->type[table[i].dtype].layout_gemm = table[i].layout;
     }
     gemm_float_fill_avx2(k);
     k->gemm_scratch_bytes = gemm_scratch_bytes;

@@ -1,8 +1,8 @@
-/* gemm_unpack_avx2.c - 8 rows of any quantised type to a part of a tile (tile.h).
+/* gemm_unpack_avx2.c - 16 rows of any quantised type to a part of a tile (tile.h).
  *
- * As gemm_unpack_avx512.c, with half as many rows: packed bits are transposed before they are
- * widened. Codes of up to 6 bits are unsigned here, because that is what vpmaddubsw multiplies by
- * signed activations; their zero point becomes a part of the minimum. Codes of 8 bits stay signed.
+ * As gemm_unpack_avx512.c, 8 rows at a time: packed bits are transposed before they are widened.
+ * Codes of up to 6 bits are unsigned here, because that is what vpmaddubsw multiplies by signed
+ * activations; gemm_avx2.c says what becomes of their zero point. Codes of 8 bits stay signed.
  */
 #include <immintrin.h>
 
@@ -12,7 +12,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum { ROWS = 8 };
+enum { ROWS = 8, PART_ROWS = 16 };
 
 struct quad {
     __m256i v[4]; /* dword i of 8 rows */
@@ -53,18 +53,31 @@ INLINE __m256 half_high(__m256i v) {
 
 INLINE void store_group(struct tile t, uint64_t g, struct quad codes) {
     for (uint32_t i = 0; i < 4; i++)
-        _mm256_store_si256((__m256i *)(void *)(t.codes + (g * 4 + i) * 4 * ROWS), codes.v[i]);
+        _mm256_store_si256((__m256i *)(void *)(t.codes + (g * 4 + i) * 4 * PART_ROWS), codes.v[i]);
 }
 
-/* Scale and minimum of a group, and what codes have too much: value = scale * (code - zero) + min
- */
-INLINE void store_scale(struct tile t, uint64_t group, __m256 scale, int zero) {
-    _mm256_store_ps(t.scale + group * ROWS, scale);
-    _mm256_store_ps(t.min + group * ROWS, _mm256_mul_ps(scale, _mm256_set1_ps((float)-zero)));
+/* Block b of 32 columns: two columns of the first half, two of the second, and so on. */
+INLINE void store_halves(struct tile t, uint64_t b, struct quad first, struct quad second) {
+    for (uint32_t i = 0; i < 4; i++) {
+        __m256i *const to = (__m256i *)(void *)(t.codes + (b * 8 + 2 * i) * 4 * PART_ROWS);
+        const __m256i up = _mm256_slli_epi32(second.v[i], 16);
+        const __m256i down = _mm256_srli_epi32(first.v[i], 16);
+        _mm256_store_si256(to, _mm256_blend_epi16(first.v[i], up, 0xaa));
+        _mm256_store_si256(to + PART_ROWS / 8, _mm256_blend_epi16(down, second.v[i], 0xaa));
+    }
+}
+
+INLINE void store_scale(struct tile t, uint64_t group, __m256 scale) {
+    _mm256_store_ps(t.scale + group * PART_ROWS, scale);
 }
 INLINE void store_scale_min(struct tile t, uint64_t group, __m256 scale, __m256 min) {
-    _mm256_store_ps(t.scale + group * ROWS, scale);
-    _mm256_store_ps(t.min + group * ROWS, min);
+    _mm256_store_ps(t.scale + group * PART_ROWS, scale);
+    _mm256_store_ps(t.min + group * PART_ROWS, min);
+}
+
+/* What a code of 16 stands for, given what 0 does: five bits are multiplied as code - 16. */
+INLINE __m256 low_of_16(__m256 scale, __m256 min) {
+    return _mm256_fmadd_ps(scale, _mm256_set1_ps(16), min);
 }
 
 INLINE struct quad nibbles(struct quad q, bool high) {
@@ -99,67 +112,66 @@ INLINE struct quad add_fifth_bits(struct quad q, __m256i qh, uint32_t half) {
     return q;
 }
 
-static void unpack_q4_0(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
-                        struct tile t) {
+static void rows_q4_0(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
+                      struct tile t) {
     for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q4_0)) {
         const struct quad qs = load_dwords(rows, offset + 2);
-        store_group(t, 2 * b, nibbles(qs, false));
-        store_group(t, 2 * b + 1, nibbles(qs, true));
-        store_scale(t, b, half_low(load_dwords(rows, offset).v[0]), 8);
+        store_halves(t, b, nibbles(qs, false), nibbles(qs, true));
+        store_scale(t, b, half_low(load_dwords(rows, offset).v[0]));
     }
 }
 
-static void unpack_q4_1(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
-                        struct tile t) {
+static void rows_q4_1(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
+                      struct tile t) {
     for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q4_1)) {
         const struct quad qs = load_dwords(rows, offset + 4);
         const __m256i d = load_dwords(rows, offset).v[0];
-        store_group(t, 2 * b, nibbles(qs, false));
-        store_group(t, 2 * b + 1, nibbles(qs, true));
+        store_halves(t, b, nibbles(qs, false), nibbles(qs, true));
         store_scale_min(t, b, half_low(d), half_high(d));
     }
 }
 
-static void unpack_q5_0(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
-                        struct tile t) {
+static void rows_q5_0(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
+                      struct tile t) {
     for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q5_0)) {
         const struct quad qs = load_dwords(rows, offset + 6), head = load_dwords(rows, offset);
         /* d is the low half of dword 0; the four bytes of bits straddle dwords 0 and 1. */
         const __m256i qh =
             _mm256_or_si256(_mm256_srli_epi32(head.v[0], 16), _mm256_slli_epi32(head.v[1], 16));
-        store_group(t, 2 * b, add_fifth_bits(nibbles(qs, false), qh, 0));
-        store_group(t, 2 * b + 1, add_fifth_bits(nibbles(qs, true), qh, 1));
-        store_scale(t, b, half_low(head.v[0]), 16);
+        store_halves(t, b, add_fifth_bits(nibbles(qs, false), qh, 0),
+                     add_fifth_bits(nibbles(qs, true), qh, 1));
+        store_scale_min(t, b, half_low(head.v[0]), _mm256_setzero_ps());
     }
 }
 
-static void unpack_q5_1(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
-                        struct tile t) {
+static void rows_q5_1(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
+                      struct tile t) {
     for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q5_1)) {
         const struct quad qs = load_dwords(rows, offset + 8), head = load_dwords(rows, offset);
-        store_group(t, 2 * b, add_fifth_bits(nibbles(qs, false), head.v[1], 0));
-        store_group(t, 2 * b + 1, add_fifth_bits(nibbles(qs, true), head.v[1], 1));
-        store_scale_min(t, b, half_low(head.v[0]), half_high(head.v[0]));
+        store_halves(t, b, add_fifth_bits(nibbles(qs, false), head.v[1], 0),
+                     add_fifth_bits(nibbles(qs, true), head.v[1], 1));
+        const __m256 d = half_low(head.v[0]);
+        store_scale_min(t, b, d, low_of_16(d, half_high(head.v[0])));
     }
 }
 
-static void unpack_q8_0(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
-                        struct tile t) {
+static void rows_q8_0(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
+                      struct tile t) {
     for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q8_0)) {
         store_group(t, 2 * b, load_dwords(rows, offset + 2));
         store_group(t, 2 * b + 1, load_dwords(rows, offset + 18));
-        _mm256_store_ps(t.scale + b * ROWS, half_low(load_dwords(rows, offset).v[0]));
+        store_scale(t, b, half_low(load_dwords(rows, offset).v[0]));
     }
 }
 
-static void unpack_iq4_nl(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
-                          struct tile t) {
+static void rows_iq4_nl(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
+                        struct tile t) {
     const __m256i table = table_of(codes_iq4);
     for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_iq4_nl)) {
         const struct quad qs = load_dwords(rows, offset + 2);
         store_group(t, 2 * b, look_up(nibbles(qs, false), table));
         store_group(t, 2 * b + 1, look_up(nibbles(qs, true), table));
-        _mm256_store_ps(t.scale + b * ROWS, half_low(load_dwords(rows, offset).v[0]));
+        store_scale(t, b, half_low(load_dwords(rows, offset).v[0]));
     }
 }
 
@@ -172,14 +184,13 @@ INLINE __m256 mxfp4_scale(__m256i v) {
     return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, denormal, small));
 }
 
-static void unpack_mxfp4(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
-                         struct tile t) {
-    const __m256i table = _mm256_add_epi8(table_of(codes_mxfp4), bytes(12));
+static void rows_mxfp4(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
+                       struct tile t) {
+    const __m256i table = _mm256_add_epi8(table_of(codes_mxfp4), bytes(16));
     for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_mxfp4)) {
         const struct quad qs = load_dwords(rows, offset + 1);
-        store_group(t, 2 * b, look_up(nibbles(qs, false), table));
-        store_group(t, 2 * b + 1, look_up(nibbles(qs, true), table));
-        store_scale(t, b, mxfp4_scale(load_dwords(rows, offset).v[0]), 12);
+        store_halves(t, b, look_up(nibbles(qs, false), table), look_up(nibbles(qs, true), table));
+        store_scale_min(t, b, mxfp4_scale(load_dwords(rows, offset).v[0]), _mm256_setzero_ps());
     }
 }
 
@@ -190,8 +201,8 @@ INLINE __m256 field_f32(__m256i v, uint32_t shift, int mask) {
     return _mm256_cvtepi32_ps(_mm256_and_si256(shift_right(v, shift), dwords(mask)));
 }
 
-static void unpack_iq4_xs(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
-                          struct tile t) {
+static void rows_iq4_xs(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
+                        struct tile t) {
     const __m256i table = table_of(codes_iq4);
     for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_iq4_xs)) {
         const struct quad head = load_dwords(rows, offset);
@@ -205,14 +216,14 @@ static void unpack_iq4_xs(const uint8_t *const *rows, uint64_t offset, uint32_t 
             const __m256i h = _mm256_and_si256(shift_right(high, 2 * k), dwords(3));
             const __m256i scale =
                 _mm256_sub_epi32(_mm256_or_si256(l, _mm256_slli_epi32(h, 4)), dwords(32));
-            _mm256_store_ps(t.scale + (8 * b + k) * ROWS,
-                            _mm256_mul_ps(d, _mm256_cvtepi32_ps(scale)));
+            store_scale(t, 8 * b + k, _mm256_mul_ps(d, _mm256_cvtepi32_ps(scale)));
         }
     }
 }
 
-/* Scales and minima of Q4_K and Q5_K. */
-INLINE void store_scales_k(const uint8_t *const *rows, uint64_t offset, uint64_t b, struct tile t) {
+/* Scales and minima of Q4_K, and of Q5_K, which is five. */
+INLINE void store_scales_k(const uint8_t *const *rows, uint64_t offset, uint64_t b, bool five,
+                           struct tile t) {
     const struct quad head = load_dwords(rows, offset);
     const __m256i x = head.v[1], y = head.v[2], z = head.v[3];
     const __m256i six = bytes(63), four = bytes(15), top = bytes(0x30);
@@ -224,20 +235,23 @@ INLINE void store_scales_k(const uint8_t *const *rows, uint64_t offset, uint64_t
                                             _mm256_and_si256(_mm256_srli_epi32(y, 2), top))};
     const __m256 d = half_low(head.v[0]);
     const __m256 dmin = _mm256_sub_ps(_mm256_setzero_ps(), half_high(head.v[0]));
-    for (uint32_t k = 0; k < 8; k++)
-        store_scale_min(t, 8 * b + k, _mm256_mul_ps(d, field_f32(scale[k / 4], k % 4 * 8, 255)),
-                        _mm256_mul_ps(dmin, field_f32(min[k / 4], k % 4 * 8, 255)));
+    for (uint32_t k = 0; k < 8; k++) {
+        const __m256 s = _mm256_mul_ps(d, field_f32(scale[k / 4], k % 4 * 8, 255));
+        const __m256 m = _mm256_mul_ps(dmin, field_f32(min[k / 4], k % 4 * 8, 255));
+        store_scale_min(t, 8 * b + k, s, five ? low_of_16(s, m) : m);
+    }
 }
 
-static void unpack_q4_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
-                        struct tile t) {
+static void rows_q4_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
+                      struct tile t) {
     for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q4_k)) {
-        store_scales_k(rows, offset, b, t);
-        for (uint32_t i = 0; i < 8; i++) {
-            const struct quad qs = load_dwords(rows, offset + 16 + 16 * i);
-            const uint64_t g = 16 * b + i / 2 * 4 + i % 2;
-            store_group(t, g, nibbles(qs, false));
-            store_group(t, g + 2, nibbles(qs, true));
+        store_scales_k(rows, offset, b, false, t);
+        for (uint32_t i = 0; i < 4; i++) {
+            const struct quad first = load_dwords(rows, offset + 16 + 32 * i);
+            const struct quad second = load_dwords(rows, offset + 32 + 32 * i);
+            const uint64_t sub = 8 * b + 2 * i;
+            store_halves(t, sub, nibbles(first, false), nibbles(second, false));
+            store_halves(t, sub + 1, nibbles(first, true), nibbles(second, true));
         }
     }
 }
@@ -252,16 +266,16 @@ INLINE struct quad add_where(struct quad q, struct quad flags, uint32_t bit, int
     return q;
 }
 
-static void unpack_q5_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
-                        struct tile t) {
+static void rows_q5_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
+                      struct tile t) {
     for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q5_k)) {
-        store_scales_k(rows, offset, b, t);
+        store_scales_k(rows, offset, b, true, t);
         const struct quad qh[2] = {load_dwords(rows, offset + 16), load_dwords(rows, offset + 32)};
         for (uint32_t i = 0; i < 8; i++) {
-            const struct quad qs = load_dwords(rows, offset + 48 + 16 * i);
-            const uint64_t g = 16 * b + i / 2 * 4 + i % 2;
-            store_group(t, g, add_where(nibbles(qs, false), qh[i % 2], i / 2 * 2, 16));
-            store_group(t, g + 2, add_where(nibbles(qs, true), qh[i % 2], i / 2 * 2 + 1, 16));
+            const struct quad first = load_dwords(rows, offset + 48 + i / 2 * 32);
+            const struct quad second = load_dwords(rows, offset + 64 + i / 2 * 32);
+            store_halves(t, 8 * b + i, add_where(nibbles(first, i % 2 != 0), qh[0], i, 16),
+                         add_where(nibbles(second, i % 2 != 0), qh[1], i, 16));
         }
     }
 }
@@ -273,15 +287,15 @@ INLINE struct quad pairs(struct quad q, uint32_t k) {
     return q;
 }
 
-static void unpack_q6_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
-                        struct tile t) {
+static void rows_q6_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
+                      struct tile t) {
     for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q6_k)) {
         const struct quad scales = load_dwords(rows, offset + 192);
         const __m256 d = half_high(load_dwords(rows, offset + 194).v[3]);
         for (uint32_t g = 0; g < 16; g++) {
             const __m256i s = _mm256_srai_epi32(
                 _mm256_sll_epi32(scales.v[g / 4], _mm_cvtsi32_si128((int)(24 - g % 4 * 8))), 24);
-            store_scale(t, 16 * b + g, _mm256_mul_ps(d, _mm256_cvtepi32_ps(s)), 32);
+            store_scale(t, 16 * b + g, _mm256_mul_ps(d, _mm256_cvtepi32_ps(s)));
         }
         /* i: which 16 of the 32 values that share a shift */
         for (uint32_t h = 0; h < 2; h++)
@@ -299,8 +313,8 @@ static void unpack_q6_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_
     }
 }
 
-static void unpack_q3_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
-                        struct tile t) {
+static void rows_q3_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
+                      struct tile t) {
     for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q3_k)) {
         const struct quad s = load_dwords(rows, offset + 96);
         const __m256 d = half_low(s.v[3]);
@@ -311,9 +325,9 @@ static void unpack_q3_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_
             const __m256i scale =
                 _mm256_or_si256(_mm256_and_si256(low, dwords(15)),
                                 _mm256_slli_epi32(_mm256_and_si256(high, dwords(3)), 4));
-            store_scale(t, 16 * b + g,
-                        _mm256_mul_ps(d, _mm256_cvtepi32_ps(_mm256_sub_epi32(scale, dwords(32)))),
-                        4);
+            const __m256 step =
+                _mm256_mul_ps(d, _mm256_cvtepi32_ps(_mm256_sub_epi32(scale, dwords(32))));
+            store_scale_min(t, 16 * b + g, step, _mm256_mul_ps(step, _mm256_set1_ps(-4)));
         }
         for (uint32_t i = 0; i < 4; i++) {
             const struct quad qs = load_dwords(rows, offset + 32 + 16 * i);
@@ -324,8 +338,8 @@ static void unpack_q3_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_
     }
 }
 
-static void unpack_q2_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
-                        struct tile t) {
+static void rows_q2_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
+                      struct tile t) {
     for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q2_k)) {
         const struct quad s = load_dwords(rows, offset);
         const __m256i dm = load_dwords(rows, offset + 68).v[3];
@@ -341,24 +355,48 @@ static void unpack_q2_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_
     }
 }
 
+/* A tile_unpack_fn of two times 8 rows. */
+#define UNPACK(type)                                                                               \
+    static void unpack_##type(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,      \
+                              struct tile t) {                                                     \
+        rows_##type(rows, offset, n_blocks, t);                                                    \
+        t.codes += 4 * ROWS;                                                                       \
+        t.scale += ROWS;                                                                           \
+        t.min += ROWS;                                                                             \
+        rows_##type(rows + ROWS, offset, n_blocks, t);                                             \
+    }
+UNPACK(q4_0)
+UNPACK(q4_1)
+UNPACK(q5_0)
+UNPACK(q5_1)
+UNPACK(q8_0)
+UNPACK(iq4_nl)
+UNPACK(mxfp4)
+UNPACK(iq4_xs)
+UNPACK(q4_k)
+UNPACK(q5_k)
+UNPACK(q6_k)
+UNPACK(q3_k)
+UNPACK(q2_k)
+
 /* Rows of gemm_avx2.c's multipliers. */
-enum { FOUR_BITS_32, FIVE_BITS_32, FIVE_BITS_16, SIX_BITS_16, SIGNED_32 };
+enum { FOUR_BITS, FOUR_BITS_MIN, FIVE_BITS_MIN, GROUPS_MIN, SIX_BITS, SIGNED };
 
 const struct tile_type *tile_types_avx2(void) {
     static const struct tile_type types[OT_DTYPE_MAX] = {
-        [OT_Q4_0] = {unpack_q4_0, 32, sizeof(struct block_q4_0), 32, FOUR_BITS_32, false},
-        [OT_Q4_1] = {unpack_q4_1, 32, sizeof(struct block_q4_1), 32, FOUR_BITS_32, false},
-        [OT_Q5_0] = {unpack_q5_0, 32, sizeof(struct block_q5_0), 32, FIVE_BITS_32, false},
-        [OT_Q5_1] = {unpack_q5_1, 32, sizeof(struct block_q5_1), 32, FIVE_BITS_32, false},
-        [OT_Q8_0] = {unpack_q8_0, 32, sizeof(struct block_q8_0), 32, SIGNED_32, false},
-        [OT_IQ4_NL] = {unpack_iq4_nl, 32, sizeof(struct block_iq4_nl), 32, SIGNED_32, false},
-        [OT_MXFP4] = {unpack_mxfp4, 32, sizeof(struct block_mxfp4), 32, FIVE_BITS_32, false},
-        [OT_IQ4_XS] = {unpack_iq4_xs, 256, sizeof(struct block_iq4_xs), 32, SIGNED_32, false},
-        [OT_Q4_K] = {unpack_q4_k, 256, sizeof(struct block_q4_k), 32, FOUR_BITS_32, false},
-        [OT_Q5_K] = {unpack_q5_k, 256, sizeof(struct block_q5_k), 32, FIVE_BITS_32, false},
-        [OT_Q6_K] = {unpack_q6_k, 256, sizeof(struct block_q6_k), 16, SIX_BITS_16, true},
-        [OT_Q3_K] = {unpack_q3_k, 256, sizeof(struct block_q3_k), 16, FIVE_BITS_16, false},
-        [OT_Q2_K] = {unpack_q2_k, 256, sizeof(struct block_q2_k), 16, FIVE_BITS_16, false},
+        [OT_Q4_0] = {unpack_q4_0, 32, sizeof(struct block_q4_0), 32, FOUR_BITS, false},
+        [OT_Q4_1] = {unpack_q4_1, 32, sizeof(struct block_q4_1), 32, FOUR_BITS_MIN, false},
+        [OT_Q5_0] = {unpack_q5_0, 32, sizeof(struct block_q5_0), 32, FIVE_BITS_MIN, false},
+        [OT_Q5_1] = {unpack_q5_1, 32, sizeof(struct block_q5_1), 32, FIVE_BITS_MIN, false},
+        [OT_Q8_0] = {unpack_q8_0, 32, sizeof(struct block_q8_0), 32, SIGNED, false},
+        [OT_IQ4_NL] = {unpack_iq4_nl, 32, sizeof(struct block_iq4_nl), 32, SIGNED, false},
+        [OT_MXFP4] = {unpack_mxfp4, 32, sizeof(struct block_mxfp4), 32, FIVE_BITS_MIN, false},
+        [OT_IQ4_XS] = {unpack_iq4_xs, 256, sizeof(struct block_iq4_xs), 32, SIGNED, false},
+        [OT_Q4_K] = {unpack_q4_k, 256, sizeof(struct block_q4_k), 32, FOUR_BITS_MIN, false},
+        [OT_Q5_K] = {unpack_q5_k, 256, sizeof(struct block_q5_k), 32, FIVE_BITS_MIN, false},
+        [OT_Q6_K] = {unpack_q6_k, 256, sizeof(struct block_q6_k), 16, SIX_BITS, false},
+        [OT_Q3_K] = {unpack_q3_k, 256, sizeof(struct block_q3_k), 16, GROUPS_MIN, false},
+        [OT_Q2_K] = {unpack_q2_k, 256, sizeof(struct block_q2_k), 16, GROUPS_MIN, false},
     };
     return types;
 }

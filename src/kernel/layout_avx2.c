@@ -265,28 +265,64 @@ static void prepare_q8(const float *x, uint32_t n_cols, void *out) {
     memset(s + n_cols / 16, 0, (n_pad - n_cols) / 16 * sizeof *s);
 }
 
-static void prepare_gemm_units(const float *x, uint32_t n_cols, struct gemm_units *out) {
-    if (n_cols % 256 != 0) {
-        memset(&out[n_cols / 256], 0, sizeof *out);
+struct units {
+    float unit, ratio;
+};
+
+/* The groups of the next 256 columns, or of those that are left, from column col on; before: the
+ * unit of the columns before. */
+static struct units quantise_unit(const float *x, uint32_t n_cols, uint32_t col, float row_largest,
+                                  float before, struct group groups[16]) {
+    struct units u;
+    u.unit = quantise_256(x + col, n_cols - col, row_largest, groups);
+    u.ratio = (col % LAYOUT_GEMM_COLS == 0 ? 1.0f : before) / u.unit;
+    for (uint32_t i = 0; i < min_u32(n_cols - col, 256) / 16; i++) {
+        u.ratio += 0 * groups[i].d; /* NaN if d is */
     }
+    return u;
+}
+
+static void prepare_gemm_units(const float *x, uint32_t n_cols, struct gemm_units *out) {
     const float row_largest = largest_finite(x, n_cols);
-    struct group groups[16];
     float unit = 0;
-    for (uint32_t i = 0; i < n_cols / 16; i++, x += 16) {
-        struct gemm_units *to = &out[i / 16];
-        if (i % 16 == 0) {
-            const float before = i % (LAYOUT_GEMM_COLS / 16) == 0 ? 1.0f : unit;
-            unit = quantise_256(x, n_cols - 16 * i, row_largest, groups);
-            to->ratio = before / unit;
-            to->unit = unit;
+    for (uint32_t col = 0; col < n_cols; col += 256, out++) {
+        struct group groups[16] = {0};
+        const struct units u = quantise_unit(x, n_cols, col, row_largest, unit, groups);
+        out->unit = unit = u.unit;
+        out->ratio = u.ratio;
+        for (uint32_t i = 0; i < 16; i++) {
+            const struct group g = groups[i];
+            const uint32_t b = i / 2, half = i % 2;
+            const int32_t sum = (int32_t)g.steps * g.sum;
+            _mm_storeu_si128((__m128i *)(void *)(out->block[b].q + 16 * half), g.q);
+            out->block[b].steps[half][0] = out->block[b].steps[half][1] = (int16_t)g.steps;
+            out->block[b].start[half] = -8 * sum;
+            out->block[b].s[half] = (float)sum;
         }
-        const struct group g = groups[i % 16];
-        const uint32_t b = i / 2 % 8, half = i % 2;
-        _mm_storeu_si128((__m128i *)(void *)(to->block[b].q + 16 * half), g.q);
-        to->block[b].steps[half][0] = to->block[b].steps[half][1] = (int16_t)g.steps;
-        to->block[b].s[half] = (float)((int32_t)g.steps * g.sum);
-        to->block[b].s_both = to->block[b].s[0] + (half == 0 ? 0 : to->block[b].s[1]);
-        to->ratio += 0 * g.d; /* NaN if d is */
+        memset(out->unused, 0, sizeof out->unused);
+    }
+}
+
+static void prepare_gemm_halves(const float *x, uint32_t n_cols, struct gemm_halves *out) {
+    const float row_largest = largest_finite(x, n_cols);
+    float unit = 0;
+    for (uint32_t col = 0; col < n_cols; col += 256, out++) {
+        struct group groups[16] = {0};
+        const struct units u = quantise_unit(x, n_cols, col, row_largest, unit, groups);
+        out->unit = unit = u.unit;
+        out->ratio = u.ratio;
+        for (uint32_t b = 0; b < 8; b++) {
+            const struct group g = groups[2 * b], h = groups[2 * b + 1];
+            const int32_t sum = (int32_t)g.steps * g.sum + (int32_t)h.steps * h.sum;
+            __m128i *const q = (__m128i *)(void *)out->block[b].q;
+            _mm_storeu_si128(q, _mm_unpacklo_epi16(g.q, h.q));
+            _mm_storeu_si128(q + 1, _mm_unpackhi_epi16(g.q, h.q));
+            out->block[b].steps[0] = (int16_t)g.steps;
+            out->block[b].steps[1] = (int16_t)h.steps;
+            out->block[b].start = -8 * sum;
+            out->block[b].s = (float)sum;
+        }
+        memset(out->unused, 0, sizeof out->unused);
     }
 }
 
@@ -296,6 +332,9 @@ static uint64_t layout_bytes(uint8_t layout, uint32_t n_cols) {
     }
     if (layout == LAYOUT_GEMM_UNITS) {
         return (uint64_t)layout_pad(n_cols) / 256 * sizeof(struct gemm_units);
+    }
+    if (layout == LAYOUT_GEMM_HALVES) {
+        return (uint64_t)layout_pad(n_cols) / 256 * sizeof(struct gemm_halves);
     }
     return layout_bytes_scalar(layout, n_cols);
 }
@@ -308,6 +347,8 @@ static void prepare(uint8_t layout, const float *x, uint32_t n_cols, void *out) 
         prepare_q8(x, n_cols, out);
     } else if (layout == LAYOUT_GEMM_UNITS) {
         prepare_gemm_units(x, n_cols, out);
+    } else if (layout == LAYOUT_GEMM_HALVES) {
+        prepare_gemm_halves(x, n_cols, out);
     } else {
         layout_prepare_scalar(layout, x, n_cols, out);
     }

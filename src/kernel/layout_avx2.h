@@ -14,6 +14,7 @@
 
 enum {
     LAYOUT_GEMM_UNITS = LAYOUT_GEMM_FIRST + 1, /* struct gemm_units */
+    LAYOUT_GEMM_HALVES,                        /* struct gemm_halves */
     /* struct lanes */
     LAYOUT_LANES_Q4_0 = LAYOUT_GEMV_FIRST,
     LAYOUT_LANES_Q4_1,
@@ -62,18 +63,36 @@ struct lanes_signed {
     struct lane_scales scales;
 };
 
-/* 256 values for gemm. Sums of 16 products are multiplied by their activations' scale in integers,
- * in steps, and results are in units of these 256 values while they are summed. */
+/* 256 values for gemm. Sums of products are multiplied by their activations' scale in integers, in
+ * steps, and results are in units of these 256 values while they are summed.
+ *
+ * ratio: what the results so far are multiplied by to be in this unit, which is the unit before, or
+ * 1 at multiples of LAYOUT_GEMM_COLS, by this one. NaN where one of the 256 values is not finite.
+ * start: -8 * steps * sum of q, the zero point of codes that are 8 too large. */
+
+/* For weights with a scale for each 16 columns. */
 struct gemm_units {
     struct {
         int8_t q[32];
         int16_t steps[2][2]; /* of the first 16 values, twice, and of the second 16 */
-        float s[2], s_both;  /* steps * sum of q */
+        int32_t start[2];
+        float s[2]; /* steps * sum of q */
     } block[8];
-    float ratio; /* what the results so far are multiplied by to be in this unit: the unit before,
-                    or 1 at multiples of LAYOUT_GEMM_COLS, by this one. NaN where one of the 256
-                    values is not finite. */
-    float unit;
+    float ratio, unit;
+    float unused[14];
+};
+
+/* For weights with a scale for each 32 columns. Two values of the first 16 are followed by two of
+ * the second 16, and so on: sums of two products are then of one half, and lie beside those of the
+ * other, so that one vpmaddwd multiplies both halves by their steps and adds them. */
+struct gemm_halves {
+    struct {
+        int8_t q[32];
+        int16_t steps[2];
+        int32_t start; /* both halves together, as is s */
+        float s;
+    } block[8];
+    float ratio, unit;
     float unused[6];
 };
 
