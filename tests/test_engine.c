@@ -15,6 +15,7 @@
 
 #include "base/alloc.h"
 #include "engine/engine.h"
+#include "kernel/kernel.h"
 #include "onetrip.h"
 #include "support/tiny_model.h"
 #include "sys/file.h"
@@ -214,6 +215,28 @@ static void test_a_few_tokens_get_the_bits_of_calls_of_one(void **state) {
         assert_few_equal_one_by_one(&s);
         session_close(&s);
     }
+}
+
+static void test_no_way_to_prefetch_changes_a_bit(void **state) {
+    (void)state;
+    uint32_t before = kernels_prefetch_way();
+    for (uint32_t i = 0; i < TINY_DTYPE_COUNT; i++) {
+        write_model(TINY_LLAMA, tiny_dtypes[i]);
+        struct session s;
+        session_open(&s, NULL);
+        float *first = logits_for(s.n_vocab), *other = logits_for(s.n_vocab);
+        for (uint32_t way = 0; way < KERNEL_PREFETCH_WAYS; way++) {
+            kernels_use_prefetch_way(way);
+            assert_int_equal(kernels_prefetch_way(), way);
+            assert_int_equal(ot_seq_truncate(s.ctx, 0, 0), 0);
+            must_feed(&s, 0, 0, 8, way == 0 ? first : other);
+            assert_memory_equal(first, way == 0 ? first : other, 8 * s.n_vocab * sizeof(float));
+        }
+        free(first);
+        free(other);
+        session_close(&s);
+    }
+    kernels_use_prefetch_way(before);
 }
 
 static void test_every_type_runs_and_one_by_one_equals_a_batch(void **state) {
@@ -712,6 +735,7 @@ int main(void) {
         cmocka_unit_test(test_every_family_agrees_with_float32_truth),
         cmocka_unit_test(test_one_by_one_equals_a_batch_for_every_family_and_split),
         cmocka_unit_test(test_a_few_tokens_get_the_bits_of_calls_of_one),
+        cmocka_unit_test(test_no_way_to_prefetch_changes_a_bit),
         cmocka_unit_test(test_every_type_runs_and_one_by_one_equals_a_batch),
         cmocka_unit_test(test_sequences_of_a_batch_do_not_see_each_other),
         cmocka_unit_test(test_a_copied_prompt_goes_on_like_its_origin),

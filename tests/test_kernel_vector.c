@@ -265,12 +265,13 @@ static void test_the_stream_read_reads_every_byte_and_no_other(void **state) {
         const struct kernels *k = kernels_find(isas[v]);
         for (uint32_t i = 0; k != NULL && i < 8; i++) {
             struct guarded g;
+            uint64_t ahead = kernel_stream_ahead[i % KERNEL_STREAM_WAYS];
             assert_true(guarded_open(&g, lengths[i]));
-            uint64_t before = k->stream_read(g.data, lengths[i]);
+            uint64_t before = k->stream_read(g.data, lengths[i], ahead);
             assert_int_equal(before, 0);
             for (uint32_t at = 0; at < lengths[i]; at += 61) {
                 g.data[at] = 1;
-                assert_true(k->stream_read(g.data, lengths[i]) != before);
+                assert_true(k->stream_read(g.data, lengths[i], ahead) != before);
                 g.data[at] = 0;
             }
             guarded_close(&g);

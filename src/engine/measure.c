@@ -5,18 +5,19 @@
 #include "engine/context.h"
 #include "sys/memory.h"
 
-enum { CHUNK_BYTES = 1 << 20, PASSES = 5 };
+enum { CHUNK_BYTES = 1 << 20, PASSES = 6 };
 
 struct stream_job {
     const struct kernels *kernels;
     const uint8_t *data;
+    uint64_t ahead;
     uint64_t sink[64]; /* one a worker, so that the reads are not optimised away */
 };
 
 static void stream_piece(void *arg, uint32_t piece, uint32_t worker) {
     struct stream_job *job = arg;
-    job->sink[worker % 64] ^=
-        job->kernels->stream_read(job->data + (uint64_t)piece * CHUNK_BYTES, CHUNK_BYTES);
+    job->sink[worker % 64] ^= job->kernels->stream_read(job->data + (uint64_t)piece * CHUNK_BYTES,
+                                                        CHUNK_BYTES, job->ahead);
 }
 
 static void fill_piece(void *arg, uint32_t piece, uint32_t worker) {
@@ -44,6 +45,7 @@ int ot_measure_bandwidth(struct ot_context *ctx, uint32_t mib_per_thread, double
     pool_run(ctx->pool, n_pieces, fill_piece, &job);
     double best = 0.0;
     for (uint32_t pass = 0; pass < PASSES; pass++) {
+        job.ahead = kernel_stream_ahead[pass % KERNEL_STREAM_WAYS];
         uint64_t start_ns = clock_ns();
         pool_run(ctx->pool, n_pieces, stream_piece, &job);
         double rate = (double)bytes / clock_seconds(start_ns, clock_ns());

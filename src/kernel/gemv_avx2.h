@@ -17,6 +17,7 @@
 #include "kernel/blocks.h"
 #include "kernel/kernel.h"
 #include "kernel/layout_avx2.h"
+#include "kernel/prefetch.h"
 #include "kernel/tuning.h"
 
 #define GEMV_INLINE static inline __attribute__((always_inline))
@@ -29,14 +30,6 @@ GEMV_INLINE __m256i gemv_load32(const void *p) {
 }
 GEMV_INLINE __m256i gemv_twice(__m128i v) {
     return _mm256_broadcastsi128_si256(v);
-}
-
-/* Brings the lines that will be needed `distance` later. None where it is 0: a prefetch takes the
- * place of a load, of which these kernels have as many as a core can do. */
-GEMV_INLINE void gemv_prefetch(const uint8_t *p, uint64_t distance, uint32_t bytes) {
-    for (uint32_t i = 0; distance != 0 && i < bytes; i += 64) {
-        _mm_prefetch((const char *)p + distance + i, _MM_HINT_T0);
-    }
 }
 
 /* Four vectors, or four rows of words of each 16-byte half: columns become rows. */

@@ -11,16 +11,10 @@
 
 #include "kernel/kernel.h"
 #include "kernel/layout_avx512.h"
+#include "kernel/prefetch.h"
 #include "kernel/tuning.h"
 
 #define GEMV_INLINE static inline __attribute__((always_inline))
-
-/* Brings the lines that will be needed kernel_prefetch_bytes later. n_lines: constant. */
-GEMV_INLINE void gemv_prefetch(const uint8_t *p, uint64_t distance, int n_lines) {
-    for (int i = 0; i < n_lines; i++) {
-        _mm_prefetch((const char *)p + distance + 64 * i, _MM_HINT_T0);
-    }
-}
 
 GEMV_INLINE __m512 gemv_half_to_f32(__m512i halves) {
     return _mm512_cvtph_ps(_mm512_castsi512_si256(halves));

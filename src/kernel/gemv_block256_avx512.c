@@ -390,17 +390,18 @@ GEMV_INLINE void gemv(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint
                       uint32_t n_cols, const struct lanes256 *acts, float *y) {
     const uint32_t block_bytes = block_bytes_of(dtype), step = step_of(dtype);
     const uint64_t ahead = kernel_tuning.prefetch_bytes;
+    const uint8_t *end = w + n_rows * row_bytes;
     for (uint32_t r = 0; r < n_rows; r++) {
         const uint8_t *p = w + r * row_bytes;
         const struct lanes256 *a = acts;
         struct sums sums = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm256_setzero_ps()};
         uint32_t left = n_cols / 256;
         for (; left >= step; left -= step, p += step * block_bytes, a += step) {
-            gemv_prefetch(p, ahead, (int)(step * block_bytes + 63) / 64);
+            kernel_prefetch_before(p, ahead, step * block_bytes, end);
             add_blocks(dtype, step, p, a, &sums);
         }
         for (; left > 0; left--, p += block_bytes, a++) {
-            gemv_prefetch(p, ahead, (int)(block_bytes + 63) / 64);
+            kernel_prefetch_before(p, ahead, block_bytes, end);
             add_blocks(dtype, 1, p, a, &sums);
         }
         __m512 minima = _mm512_add_ps(sums.minima, _mm512_zextps256_ps512(sums.minima_8));

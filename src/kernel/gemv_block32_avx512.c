@@ -86,16 +86,16 @@ GEMV_INLINE void rows(uint32_t n_last, const uint8_t *w, uint64_t row_bytes, uin
                       uint32_t n_cols, const struct lanes4x32 *acts, float *y) {
     const struct parts last = parts_of((n_cols - 1) % 128 / 32 + 1);
     const uint32_t n_steps = (layout_ceil(n_cols, 128) - n_last) / STEP;
-    const uint64_t ahead = kernel_tuning.prefetch_bytes;
+    const uint64_t ahead = kernel_tuning.prefetch_light_bytes;
     for (uint32_t r = 0; r < n_rows; r++) {
         const uint8_t *p = w + r * row_bytes;
         const struct lanes4x32 *a = acts;
         __m512 sum = _mm512_setzero_ps();
         for (uint32_t i = 0; i < n_steps; i++, p += STEP * GROUP_BYTES, a += STEP) {
-            gemv_prefetch(p, ahead, (STEP * GROUP_BYTES + 63) / 64);
+            kernel_prefetch(p, ahead, STEP * GROUP_BYTES);
             sum = add_groups(STEP, p, &full, a, sum);
         }
-        gemv_prefetch(p, ahead, (int)(n_last * GROUP_BYTES + 63) / 64);
+        kernel_prefetch(p, ahead, n_last * GROUP_BYTES);
         sum = add_groups(n_last, p, &last, a, sum);
         y[r] = _mm512_reduce_add_ps(sum);
     }

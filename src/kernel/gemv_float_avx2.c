@@ -18,15 +18,13 @@ GEMV_INLINE __m256 weights(uint32_t dtype, const uint8_t *p) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
 }
 
-GEMV_INLINE float row(uint32_t dtype, const uint8_t *p, uint32_t n_cols, const float *x) {
+GEMV_INLINE float row(uint32_t dtype, const uint8_t *p, uint32_t n_cols, const float *x,
+                      uint64_t ahead) {
     const uint32_t size = dtype == OT_F32 ? 4 : 2;
-    const uint64_t ahead = kernel_tuning.prefetch_bytes;
     __m256 sum[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(),
                      _mm256_setzero_ps()};
     for (; n_cols >= 32; n_cols -= 32, x += 32, p += 32 * size) {
-        for (uint32_t i = 0; i < size / 2; i++) {
-            _mm_prefetch((const char *)p + ahead + 64 * i, _MM_HINT_T0);
-        }
+        kernel_prefetch(p, ahead, 32 * size);
         for (uint32_t i = 0; i < 4; i++) {
             sum[i] = _mm256_fmadd_ps(weights(dtype, p + 8 * size * i), _mm256_loadu_ps(x + 8 * i),
                                      sum[i]);
@@ -47,23 +45,25 @@ GEMV_INLINE float row(uint32_t dtype, const uint8_t *p, uint32_t n_cols, const f
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
 
+GEMV_INLINE void gemv(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint32_t n_rows,
+                      uint32_t n_cols, const float *x, float *y) {
+    const uint64_t ahead = kernel_tuning.prefetch_light_bytes;
+    for (uint32_t r = 0; r < n_rows; r++) {
+        y[r] = row(dtype, w + r * row_bytes, n_cols, x, ahead);
+    }
+}
+
 static void gemv_f32(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
                      const void *x, float *y) {
-    for (uint32_t r = 0; r < n_rows; r++) {
-        y[r] = row(OT_F32, w + r * row_bytes, n_cols, x);
-    }
+    gemv(OT_F32, w, row_bytes, n_rows, n_cols, x, y);
 }
 static void gemv_f16(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
                      const void *x, float *y) {
-    for (uint32_t r = 0; r < n_rows; r++) {
-        y[r] = row(OT_F16, w + r * row_bytes, n_cols, x);
-    }
+    gemv(OT_F16, w, row_bytes, n_rows, n_cols, x, y);
 }
 static void gemv_bf16(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
                       const void *x, float *y) {
-    for (uint32_t r = 0; r < n_rows; r++) {
-        y[r] = row(OT_BF16, w + r * row_bytes, n_cols, x);
-    }
+    gemv(OT_BF16, w, row_bytes, n_rows, n_cols, x, y);
 }
 
 void gemv_float_fill_avx2(struct kernels *k) {

@@ -17,7 +17,7 @@ GEMV_INLINE __m512 weights(uint32_t dtype, const uint8_t *p, __mmask16 mask) {
 GEMV_INLINE void gemv(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint32_t n_rows,
                       uint32_t n_cols, const float *x, float *y) {
     const uint32_t size = dtype == OT_F32 ? 4 : 2;
-    const uint64_t ahead = kernel_tuning.prefetch_bytes;
+    const uint64_t ahead = kernel_tuning.prefetch_light_bytes;
     const __mmask16 all = 0xffff;
     for (uint32_t r = 0; r < n_rows; r++) {
         const uint8_t *p = w + r * row_bytes;
@@ -25,7 +25,7 @@ GEMV_INLINE void gemv(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint
                          _mm512_setzero_ps()};
         uint32_t c = 0;
         for (; c + 64 <= n_cols; c += 64, p += 64 * size) {
-            gemv_prefetch(p, ahead, (int)size);
+            kernel_prefetch(p, ahead, 64 * size);
             for (int i = 0; i < 4; i++) {
                 sum[i] = _mm512_fmadd_ps(weights(dtype, p + 16u * size * (uint32_t)i, all),
                                          _mm512_loadu_ps(x + c + 16 * i), sum[i]);

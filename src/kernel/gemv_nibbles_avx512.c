@@ -369,15 +369,16 @@ GEMV_INLINE void rows(uint32_t dtype, uint32_t n_last, const uint8_t *w, uint64_
     const uint32_t step = step_of(dtype), step_bytes = step * 8 * full.block_bytes;
     const uint32_t n_steps = (layout_ceil(n_cols, 256) - n_last) / step;
     const uint64_t ahead = kernel_tuning.prefetch_bytes;
+    const uint8_t *end = w + n_rows * row_bytes;
     for (uint32_t r = 0; r < n_rows; r++) {
         const uint8_t *p = w + r * row_bytes;
         const struct lanes8x32 *a = acts;
         __m512 sum = _mm512_setzero_ps();
         for (uint32_t i = 0; i < n_steps; i++, p += step_bytes, a += step) {
-            gemv_prefetch(p, ahead, (int)(step_bytes + 63) / 64);
+            kernel_prefetch_before(p, ahead, step_bytes, end);
             sum = add_groups(dtype, step, p, &full, a, sum);
         }
-        gemv_prefetch(p, ahead, (int)(n_last * 8 * full.block_bytes + 63) / 64);
+        kernel_prefetch_before(p, ahead, n_last * 8 * full.block_bytes, end);
         sum = add_groups(dtype, n_last, p, &last, a, sum);
         y[r] = _mm512_reduce_add_ps(sum);
     }

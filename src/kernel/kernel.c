@@ -57,11 +57,10 @@ static bool cpu_has_avx512(void) {
            __builtin_cpu_supports("bmi2");
 }
 
-/* Measured (docs/performance.md): software prefetch 4 KiB ahead makes an Intel Emerald Rapids
- * stream half as fast again; on AMD Zen 4 it takes a tenth from a single thread, on Zen 5 it is
- * slower too. */
-static uint64_t prefetch_bytes(void) {
-    return __builtin_cpu_is("amd") ? 0 : 4096;
+/* Measured (docs/performance-decode.md): the first choice of an AMD Zen 4, and that of an Intel
+ * Emerald Rapids. */
+static uint32_t first_prefetch_way(void) {
+    return __builtin_cpu_is("amd") ? 2 : 1;
 }
 
 #elif defined(__aarch64__)
@@ -89,13 +88,13 @@ static bool cpu_has_i8mm(void) {
     return (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0;
 }
 
-static uint64_t prefetch_bytes(void) {
+static uint32_t first_prefetch_way(void) {
     return 0;
 }
 
 #else
 
-static uint64_t prefetch_bytes(void) {
+static uint32_t first_prefetch_way(void) {
     return 0;
 }
 
@@ -131,8 +130,25 @@ static uint32_t n_tables; /* the first n_tables are usable */
 static const struct kernels *chosen;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
+const uint64_t kernel_stream_ahead[KERNEL_STREAM_WAYS] = {0, 1024, 4096};
+
+static const struct {
+    uint64_t bytes, light_bytes;
+} prefetch_ways[KERNEL_PREFETCH_WAYS] = {{0, 0}, {4096, 4096}, {12288, 1024}};
+static _Atomic uint32_t prefetch_way;
+
+uint32_t kernels_prefetch_way(void) {
+    return prefetch_way;
+}
+
+void kernels_use_prefetch_way(uint32_t way) {
+    prefetch_way = way;
+    kernel_tuning.prefetch_bytes = prefetch_ways[way].bytes;
+    kernel_tuning.prefetch_light_bytes = prefetch_ways[way].light_bytes;
+}
+
 static void build_tables(void) {
-    kernel_tuning.prefetch_bytes = prefetch_bytes();
+    kernels_use_prefetch_way(first_prefetch_way());
     for (uint32_t i = 0; i < N_VARIANTS && variants[i].usable(); i++) {
         if (i > 0) {
             tables[i] = tables[i - 1];

@@ -73,6 +73,9 @@ struct kernel_attention {
 };
 enum { KERNEL_MAX_Q = 64 }; /* most query rows in one call */
 
+enum { KERNEL_STREAM_WAYS = 3 };
+extern const uint64_t kernel_stream_ahead[KERNEL_STREAM_WAYS];
+
 struct kernels {
     const char *isa; /* "scalar", "avx2", "avx512-vnni", "neon-dotprod", "neon-i8mm" */
     struct kernel_type type[OT_DTYPE_MAX];
@@ -105,12 +108,20 @@ struct kernels {
     /* x[i] = cap * tanh(x[i] / cap) */
     void (*softcap)(float *x, uint64_t n, float cap);
     bool (*all_finite)(const float *x, uint64_t n);
-    /* Sums bytes of memory, for measuring read bandwidth; the result keeps the loads alive. */
-    uint64_t (*stream_read)(const uint8_t *data, uint64_t bytes);
+    /* Sums bytes of memory, for measuring read bandwidth, and prefetches `ahead` bytes ahead; the
+     * result keeps the loads alive. Which distance is fastest depends on the machine: try those of
+     * kernel_stream_ahead. */
+    uint64_t (*stream_read)(const uint8_t *data, uint64_t bytes, uint64_t ahead);
 };
 
 /* The best table for this CPU (lowered by ONETRIP_ISA). Same answer every time. */
 const struct kernels *kernels_get(void);
+/* Ways in which gemv prefetches. Which is the fastest depends on the machine; nothing else does. The
+ * way in use is the process's; it may be changed at any time, by any thread. */
+enum { KERNEL_PREFETCH_WAYS = 3 };
+uint32_t kernels_prefetch_way(void);
+void kernels_use_prefetch_way(uint32_t way);
+
 /* A table by name ("scalar", "avx2", "avx512", "neon", "i8mm"); NULL where the CPU or build lacks
  * it. */
 const struct kernels *kernels_find(const char *isa);

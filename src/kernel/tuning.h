@@ -1,13 +1,16 @@
-/* tuning.h - what is chosen by the make of the CPU, besides its instruction set. Set once by
- * kernel.c, before any kernel runs; read-only after. */
+/* tuning.h - what fits the memory system of the machine, not its instruction set. kernel.c begins
+ * with a choice by the make of the CPU; the engine may find a better one while it runs. Results do
+ * not depend on it. */
 #ifndef KERNEL_TUNING_H
 #define KERNEL_TUNING_H
 
+#include <stdatomic.h>
 #include <stdint.h>
 
 struct kernel_tuning {
-    /* How far ahead of its reads gemv prefetches. 0: the hardware's prefetchers do better alone. */
-    uint64_t prefetch_bytes;
+    /* How far ahead of its reads gemv prefetches: of types that take many instructions a byte, and
+     * of those that take few (Q8_0 and floats). 0: not ahead at all. */
+    _Atomic uint64_t prefetch_bytes, prefetch_light_bytes;
 };
 extern struct kernel_tuning kernel_tuning;
 

@@ -204,8 +204,7 @@ static bool all_finite(const float *x, uint64_t n) {
     return _mm256_testz_si256(bad, bad) != 0;
 }
 
-static uint64_t stream_read(const uint8_t *data, uint64_t bytes) {
-    const uint64_t ahead = kernel_tuning.prefetch_bytes;
+static uint64_t stream_read(const uint8_t *data, uint64_t bytes, uint64_t ahead) {
     __m256i sum[8];
     for (int i = 0; i < 8; i++) {
         sum[i] = _mm256_setzero_si256();
@@ -214,7 +213,7 @@ static uint64_t stream_read(const uint8_t *data, uint64_t bytes) {
     for (; at + 256 <= bytes; at += 256) {
         for (int i = 0; i < 8; i++) {
             if (i % 2 == 0) {
-                _mm_prefetch((const char *)data + at + ahead + 32 * i, _MM_HINT_T0);
+                _mm_prefetch((const char *)data + at + ahead + 32 * i, _MM_HINT_T1);
             }
             const __m256i *p = (const __m256i *)(const void *)(data + at + 32 * i);
             sum[i] = _mm256_add_epi64(sum[i], _mm256_loadu_si256(p));

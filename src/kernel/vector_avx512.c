@@ -182,8 +182,7 @@ static bool all_finite(const float *x, uint64_t n) {
     return bad == 0;
 }
 
-static uint64_t stream_read(const uint8_t *data, uint64_t bytes) {
-    const uint64_t ahead = kernel_tuning.prefetch_bytes;
+static uint64_t stream_read(const uint8_t *data, uint64_t bytes, uint64_t ahead) {
     __m512i sum[8];
     for (int i = 0; i < 8; i++) {
         sum[i] = _mm512_setzero_si512();
@@ -191,7 +190,7 @@ static uint64_t stream_read(const uint8_t *data, uint64_t bytes) {
     uint64_t at = 0;
     for (; at + 512 <= bytes; at += 512) {
         for (int i = 0; i < 8; i++) {
-            _mm_prefetch((const char *)data + at + ahead + 64 * i, _MM_HINT_T0);
+            _mm_prefetch((const char *)data + at + ahead + 64 * i, _MM_HINT_T1);
             sum[i] = _mm512_add_epi64(sum[i], _mm512_loadu_si512(data + at + 64 * i));
         }
     }

@@ -55,6 +55,12 @@ struct matmul_item {
     uint32_t first_piece, rows_per_piece;
 };
 
+/* How fast decode was with each way to prefetch, in its first jobs. */
+struct prefetch_trial {
+    uint32_t n_jobs;
+    uint64_t bytes[KERNEL_PREFETCH_WAYS], ns[KERNEL_PREFETCH_WAYS];
+};
+
 /* Prepared forms of one input, one per layout that its matrices want. */
 struct prepared {
     const float *rows; /* the f32 input */
@@ -126,6 +132,7 @@ struct forward {
     struct matmul_item items[FORWARD_MAX_ITEMS];
     uint32_t n_items;
     struct prepared prepared, routed_prepared;
+    struct prefetch_trial prefetch;
 
     uint64_t phase_ns[OT_PHASE_COUNT];
 };

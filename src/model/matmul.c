@@ -14,6 +14,8 @@ enum {
     PIECE_BYTES_MIN = 16 << 10,
     PIECE_BYTES_MAX = 1 << 20,
     PIECES_PER_THREAD = 4,
+    TRIAL_BYTES = 1 << 20,
+    TRIAL_JOBS = 32 * KERNEL_PREFETCH_WAYS, /* one layer of most models is four jobs */
     CACHED_BYTES = 128 << 10, /* of weights that a few tokens pass over, one after the other */
 };
 
@@ -139,7 +141,7 @@ static void compute_piece(void *arg, uint32_t piece, uint32_t worker) {
 
 /* Rows of a piece: for decode, bytes enough to be a stream and few enough to share out evenly;
  * else whole tiles. */
-static uint32_t divide(struct forward *f) {
+static uint32_t divide(struct forward *f, uint64_t *bytes) {
     uint64_t total_bytes = 0, total_rows = 0;
     for (uint32_t i = 0; i < f->n_items; i++) {
         total_bytes += f->items[i].n_rows * f->items[i].row_bytes;
@@ -159,7 +161,29 @@ static uint32_t divide(struct forward *f) {
         item->first_piece = n_pieces;
         n_pieces += (item->n_rows + item->rows_per_piece - 1) / item->rows_per_piece;
     }
+    *bytes = total_bytes;
     return n_pieces;
+}
+
+/* The trial of the ways to prefetch: the first jobs of decode that are large enough use each in
+ * turn, and the fastest stays. In turn, because the speed of memory changes within seconds on
+ * shared machines, and because a layer's matrices differ. */
+static void try_prefetch(struct forward *f, uint64_t bytes, uint64_t ns) {
+    struct prefetch_trial *t = &f->prefetch;
+    uint32_t way = t->n_jobs++ % KERNEL_PREFETCH_WAYS;
+    t->bytes[way] += bytes;
+    t->ns[way] += ns;
+    uint32_t next = t->n_jobs % KERNEL_PREFETCH_WAYS;
+    if (t->n_jobs == TRIAL_JOBS) {
+        next = 0;
+        for (uint32_t i = 1; i < KERNEL_PREFETCH_WAYS; i++) {
+            if ((double)t->bytes[i] * (double)t->ns[next] >
+                (double)t->bytes[next] * (double)t->ns[i]) {
+                next = i;
+            }
+        }
+    }
+    kernels_use_prefetch_way(next);
 }
 
 int matmul_flush(struct forward *f, struct ot_error *err) {
@@ -171,8 +195,13 @@ int matmul_flush(struct forward *f, struct ot_error *err) {
         return error_set(err, OT_ERR_INTERRUPTED, "", "stopped by the caller");
     }
     struct phase phase = phase_begin(f);
-    pool_run(f->pool, divide(f), compute_piece, f);
+    uint64_t bytes;
+    uint32_t n_pieces = divide(f, &bytes);
+    pool_run(f->pool, n_pieces, compute_piece, f);
     phase_end(f, phase, OT_PHASE_WEIGHTS);
+    if (f->items[0].decode && bytes >= TRIAL_BYTES && f->prefetch.n_jobs < TRIAL_JOBS) {
+        try_prefetch(f, bytes, clock_ns() - phase.start_ns);
+    }
     matmul_drop(f);
     return OT_OK;
 }
