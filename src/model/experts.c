@@ -12,6 +12,8 @@
 #include "base/error.h"
 #include "model/forward.h"
 
+enum { PIECES_PER_THREAD = 2, ADD_ROWS_ALONE = 64, ADD_COLUMNS_MIN = 128 };
+
 static void softmax(float *x, uint32_t n) {
     float high = x[0], sum = 0.0f;
     for (uint32_t i = 1; i < n; i++) {
@@ -189,14 +191,36 @@ static int run_experts(struct forward *f, const struct run *run, struct ot_error
     return OT_OK;
 }
 
-/* y of every token += weight * output, rows of this run only, experts ascending. */
+struct add_job {
+    struct forward *f;
+    uint32_t first_row, n_rows, n_columns;
+};
+
+/* Columns [piece * n_columns, ...) of every row, in the order of the rows. */
+static void add_piece(void *arg, uint32_t piece, uint32_t worker) {
+    (void)worker;
+    const struct add_job *job = arg;
+    struct forward *f = job->f;
+    uint32_t d = f->hp->n_embd, from = piece * job->n_columns;
+    uint32_t n = min_u32(job->n_columns, d - from);
+    for (uint32_t i = 0; i < job->n_rows; i++) {
+        uint32_t at = job->first_row + i;
+        f->k->add_scaled(f->y + (uint64_t)f->route_tokens[at] * d + from,
+                         f->routed_y + (uint64_t)i * d + from, f->route_weight[f->route_slots[at]],
+                         n);
+    }
+}
+
+/* y of every token += weight * output, rows of this run only, experts ascending. Columns are what
+ * is divided among the threads, so that each sum keeps its order; few rows are not worth it. */
 static void add_outputs(struct forward *f, uint32_t first_row, uint32_t n_rows) {
     uint32_t d = f->hp->n_embd;
-    for (uint32_t i = 0; i < n_rows; i++) {
-        float *y = f->y + (uint64_t)f->route_tokens[first_row + i] * d;
-        f->k->add_scaled(y, f->routed_y + (uint64_t)i * d,
-                         f->route_weight[f->route_slots[first_row + i]], d);
+    struct add_job job = {f, first_row, n_rows, d};
+    if (n_rows > ADD_ROWS_ALONE) {
+        uint32_t pieces = PIECES_PER_THREAD * pool_threads(f->pool);
+        job.n_columns = max_u32((uint32_t)round_up((d + pieces - 1) / pieces, 16), ADD_COLUMNS_MIN);
     }
+    pool_run(f->pool, (d + job.n_columns - 1) / job.n_columns, add_piece, &job);
 }
 
 int experts_layer(struct forward *f, uint32_t layer_id, struct ot_error *err) {
