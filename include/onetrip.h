@@ -280,6 +280,7 @@ struct ot_context_info {
     const char *io;             /* "mmap", "io_uring direct", "threads direct", "threads buffered"... */
     uint64_t wired_bytes, locked_bytes, slot_bytes, streamed_bytes_per_sweep;
     uint64_t kv_bytes, activation_bytes, table_bytes;
+    uint64_t prefetch_bytes;    /* how far ahead decode kernels prefetch, as far as tried */
     uint64_t n_sweeps_prompt, n_sweeps_decode;
     double wait_disk_s;         /* time compute waited for bytes */
     double compute_s[8];        /* by enum ot_phase */

@@ -211,6 +211,7 @@ void ot_context_get_info(const struct ot_context *ctx, struct ot_context_info *i
         .kv_bytes = ctx->kv.bytes * 2,
         .activation_bytes = ctx->budget.activation_bytes,
         .table_bytes = mem_live_bytes(),
+        .prefetch_bytes = kernels_prefetch_bytes(),
         .n_sweeps_prompt = ctx->n_sweeps_prompt,
         .n_sweeps_decode = ctx->n_sweeps_decode,
         .wait_disk_s = (double)r.wait_ns * 1e-9,

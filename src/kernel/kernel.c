@@ -147,6 +147,10 @@ void kernels_use_prefetch_way(uint32_t way) {
     kernel_tuning.prefetch_light_bytes = prefetch_ways[way].light_bytes;
 }
 
+uint64_t kernels_prefetch_bytes(void) {
+    return kernel_tuning.prefetch_bytes;
+}
+
 static void build_tables(void) {
     kernels_use_prefetch_way(first_prefetch_way());
     for (uint32_t i = 0; i < N_VARIANTS && variants[i].usable(); i++) {

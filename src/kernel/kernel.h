@@ -121,6 +121,8 @@ const struct kernels *kernels_get(void);
 enum { KERNEL_PREFETCH_WAYS = 3 };
 uint32_t kernels_prefetch_way(void);
 void kernels_use_prefetch_way(uint32_t way);
+/* How far ahead that is, for types that take many instructions a byte. */
+uint64_t kernels_prefetch_bytes(void);
 
 /* A table by name ("scalar", "avx2", "avx512", "neon", "i8mm"); NULL where the CPU or build lacks
  * it. */

@@ -57,8 +57,8 @@ struct matmul_item {
 
 /* How fast decode was with each way to prefetch, in its first jobs. */
 struct prefetch_trial {
-    uint32_t n_jobs;
-    uint64_t bytes[KERNEL_PREFETCH_WAYS], ns[KERNEL_PREFETCH_WAYS];
+    uint32_t n_jobs, first_way;
+    double rates[KERNEL_PREFETCH_WAYS]; /* bytes a nanosecond, added up over jobs */
 };
 
 /* Prepared forms of one input, one per layout that its matrices want. */

@@ -15,9 +15,11 @@ enum {
     PIECE_BYTES_MAX = 1 << 20,
     PIECES_PER_THREAD = 4,
     TRIAL_BYTES = 1 << 20,
-    TRIAL_JOBS = 32 * KERNEL_PREFETCH_WAYS, /* one layer of most models is four jobs */
+    TRIAL_JOBS = 64 * KERNEL_PREFETCH_WAYS, /* one layer of most models is four jobs */
     CACHED_BYTES = 128 << 10, /* of weights that a few tokens pass over, one after the other */
 };
+
+static const double trial_margin = 1.05;
 
 void matmul_input(struct forward *f, struct prepared *p, uint8_t *space, const float *rows,
                   uint64_t stride, uint32_t n_rows, uint32_t n_cols) {
@@ -166,24 +168,28 @@ static uint32_t divide(struct forward *f, uint64_t *bytes) {
 }
 
 /* The trial of the ways to prefetch: the first jobs of decode that are large enough use each in
- * turn, and the fastest stays. In turn, because the speed of memory changes within seconds on
- * shared machines, and because a layer's matrices differ. */
+ * turn. In turn, because the speed of memory changes within seconds on shared machines, and because
+ * a layer's matrices differ; rates are added up, not times, because a job that another program held
+ * up would outweigh all others. The first choice stays unless another way is clearly faster. */
 static void try_prefetch(struct forward *f, uint64_t bytes, uint64_t ns) {
     struct prefetch_trial *t = &f->prefetch;
-    uint32_t way = t->n_jobs++ % KERNEL_PREFETCH_WAYS;
-    t->bytes[way] += bytes;
-    t->ns[way] += ns;
-    uint32_t next = t->n_jobs % KERNEL_PREFETCH_WAYS;
+    if (t->n_jobs == 0) {
+        t->first_way = kernels_prefetch_way();
+    }
+    uint32_t way = (t->first_way + t->n_jobs++) % KERNEL_PREFETCH_WAYS;
+    t->rates[way] += (double)bytes / (double)max_u64(ns, 1);
+    way = (way + 1) % KERNEL_PREFETCH_WAYS;
     if (t->n_jobs == TRIAL_JOBS) {
-        next = 0;
-        for (uint32_t i = 1; i < KERNEL_PREFETCH_WAYS; i++) {
-            if ((double)t->bytes[i] * (double)t->ns[next] >
-                (double)t->bytes[next] * (double)t->ns[i]) {
-                next = i;
+        way = t->first_way;
+        double best = t->rates[way] * trial_margin;
+        for (uint32_t i = 0; i < KERNEL_PREFETCH_WAYS; i++) {
+            if (t->rates[i] > best) {
+                best = t->rates[i];
+                way = i;
             }
         }
     }
-    kernels_use_prefetch_way(next);
+    kernels_use_prefetch_way(way);
 }
 
 int matmul_flush(struct forward *f, struct ot_error *err) {

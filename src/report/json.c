@@ -119,6 +119,7 @@ static void put_settings(const struct report *r, json_t *root, bool *failed) {
     put(effective, "reads_direct", count(r->residency.n_reads_direct), failed);
     put(effective, "threads", count(c->n_threads), failed);
     put(effective, "kernels", text(ot_kernels()), failed);
+    put(effective, "prefetch_bytes", count(c->prefetch_bytes), failed);
     put(effective, "ctx", count(c->n_ctx), failed);
     put(effective, "sequences", count(c->n_seq), failed);
     put(effective, "batch", count(c->n_batch), failed);

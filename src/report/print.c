@@ -127,8 +127,8 @@ static void print_settings(const struct report *r, FILE *out) {
         fprintf(out, ", %" PRIu64 " of %" PRIu64 " reads direct", info->n_reads_direct,
                 info->n_reads);
     }
-    fprintf(out, "\n  %-10s %-12s %" PRIu32 ", kernels %s\n", "threads", asked(r, "threads"),
-            c->n_threads, ot_kernels());
+    fprintf(out, "\n  %-10s %-12s %" PRIu32 ", kernels %s, prefetching %" PRIu64 " bytes ahead\n",
+            "threads", asked(r, "threads"), c->n_threads, ot_kernels(), c->prefetch_bytes);
     fprintf(out, "  %-10s %-12s %" PRIu32 " positions, %" PRIu32 " tokens a sweep at most\n", "ctx",
             asked(r, "ctx"), c->n_ctx, c->n_batch);
     fprintf(out, "  %-10s %-12s %" PRIu32 " tokens guessed at most\n", "draft", asked(r, "draft"),
