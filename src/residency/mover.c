@@ -16,7 +16,10 @@
 #include "residency/plant.h"
 #include "sys/memory.h"
 
-enum { VIEW_BYTES_LEAST = 256 << 10 };
+/* A view of wired rows has at least the first, where fewer are in memory yet; and while blocks are
+ * being read, all views that are given out at once have little more than the second, so that the
+ * engine comes back soon enough to ask for the next ones. */
+enum { VIEW_BYTES_LEAST = 256 << 10, AT_ONCE_BYTES = 12 << 20 };
 
 /* ---- opening and closing ---- */
 
@@ -208,6 +211,21 @@ bool mover_slots_to_spare(const struct mover *m, bool for_block) {
 
 /* ---- reading ahead ---- */
 
+/* Half of the slots are read while the engine uses the other half. All of them would be no faster,
+ * and a disk that tells of its reads only when it has done all (as the virtual ones of some
+ * machines do) would then have nothing to do until the engine has used the first. */
+static uint32_t blocks_at_once(const struct mover *m) {
+    return max_u32(m->layout.n_slots / 2, SLOTS_LEAST);
+}
+
+static uint32_t blocks_reading(const struct mover *m) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < m->layout.n_slots; i++) {
+        n += m->slots[i].state == READING && m->slots[i].block != NO_BLOCK;
+    }
+    return n;
+}
+
 static bool issue_piece(struct mover *m, uint32_t extent, uint32_t index) {
     const struct residency_extent *e = &m->r->extents[extent];
     const struct layout_extent *x = &m->layout.extents[extent];
@@ -275,7 +293,8 @@ static bool step(struct mover *m) {
     if (index < x->n_blocks) {
         uint32_t block = x->first_block + index;
         if (m->block_slot[block] == NO_SLOT) {
-            bool may = m->experts == NULL || mover_slots_to_spare(m, true);
+            bool may = blocks_reading(m) < blocks_at_once(m) &&
+                       (m->experts == NULL || mover_slots_to_spare(m, true));
             uint32_t slot = may ? mover_take_slot(m, false) : NO_SLOT;
             if (slot == NO_SLOT || !issue_block(m, c->extent, block, slot)) {
                 return false;
@@ -302,6 +321,17 @@ void mover_pump(struct mover *m) {
     while (step(m)) {
     }
     sys_reader_start(m->reader);
+}
+
+/* Takes in what has been read, and has the disk go on before anything is computed. */
+static void take_in(struct mover *m) {
+    bool any = false;
+    while (reads_take(m, false)) {
+        any = true;
+    }
+    if (any) {
+        mover_pump(m);
+    }
 }
 
 static void report_progress(const struct mover *m) {
@@ -496,27 +526,15 @@ static int demand_block(struct mover *m, uint32_t extent, uint32_t block, struct
     return 0;
 }
 
-/* True while it pays to sleep on: few blocks are ready, and the disk has enough to do without us.
- * Fewer, longer sleeps cost less than waking for every block. */
-static bool sleep_on(const struct mover *m) {
-    uint32_t n_ready = 0, n_reading = 0;
-    for (uint32_t i = 0; i < m->layout.n_slots; i++) {
-        n_ready += m->slots[i].state == READY && m->slots[i].pins == 0;
-        n_reading += m->slots[i].state == READING;
-    }
-    return n_ready < m->layout.n_slots / 4 && n_reading > m->layout.n_slots / 2;
-}
-
 int mover_wait_slot(struct mover *m, uint32_t slot, bool wait, bool demanded,
                     struct ot_error *err) {
-    bool slept = false;
-    while (m->slots[slot].state == READING || (slept && sleep_on(m))) {
+    while (m->slots[slot].state == READING) {
         if (!reads_take(m, false)) {
             if (!wait) {
                 return WAIT_NOT_YET;
             }
             reads_take(m, true);
-            slept = true;
+            take_in(m);
         }
     }
     if (m->slots[slot].state == FAILED) {
@@ -568,6 +586,29 @@ static int acquire_block(struct mover *m, uint32_t extent, uint32_t row, bool wa
     return code;
 }
 
+static int acquire_wired(struct mover *m, uint32_t extent, uint32_t row, bool wait,
+                         struct residency_view *view, struct ot_error *err) {
+    const struct residency_extent *e = &m->r->extents[extent];
+    const struct layout_extent *x = &m->layout.extents[extent];
+    uint32_t ready_rows;
+    int code = wired_rows_ready(m, extent, row, wait, &ready_rows, err);
+    if (code != 0) {
+        return code;
+    }
+    uint32_t n_rows = ready_rows - row;
+    if (m->layout.n_blocks > 0) {
+        n_rows = min_u32(n_rows, (uint32_t)max_u64(AT_ONCE_BYTES / e->row_bytes, 1));
+    }
+    *view = (struct residency_view){
+        .data = m->arena + x->arena_at + (e->offset - x->sector_start) + row * e->row_bytes,
+        .row = row,
+        .n_rows = n_rows,
+        .extent = extent,
+        .slot = NO_SLOT,
+    };
+    return 0;
+}
+
 int mover_acquire(struct mover *m, uint32_t extent, uint32_t part, uint32_t row, bool wait,
                   struct residency_view *view, struct ot_error *err) {
     const struct residency_extent *e = &m->r->extents[extent];
@@ -581,22 +622,18 @@ int mover_acquire(struct mover *m, uint32_t extent, uint32_t part, uint32_t row,
                          extent);
     }
     m->at_extent = extent;
-    if (row < x->wired_rows) {
-        uint32_t ready_rows;
-        int code = wired_rows_ready(m, extent, row, wait, &ready_rows, err);
-        if (code != 0) {
-            return code;
-        }
-        *view = (struct residency_view){
-            .data = m->arena + x->arena_at + (e->offset - x->sector_start) + row * e->row_bytes,
-            .row = row,
-            .n_rows = ready_rows - row,
-            .extent = extent,
-            .slot = NO_SLOT,
-        };
-        return 0;
+    take_in(m);
+    if (wait) {
+        m->given_bytes = 0; /* what was given before has been used */
+    } else if (m->given_bytes >= AT_ONCE_BYTES && blocks_reading(m) > 0) {
+        return WAIT_NOT_YET;
     }
-    return acquire_block(m, extent, row, wait, view, err);
+    int code = row < x->wired_rows ? acquire_wired(m, extent, row, wait, view, err)
+                                   : acquire_block(m, extent, row, wait, view, err);
+    if (code == 0) {
+        m->given_bytes += view->n_rows * e->row_bytes;
+    }
+    return code;
 }
 
 void mover_release(struct mover *m, const struct residency_view *view) {

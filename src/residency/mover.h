@@ -103,6 +103,7 @@ struct mover {
     bool fill_failed; /* a piece could not be read since the sweep began: the cursor starts over */
     struct cursor cursor;
     uint32_t at_extent; /* where the engine is */
+    uint64_t given_bytes; /* in views since the engine waited, or was told to */
 
     struct experts *experts; /* owned; NULL: no EXPERT extents */
     struct rows *rows;       /* owned; NULL: no single rows */

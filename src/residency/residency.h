@@ -94,8 +94,9 @@ struct residency_view {
  * Errors: IO, CHANGED; the view is not filled, the sweep must end. */
 int residency_acquire(struct residency *r, uint32_t extent, uint32_t part, uint32_t row,
                       struct residency_view *view, struct ot_error *err);
-/* The same if that takes no waiting: returns 0 and fills the view, or 1: not there yet or no slot is
- * free while the caller holds views; release what you hold and call residency_acquire. */
+/* The same if that takes no waiting: returns 0 and fills the view, or 1: not there yet, no slot is
+ * free while the caller holds views, or it has been given enough to compute before it asks on; release
+ * what you hold and call residency_acquire. */
 int residency_try(struct residency *r, uint32_t extent, uint32_t part, uint32_t row,
                   struct residency_view *view, struct ot_error *err);
 void residency_release(struct residency *r, const struct residency_view *view);
