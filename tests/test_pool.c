@@ -22,8 +22,7 @@ enum { MOST_PIECES = 4096, MOST_THREADS = 64 };
 struct job {
     uint32_t n_pieces;
     uint32_t times[MOST_PIECES]; /* plain: each piece is one thread's, the caller reads after */
-    uint32_t next[MOST_THREADS]; /* least piece a worker may still get */
-    _Atomic uint32_t n_out_of_order, n_out_of_range;
+    _Atomic uint32_t n_out_of_range;
     uint32_t n_threads;
 };
 
@@ -46,26 +45,20 @@ static void count(void *arg, uint32_t piece, uint32_t worker) {
     }
     dawdle(piece);
     job->times[piece]++;
-    if (piece < job->next[worker]) {
-        atomic_fetch_add(&job->n_out_of_order, 1);
-    }
-    job->next[worker] = piece + 1;
 }
 
 static void run_and_check(struct pool *pool, struct job *job, uint32_t n_pieces) {
     job->n_pieces = n_pieces;
     job->n_threads = pool_threads(pool);
     memset(job->times, 0, n_pieces * sizeof job->times[0]);
-    memset(job->next, 0, sizeof job->next);
     pool_run(pool, n_pieces, count, job);
     for (uint32_t i = 0; i < n_pieces; i++) {
         assert_int_equal(job->times[i], 1);
     }
     assert_int_equal(job->n_out_of_range, 0);
-    assert_int_equal(job->n_out_of_order, 0);
 }
 
-static void test_every_piece_runs_exactly_once_in_ascending_order_per_worker(void **state) {
+static void test_every_piece_runs_exactly_once(void **state) {
     (void)state;
     static const uint32_t threads[] = {1, 2, 3, 7, MOST_THREADS};
     static const uint32_t pieces[] = {0, 1, 2, 3, 5, 64, 1000, MOST_PIECES};
@@ -79,6 +72,45 @@ static void test_every_piece_runs_exactly_once_in_ascending_order_per_worker(voi
         }
         pool_close(pool);
     }
+}
+
+struct walk {
+    _Atomic uint32_t n_run;
+    uint32_t n_pieces;
+    struct {
+        uint32_t first, next, n_run, n_jumps;
+    } worker[2];
+};
+
+/* Piece 0 holds its worker until the others are done. */
+static void walk(void *arg, uint32_t piece, uint32_t worker) {
+    struct walk *w = arg;
+    if (w->worker[worker].n_run++ == 0) {
+        w->worker[worker].first = piece;
+    } else {
+        w->worker[worker].n_jumps += piece != w->worker[worker].next;
+    }
+    w->worker[worker].next = piece + 1;
+    while (piece == 0 && atomic_load(&w->n_run) + 1 < w->n_pieces) {
+        sched_yield();
+    }
+    atomic_fetch_add(&w->n_run, 1);
+}
+
+static void
+test_a_worker_goes_through_its_own_range_and_then_through_what_others_left(void **state) {
+    (void)state;
+    struct pool *pool = pool_open(2);
+    assert_non_null(pool);
+    for (uint32_t i = 0; i < 200; i++) {
+        struct walk w = {.n_pieces = 1000};
+        pool_run(pool, w.n_pieces, walk, &w);
+        assert_int_equal(w.n_run, 1000);
+        assert_true(w.worker[1].n_run >= 500);
+        assert_int_equal(w.worker[1].first, 500);
+        assert_true(w.worker[0].n_jumps + w.worker[1].n_jumps <= 1);
+    }
+    pool_close(pool);
 }
 
 static void test_many_generations_with_more_threads_than_cores_lose_no_piece(void **state) {
@@ -268,7 +300,9 @@ static void test_a_refused_allocation_gives_no_pool(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_piece_runs_exactly_once_in_ascending_order_per_worker),
+        cmocka_unit_test(test_every_piece_runs_exactly_once),
+        cmocka_unit_test(
+            test_a_worker_goes_through_its_own_range_and_then_through_what_others_left),
         cmocka_unit_test(test_many_generations_with_more_threads_than_cores_lose_no_piece),
         cmocka_unit_test(test_a_late_thread_never_works_on_a_job_that_is_over),
         cmocka_unit_test(test_threads_that_fell_asleep_are_woken),

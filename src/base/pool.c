@@ -1,21 +1,24 @@
 /* pool.c - the threads that compute.
  *
- * `untaken` is how many pieces of the job on nobody has taken yet. A piece is taken by lowering it
- * by one with a compare-and-swap, never below 0. A job that is over has left it at 0, and that is
- * all that a late thread can see of it; if the next job has begun meanwhile, the late thread takes
- * a piece of that one, like any other.
+ * The pieces of a job are divided into ranges, one a thread. A thread takes the pieces of its own
+ * range in order, so that what it reads from memory goes on where the piece before ended and the
+ * hardware's prefetchers do not lose it; then it takes pieces of the others' ranges, in the same
+ * way. `untaken` of a range is how many of its pieces nobody has taken yet. A piece is taken by
+ * lowering it by one with a compare-and-swap, never below 0. A job that is over has left all of
+ * them at 0, and that is all that a late thread can see of it; if the next job has begun meanwhile,
+ * the late thread takes pieces of that one, like any other.
  *
- * Why the job's other fields need no lock: fn, arg and n_pieces are written by the caller before it
- * publishes `untaken`, and read only by who has taken a piece. The caller does not return, so
- * cannot write them again, before every taken piece is in n_done.
+ * Why the job's other fields need no lock: fn, arg, n_pieces and the ends of ranges are written by
+ * the caller before it publishes `untaken`, and read only by who has taken a piece. The caller does
+ * not return, so cannot write them again, before every taken piece is in n_done.
  *
- * Sleeping. A thread raises n_sleeping, then looks at `untaken` a last time, then sleeps on
- * `epoch`. The caller publishes `untaken`, then looks at n_sleeping, and only if it is not 0
- * changes `epoch` and wakes. Both orders are sequentially consistent, so one of the two sees the
- * other. The caller itself sleeps on n_done behind the flag caller_sleeps in the same way.
+ * Sleeping. A thread raises n_sleeping, then looks at n_jobs a last time, then sleeps on `epoch`.
+ * The caller publishes the ranges, then raises n_jobs, then looks at n_sleeping, and only if it is
+ * not 0 changes `epoch` and wakes. Both orders are sequentially consistent, so one of the two sees
+ * the other. The caller itself sleeps on n_done behind the flag caller_sleeps in the same way.
  *
- * Invariant: untaken + pieces being run + pieces run and not yet counted + n_done == n_pieces while
- * a job is on. */
+ * Invariant: sum of untaken + pieces being run + pieces run and not yet counted + n_done ==
+ * n_pieces while a job is on. */
 #include "base/pool.h"
 
 #include <assert.h>
@@ -37,14 +40,22 @@ struct worker {
     struct pool *pool;
     pthread_t thread;
     uint32_t id;
+    uint32_t n_seen; /* jobs begun when it last looked */
+};
+
+/* A thread's share of the job on: pieces [end - untaken, end). */
+struct range {
+    _Alignas(CACHE_LINE) _Atomic uint32_t untaken;
+    uint32_t end;
 };
 
 struct pool {
-    /* One line: who takes a piece needs the rest of it next. */
-    _Alignas(CACHE_LINE) _Atomic uint32_t untaken;
+    /* One line: who begins a job needs the rest of it next. */
+    _Alignas(CACHE_LINE) _Atomic uint32_t n_jobs; /* begun so far */
     uint32_t n_pieces;
     pool_fn *fn;
     void *arg;
+    struct range *ranges;                         /* [n_threads], in memory */
     _Alignas(CACHE_LINE) _Atomic uint32_t n_done; /* of the job on; the caller sleeps on it */
     _Atomic uint32_t caller_sleeps;
     _Alignas(CACHE_LINE) _Atomic uint32_t n_sleeping; /* threads about to sleep on, or on, epoch */
@@ -72,35 +83,49 @@ static void futex_wake(_Atomic uint32_t *word, uint32_t n) {
     syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
 }
 
-/* Takes pieces of the job on and runs them until none is left; returns how many it ran. */
-static uint32_t take_pieces(struct pool *p, uint32_t worker) {
+/* Takes pieces of a range and runs them until none is left; returns how many it ran. */
+static uint32_t take_from(struct pool *p, struct range *range, uint32_t worker) {
     uint32_t n_run = 0;
-    uint32_t n = atomic_load_explicit(&p->untaken, memory_order_relaxed);
+    uint32_t n = atomic_load_explicit(&range->untaken, memory_order_relaxed);
     while (n > 0) {
-        if (atomic_compare_exchange_weak_explicit(&p->untaken, &n, n - 1, memory_order_acquire,
+        if (atomic_compare_exchange_weak_explicit(&range->untaken, &n, n - 1, memory_order_acquire,
                                                   memory_order_relaxed)) {
-            p->fn(p->arg, p->n_pieces - n, worker);
+            p->fn(p->arg, range->end - n, worker);
             n_run++;
-            n = atomic_load_explicit(&p->untaken, memory_order_relaxed);
+            n = atomic_load_explicit(&range->untaken, memory_order_relaxed);
         }
     }
     return n_run;
 }
 
-static bool work_to_do(struct pool *p) {
-    return atomic_load(&p->untaken) > 0 || atomic_load(&p->closing) != 0;
+/* Takes pieces of the job on and runs them until none is left, its own share first; returns how
+ * many it ran. */
+static uint32_t take_pieces(struct pool *p, uint32_t worker) {
+    uint32_t n_run = 0;
+    for (uint32_t i = worker; i < p->n_threads; i++) {
+        n_run += take_from(p, &p->ranges[i], worker);
+    }
+    for (uint32_t i = 0; i < worker; i++) {
+        n_run += take_from(p, &p->ranges[i], worker);
+    }
+    return n_run;
 }
 
-static bool all_done(struct pool *p) {
+static bool work_to_do(struct pool *p, uint32_t n_seen) {
+    return atomic_load(&p->n_jobs) != n_seen || atomic_load(&p->closing) != 0;
+}
+
+static bool all_done(struct pool *p, uint32_t unused) {
+    (void)unused;
     return atomic_load(&p->n_done) == p->n_pieces;
 }
 
 /* True as soon as the condition is; false when the time to spin is over. */
-static bool spin_until(bool (*condition)(struct pool *), struct pool *p) {
+static bool spin_until(bool (*condition)(struct pool *, uint32_t), struct pool *p, uint32_t value) {
     uint64_t end_ns = 0;
     do {
         for (uint32_t i = 0; i < SPINS_PER_CLOCK; i++) {
-            if (condition(p)) {
+            if (condition(p, value)) {
                 return true;
             }
             cpu_relax();
@@ -112,11 +137,11 @@ static bool spin_until(bool (*condition)(struct pool *), struct pool *p) {
     return false;
 }
 
-static void wait_for_work(struct pool *p) {
-    while (!spin_until(work_to_do, p)) {
+static void wait_for_work(struct pool *p, uint32_t n_seen) {
+    while (!spin_until(work_to_do, p, n_seen)) {
         atomic_fetch_add(&p->n_sleeping, 1);
         uint32_t epoch = atomic_load(&p->epoch);
-        if (!work_to_do(p)) {
+        if (!work_to_do(p, n_seen)) {
             futex_wait(&p->epoch, epoch);
         }
         atomic_fetch_sub(&p->n_sleeping, 1);
@@ -134,7 +159,8 @@ static void *worker_main(void *arg) {
     struct worker *w = arg;
     struct pool *p = w->pool;
     for (;;) {
-        wait_for_work(p);
+        wait_for_work(p, w->n_seen);
+        w->n_seen = atomic_load(&p->n_jobs);
         if (atomic_load(&p->closing) != 0) {
             return NULL;
         }
@@ -153,7 +179,7 @@ static void *worker_main(void *arg) {
 
 static void wait_for_done(struct pool *p) {
     uint64_t start_ns = clock_ns();
-    while (!spin_until(all_done, p)) {
+    while (!spin_until(all_done, p, 0)) {
         atomic_store(&p->caller_sleeps, 1);
         uint32_t n_done = atomic_load(&p->n_done);
         if (n_done != p->n_pieces) {
@@ -164,6 +190,18 @@ static void wait_for_done(struct pool *p) {
     p->waited_ns += clock_ns() - start_ns;
 }
 
+/* The pieces, in ranges of the same length. */
+static void publish(struct pool *p, uint32_t n_pieces) {
+    uint64_t first = 0;
+    for (uint32_t i = 0; i < p->n_threads; i++) {
+        uint64_t end = (uint64_t)n_pieces * (i + 1) / p->n_threads;
+        p->ranges[i].end = (uint32_t)end;
+        atomic_store_explicit(&p->ranges[i].untaken, (uint32_t)(end - first), memory_order_release);
+        first = end;
+    }
+    atomic_fetch_add(&p->n_jobs, 1);
+}
+
 void pool_run(struct pool *p, uint32_t n_pieces, pool_fn *fn, void *arg) {
     if (n_pieces <= 1 || p->n_started == 0) {
         for (uint32_t i = 0; i < n_pieces; i++) {
@@ -171,12 +209,11 @@ void pool_run(struct pool *p, uint32_t n_pieces, pool_fn *fn, void *arg) {
         }
         return;
     }
-    assert(atomic_load_explicit(&p->untaken, memory_order_relaxed) == 0);
     p->fn = fn;
     p->arg = arg;
     p->n_pieces = n_pieces;
     atomic_store_explicit(&p->n_done, 0, memory_order_relaxed);
-    atomic_store(&p->untaken, n_pieces);
+    publish(p, n_pieces);
     wake_for_work(p, min_u32(n_pieces - 1, p->n_started));
     uint32_t n_run = take_pieces(p, 0);
     if (atomic_fetch_add(&p->n_done, n_run) + n_run != n_pieces) {
@@ -197,13 +234,15 @@ static void block_signals(sigset_t *before) {
 
 struct pool *pool_open(uint32_t n_threads) {
     assert(n_threads >= 1 && n_threads <= POOL_MAX_THREADS);
-    void *memory =
-        mem_calloc(1, sizeof(struct pool) + (n_threads - 1) * sizeof(struct worker) + CACHE_LINE);
+    uint64_t ranges_at =
+        round_up(sizeof(struct pool) + (n_threads - 1) * sizeof(struct worker), CACHE_LINE);
+    void *memory = mem_calloc(1, ranges_at + n_threads * sizeof(struct range) + CACHE_LINE);
     if (memory == NULL) {
         return NULL;
     }
     struct pool *p = (struct pool *)(uintptr_t)round_up((uintptr_t)memory, CACHE_LINE);
     p->memory = memory;
+    p->ranges = (struct range *)(void *)((uint8_t *)p + ranges_at);
     p->n_threads = n_threads;
     sigset_t before;
     block_signals(&before);

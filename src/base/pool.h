@@ -1,10 +1,11 @@
 /* pool.h - the threads that compute.
  *
- * A job is a number of pieces; free threads take pieces until none is left. The caller takes part
- * as worker 0. A job is over when its pieces are done, not when every thread has come by: a thread
- * that the operating system runs late, or not at all, delays nothing unless it holds a piece.
- * Threads that find nothing to do spin briefly (POOL_SPIN_NS), then sleep, so that an occupied core
- * costs little and a waiting pool costs nothing.
+ * A job is a number of pieces; free threads take pieces until none is left, neighbouring ones as
+ * long as they can. The caller takes part as worker 0. A job is over when its pieces are done, not
+ * when every thread has come by: a thread that the operating system runs late, or not at all,
+ * delays nothing unless it holds a piece. Threads that find nothing to do spin briefly
+ * (POOL_SPIN_NS), then sleep, so that an occupied core costs little and a waiting pool costs
+ * nothing.
  *
  * Worth knowing when choosing pieces: taking one costs some 20 ns when nobody else takes one, about
  * 100 ns when somebody does; a thread that loses its core in the middle of a piece delays the job
@@ -27,7 +28,8 @@ struct pool *pool_open(uint32_t n_threads);
 void pool_close(struct pool *pool);
 uint32_t pool_threads(const struct pool *pool);
 
-/* piece < n_pieces; worker < pool_threads. Pieces of one worker come in ascending order. */
+/* piece < n_pieces; worker < pool_threads. A worker gets the pieces of a range of its own in
+ * ascending order, then pieces of the other workers' ranges. */
 typedef void pool_fn(void *arg, uint32_t piece, uint32_t worker);
 
 /* Runs fn once for every piece; returns when all are done. What the caller wrote before is seen by
