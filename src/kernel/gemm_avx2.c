@@ -1,8 +1,11 @@
 /* gemm_avx2.c - many tokens by a quantised weight matrix, with AVX2 (tile.h).
  *
- * vpmaddubsw multiplies unsigned by signed bytes and adds pairs into 16 bits, saturating. Eight
- * such sums of codes below 16 still fit 16 bits (8 * 2 * 15 * 127 < 2^15), four of codes below 32
- * do, two of codes below 64, and one of 8-bit codes whose sign has gone to the activation.
+ * vpmaddubsw multiplies unsigned by signed bytes and adds pairs into 16 bits, saturating. The sums
+ * of 16 products of codes from 0 to 15 fit 16 bits (16 * 15 * 127 < 2^15), and so do those of codes
+ * from -16 to 15, and of 8 products of codes from -32 to 31. Such codes are stored as unsigned
+ * ones, and their zero point times the sum of the activations (start) is taken off: sums may wrap
+ * before, because additions are modulo 2^16. Of 8-bit codes, whose sign goes to the activation,
+ * only two products fit.
  *
  * A part is 16 rows, two vectors; up to 6 tokens pass over it, each broadcast serving both. The
  * sums of products are in registers, the results in memory (they are wanted once for 32 columns),
@@ -10,10 +13,8 @@
  * additions that wait for a register take their pipes.
  *
  * vpmaddwd, which has to make 32 bits of the sums, multiplies them by the activations' steps at the
- * same time. The zero point is added there (the activations' start): a sum of 32 products of codes
- * from -16 to 15, or of 16 from -32 to 31, in steps, fits 32 bits, even if it is put together of
- * numbers that do not. Then the weights' scale and minimum are multiplied in f32. Signed codes of 8
- * bits leave no room for that: all scales are multiplied in f32. */
+ * same time. Then the weights' scale and minimum are multiplied in f32. Signed codes of 8 bits
+ * leave no room for that: all scales are multiplied in f32. */
 #include <immintrin.h>
 #include <stddef.h>
 #include <string.h>
@@ -50,11 +51,6 @@ INLINE __m256i add_16(__m256i sum, __m256i more) {
     __asm__("" : "+x"(sum));
     return sum;
 }
-INLINE __m256i add_32(__m256i sum, __m256i more) {
-    sum = _mm256_add_epi32(sum, more);
-    __asm__("" : "+x"(sum));
-    return sum;
-}
 
 typedef __m256i sums[MAX_TOKENS][VECTORS];
 typedef __m256 results[MAX_TOKENS][VECTORS];
@@ -85,169 +81,102 @@ struct place {
     const float *scale, *min;
 };
 
-/* Products of n_k quadruples from k on, added in 16 bits. q: [token], of quadruple 0. */
-INLINE void dot(const int8_t *const *q, uint32_t n, const int8_t *codes, uint32_t k, uint32_t n_k,
-                sums t) {
+/* Products of n_k quadruples, added in 16 bits, modulo 2^16. q: [token]. */
+INLINE void dot(const int8_t *const *q, uint32_t n, const int8_t *codes, uint32_t n_k, sums t) {
 #pragma GCC unroll 8
-    for (uint32_t j = k; j < k + n_k; j++) {
-        const __m256i w[VECTORS] = {load(codes, j, 0), load(codes, j, 1)};
+    for (uint32_t k = 0; k < n_k; k++) {
+        const __m256i w[VECTORS] = {load(codes, k, 0), load(codes, k, 1)};
 #pragma GCC unroll 6
         for (uint32_t m = 0; m < n; m++) {
-            const __m256i a = broadcast_4(q[m] + 4 * j);
+            const __m256i a = broadcast_4(q[m] + 4 * k);
 #pragma GCC unroll 2
             for (uint32_t i = 0; i < VECTORS; i++) {
                 const __m256i p = _mm256_maddubs_epi16(w[i], a);
-                t[m][i] = j == k ? p : add_16(t[m][i], p);
+                t[m][i] = k == 0 ? p : add_16(t[m][i], p);
             }
         }
     }
 }
 
-/* Adds a token's sums, in steps, times the weights' scale; s: the factor of the minima, or NULL. */
-INLINE void add_scaled(const __m256i t[VECTORS], const struct place *at, const float *s,
-                       __m256 f[VECTORS]) {
-#pragma GCC unroll 2
-    for (uint32_t i = 0; i < VECTORS; i++) {
-        f[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(t[i]), _mm256_load_ps(at->scale + 8 * i), f[i]);
-        if (s != NULL)
-            f[i] = _mm256_fmadd_ps(broadcast_f32(s), _mm256_load_ps(at->min + 8 * i), f[i]);
+/* A token's numbers for the columns that share a scale of the weights. */
+struct act {
+    const int8_t *q;
+    const int16_t *steps, *start; /* [2] */
+    const float *s;
+};
+
+/* gemm_unpack_avx2.c's. */
+enum kind { KIND_FOUR, KIND_FOUR_MIN, KIND_FIVE_MIN, KIND_GROUPS_MIN, KIND_SIX, KIND_SIGNED };
+
+INLINE bool is_of_16(enum kind kind) {
+    return kind == KIND_GROUPS_MIN || kind == KIND_SIX;
+}
+
+/* Columns 16 h.. of block b, or the whole of it. */
+INLINE struct act act_of(const uint8_t *row, enum kind kind, uint32_t b, uint32_t h) {
+    const struct gemm_units *u = (const void *)row;
+    const struct gemm_halves *v = (const void *)row;
+    if (is_of_16(kind))
+        return (struct act){u->block[b].q + 16 * h, u->block[b].steps[h], u->block[b].start[h],
+                            &u->block[b].s[h]};
+    return (struct act){v->block[b].q, v->block[b].steps, v->block[b].start, &v->block[b].s};
+}
+
+/* Codes are 8, 16 or 32 too large: takes that off the sums of their products. */
+INLINE __m256i without_zero(__m256i sum, const int16_t start[2], enum kind kind) {
+    const __m256i from = broadcast_4(start);
+    switch (kind) {
+    case KIND_FOUR: return _mm256_add_epi16(sum, from);
+    case KIND_FIVE_MIN: return _mm256_add_epi16(sum, _mm256_add_epi16(from, from));
+    case KIND_SIX: return _mm256_add_epi16(sum, _mm256_slli_epi16(from, 2));
+    default: return sum;
     }
 }
 
-/* ---- weights with a scale for each 32 columns (struct gemm_halves) ---- */
-
-enum width { FOUR_BITS, FIVE_BITS };
-
-INLINE const struct gemm_halves *halves(const uint8_t *act) {
-    return (const struct gemm_halves *)(const void *)act;
-}
-
-INLINE void add_block(const uint8_t *const *act, uint32_t b, uint32_t n, const struct place *at,
-                      enum width width, bool has_min, results f) {
+INLINE void add_columns(const uint8_t *const *rows, uint32_t n, enum kind kind, uint32_t b,
+                        uint32_t h, const struct place *at, results f) {
+    struct act act[MAX_TOKENS];
     const int8_t *q[MAX_TOKENS];
-    sums t, u;
-#pragma GCC unroll 6
-    for (uint32_t m = 0; m < n; m++)
-        q[m] = halves(act[m])->block[b].q;
-    dot(q, n, at->codes, 0, width == FOUR_BITS ? 8 : 4, t);
-    if (width == FIVE_BITS) {
-#pragma GCC unroll 6
-        for (uint32_t m = 0; m < n; m++) {
-            const __m256i start = broadcast_4(&halves(act[m])->block[b].start);
-            const __m256i twice = _mm256_add_epi32(start, start); /* codes are 16 too large */
-#pragma GCC unroll 2
-            for (uint32_t i = 0; i < VECTORS; i++)
-                u[m][i] = add_32(
-                    _mm256_madd_epi16(t[m][i], broadcast_4(halves(act[m])->block[b].steps)), twice);
-        }
-        dot(q, n, at->codes, 4, 4, t);
-    }
+    sums t;
 #pragma GCC unroll 6
     for (uint32_t m = 0; m < n; m++) {
-        const __m256i steps = broadcast_4(halves(act[m])->block[b].steps);
+        act[m] = act_of(rows[m], kind, b, h);
+        q[m] = act[m].q;
+    }
+    dot(q, n, at->codes, is_of_16(kind) ? 4 : 8, t);
+#pragma GCC unroll 6
+    for (uint32_t m = 0; m < n; m++) {
+        const __m256i steps = broadcast_4(act[m].steps);
 #pragma GCC unroll 2
         for (uint32_t i = 0; i < VECTORS; i++) {
-            t[m][i] = _mm256_madd_epi16(t[m][i], steps);
-            if (width == FIVE_BITS)
-                t[m][i] = _mm256_add_epi32(t[m][i], u[m][i]);
-            else if (!has_min)
-                t[m][i] = _mm256_add_epi32(t[m][i], broadcast_4(&halves(act[m])->block[b].start));
+            const __m256i sum = _mm256_madd_epi16(without_zero(t[m][i], act[m].start, kind), steps);
+            f[m][i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_load_ps(at->scale + 8 * i),
+                                      f[m][i]);
+            if (kind != KIND_FOUR && kind != KIND_SIX)
+                f[m][i] = _mm256_fmadd_ps(broadcast_f32(act[m].s), _mm256_load_ps(at->min + 8 * i),
+                                          f[m][i]);
         }
-        add_scaled(t[m], at, has_min ? &halves(act[m])->block[b].s : NULL, f[m]);
-    }
-}
-
-/* ---- weights with a scale for each 16 columns (struct gemm_units) ---- */
-
-INLINE const struct gemm_units *units(const uint8_t *act) {
-    return (const struct gemm_units *)(const void *)act;
-}
-
-/* Half h of block b, codes below 32. */
-INLINE void add_group(const uint8_t *const *act, uint32_t b, uint32_t h, uint32_t n,
-                      const struct place *at, results f) {
-    const int8_t *q[MAX_TOKENS];
-    sums t;
-#pragma GCC unroll 6
-    for (uint32_t m = 0; m < n; m++)
-        q[m] = units(act[m])->block[b].q + 16 * h;
-    dot(q, n, at->codes, 0, 4, t);
-#pragma GCC unroll 6
-    for (uint32_t m = 0; m < n; m++) {
-        const __m256i steps = broadcast_4(units(act[m])->block[b].steps[h]);
-#pragma GCC unroll 2
-        for (uint32_t i = 0; i < VECTORS; i++)
-            t[m][i] = _mm256_madd_epi16(t[m][i], steps);
-        add_scaled(t[m], at, &units(act[m])->block[b].s[h], f[m]);
-    }
-}
-
-/* The same, codes below 64: 32 too large. */
-INLINE void add_group_six(const uint8_t *const *act, uint32_t b, uint32_t h, uint32_t n,
-                          const struct place *at, results f) {
-    const int8_t *q[MAX_TOKENS];
-    sums t;
-#pragma GCC unroll 6
-    for (uint32_t m = 0; m < n; m++)
-        q[m] = units(act[m])->block[b].q + 16 * h;
-#pragma GCC unroll 2
-    for (uint32_t k = 0; k < 4; k += 2) {
-        const __m256i w[VECTORS][2] = {{load(at->codes, k, 0), load(at->codes, k + 1, 0)},
-                                       {load(at->codes, k, 1), load(at->codes, k + 1, 1)}};
-#pragma GCC unroll 6
-        for (uint32_t m = 0; m < n; m++) {
-            const __m256i a[2] = {broadcast_4(q[m] + 4 * k), broadcast_4(q[m] + 4 * k + 4)};
-            const __m256i steps = broadcast_4(units(act[m])->block[b].steps[h]);
-#pragma GCC unroll 2
-            for (uint32_t i = 0; i < VECTORS; i++) {
-                const __m256i p = add_16(_mm256_maddubs_epi16(w[i][0], a[0]),
-                                         _mm256_maddubs_epi16(w[i][1], a[1]));
-                const __m256i d = _mm256_madd_epi16(p, steps);
-                t[m][i] = k == 0 ? d : add_32(t[m][i], d);
-            }
-        }
-    }
-#pragma GCC unroll 6
-    for (uint32_t m = 0; m < n; m++) {
-        const __m256i start = _mm256_slli_epi32(broadcast_4(&units(act[m])->block[b].start[h]), 2);
-#pragma GCC unroll 2
-        for (uint32_t i = 0; i < VECTORS; i++)
-            t[m][i] = _mm256_add_epi32(t[m][i], start);
-        add_scaled(t[m], at, NULL, f[m]);
     }
 }
 
 /* ---- one part; n and kind are constants where this is inlined ---- */
 
-/* gemm_unpack_avx2.c's. */
-enum kind { KIND_FOUR, KIND_FOUR_MIN, KIND_FIVE_MIN, KIND_GROUPS_MIN, KIND_SIX, KIND_SIGNED };
-
-INLINE void add_32_columns(const uint8_t *const *act, uint32_t b, uint32_t n, enum kind kind,
+INLINE void add_32_columns(const uint8_t *const *rows, uint32_t b, uint32_t n, enum kind kind,
                            const struct place *at, results f) {
-    if (kind == KIND_GROUPS_MIN || kind == KIND_SIX) {
-        for (uint32_t h = 0; h < 2; h++) {
-            const struct place half = {at->codes + h * 16 * PART_ROWS, at->scale + h * PART_ROWS,
-                                       at->min + h * PART_ROWS};
-            if (kind == KIND_SIX)
-                add_group_six(act, b, h, n, &half, f);
-            else
-                add_group(act, b, h, n, &half, f);
-        }
-    } else {
-        add_block(act, b, n, at, kind == KIND_FIVE_MIN ? FIVE_BITS : FOUR_BITS, kind != KIND_FOUR,
-                  f);
+    if (!is_of_16(kind)) {
+        add_columns(rows, n, kind, b, 0, at, f);
+        return;
     }
-}
-
-/* What registers hold; more tokens take turns at 256 columns, which are in the L1 cache. */
-INLINE uint32_t tokens_at_once(enum kind kind) {
-    return kind == KIND_FIVE_MIN || kind == KIND_SIX ? 3 : MAX_TOKENS;
+    for (uint32_t h = 0; h < 2; h++) {
+        const struct place half = {at->codes + h * 16 * PART_ROWS, at->scale + h * PART_ROWS,
+                                   at->min + h * PART_ROWS};
+        add_columns(rows, n, kind, b, h, &half, f);
+    }
 }
 
 INLINE void multiply_steps(const struct tile_tokens *a, uint32_t n, const struct tile *t,
                            enum kind kind, uint32_t part, uint32_t n_rows) {
-    const uint32_t at_once = tokens_at_once(kind);
-    const bool is_units = kind == KIND_GROUPS_MIN || kind == KIND_SIX;
+    const bool is_units = is_of_16(kind);
     const uint64_t act_bytes = is_units ? sizeof(struct gemm_units) : sizeof(struct gemm_halves);
     const uint64_t ratio_at =
         is_units ? offsetof(struct gemm_units, ratio) : offsetof(struct gemm_halves, ratio);
@@ -266,19 +195,12 @@ INLINE void multiply_steps(const struct tile_tokens *a, uint32_t n, const struct
                 f[m][i] = _mm256_mul_ps(f[m][i], ratio);
         }
         const uint32_t n_blocks = left < 8 ? left : 8;
-        struct place end = at;
-#pragma GCC unroll 2
-        for (uint32_t m = 0; m < n; m += at_once) {
-            const uint32_t n_now = n - m < at_once ? n - m : at_once;
-            end = at;
-            for (uint32_t b = 0; b < n_blocks; b++) {
-                add_32_columns(act + m, b, n_now, kind, &end, f + m);
-                end.codes += 32 * PART_ROWS;
-                end.scale += scales;
-                end.min += scales;
-            }
+        for (uint32_t b = 0; b < n_blocks; b++) {
+            add_32_columns(act, b, n, kind, &at, f);
+            at.codes += 32 * PART_ROWS;
+            at.scale += scales;
+            at.min += scales;
         }
-        at = end;
         left -= n_blocks;
         if (left == 0)
             break;

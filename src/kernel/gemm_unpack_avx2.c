@@ -280,6 +280,12 @@ static void rows_q5_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_bl
     }
 }
 
+INLINE struct quad raised(struct quad q, int n) {
+    for (uint32_t i = 0; i < 4; i++)
+        q.v[i] = _mm256_add_epi8(q.v[i], bytes(n));
+    return q;
+}
+
 /* Bits 2 k, 2 k + 1 of each byte. */
 INLINE struct quad pairs(struct quad q, uint32_t k) {
     for (uint32_t i = 0; i < 4; i++)
@@ -325,15 +331,14 @@ static void rows_q3_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_bl
             const __m256i scale =
                 _mm256_or_si256(_mm256_and_si256(low, dwords(15)),
                                 _mm256_slli_epi32(_mm256_and_si256(high, dwords(3)), 4));
-            const __m256 step =
-                _mm256_mul_ps(d, _mm256_cvtepi32_ps(_mm256_sub_epi32(scale, dwords(32))));
-            store_scale_min(t, 16 * b + g, step, _mm256_mul_ps(step, _mm256_set1_ps(-4)));
+            store_scale(t, 16 * b + g,
+                        _mm256_mul_ps(d, _mm256_cvtepi32_ps(_mm256_sub_epi32(scale, dwords(32)))));
         }
         for (uint32_t i = 0; i < 4; i++) {
             const struct quad qs = load_dwords(rows, offset + 32 + 16 * i);
             for (uint32_t k = 0; k < 4; k++)
                 store_group(t, 16 * b + i / 2 * 8 + 2 * k + i % 2,
-                            add_where(pairs(qs, k), flags[i % 2], i / 2 * 4 + k, 4));
+                            raised(add_where(pairs(qs, k), flags[i % 2], i / 2 * 4 + k, 4), 28));
         }
     }
 }
@@ -379,7 +384,8 @@ UNPACK(q6_k)
 UNPACK(q3_k)
 UNPACK(q2_k)
 
-/* Rows of gemm_avx2.c's multipliers. */
+/* Rows of gemm_avx2.c's multipliers. Those without MIN multiply by code - 8 (FOUR_BITS) or
+ * code - 32 (SIX_BITS, scales of 16 columns), FIVE_BITS_MIN by code - 16. */
 enum { FOUR_BITS, FOUR_BITS_MIN, FIVE_BITS_MIN, GROUPS_MIN, SIX_BITS, SIGNED };
 
 const struct tile_type *tile_types_avx2(void) {
@@ -395,7 +401,7 @@ const struct tile_type *tile_types_avx2(void) {
         [OT_Q4_K] = {unpack_q4_k, 256, sizeof(struct block_q4_k), 32, FOUR_BITS_MIN, false},
         [OT_Q5_K] = {unpack_q5_k, 256, sizeof(struct block_q5_k), 32, FIVE_BITS_MIN, false},
         [OT_Q6_K] = {unpack_q6_k, 256, sizeof(struct block_q6_k), 16, SIX_BITS, false},
-        [OT_Q3_K] = {unpack_q3_k, 256, sizeof(struct block_q3_k), 16, GROUPS_MIN, false},
+        [OT_Q3_K] = {unpack_q3_k, 256, sizeof(struct block_q3_k), 16, SIX_BITS, false},
         [OT_Q2_K] = {unpack_q2_k, 256, sizeof(struct block_q2_k), 16, GROUPS_MIN, false},
     };
     return types;

@@ -282,6 +282,14 @@ static struct units quantise_unit(const float *x, uint32_t n_cols, uint32_t col,
     return u;
 }
 
+/* -8 times the sums of the first and of the second two of each four q, as two 16-bit numbers. */
+static inline int32_t starts_of_pairs(__m128i q) {
+    __m128i sum = _mm_maddubs_epi16(_mm_set1_epi8(8), q);
+    sum = _mm_add_epi16(sum, _mm_shuffle_epi32(sum, 0x4e));
+    sum = _mm_add_epi16(sum, _mm_shuffle_epi32(sum, 0xb1));
+    return _mm_cvtsi128_si32(_mm_sub_epi16(_mm_setzero_si128(), sum));
+}
+
 static void prepare_gemm_units(const float *x, uint32_t n_cols, struct gemm_units *out) {
     const float row_largest = largest_finite(x, n_cols);
     float unit = 0;
@@ -293,11 +301,11 @@ static void prepare_gemm_units(const float *x, uint32_t n_cols, struct gemm_unit
         for (uint32_t i = 0; i < 16; i++) {
             const struct group g = groups[i];
             const uint32_t b = i / 2, half = i % 2;
-            const int32_t sum = (int32_t)g.steps * g.sum;
             _mm_storeu_si128((__m128i *)(void *)(out->block[b].q + 16 * half), g.q);
             out->block[b].steps[half][0] = out->block[b].steps[half][1] = (int16_t)g.steps;
-            out->block[b].start[half] = -8 * sum;
-            out->block[b].s[half] = (float)sum;
+            const int32_t start = starts_of_pairs(g.q);
+            memcpy(out->block[b].start[half], &start, sizeof start);
+            out->block[b].s[half] = (float)((int32_t)g.steps * g.sum);
         }
         memset(out->unused, 0, sizeof out->unused);
     }
@@ -319,7 +327,8 @@ static void prepare_gemm_halves(const float *x, uint32_t n_cols, struct gemm_hal
             _mm_storeu_si128(q + 1, _mm_unpackhi_epi16(g.q, h.q));
             out->block[b].steps[0] = (int16_t)g.steps;
             out->block[b].steps[1] = (int16_t)h.steps;
-            out->block[b].start = -8 * sum;
+            out->block[b].start[0] = (int16_t)(-8 * g.sum);
+            out->block[b].start[1] = (int16_t)(-8 * h.sum);
             out->block[b].s = (float)sum;
         }
         memset(out->unused, 0, sizeof out->unused);

@@ -68,15 +68,16 @@ struct lanes_signed {
  *
  * ratio: what the results so far are multiplied by to be in this unit, which is the unit before, or
  * 1 at multiples of LAYOUT_GEMM_COLS, by this one. NaN where one of the 256 values is not finite.
- * start: -8 * steps * sum of q, the zero point of codes that are 8 too large. */
+ * start: -8 * the sum of those q whose products are added in one 16-bit lane, the zero point of
+ * codes that are 8 too large. */
 
 /* For weights with a scale for each 16 columns. */
 struct gemm_units {
     struct {
         int8_t q[32];
         int16_t steps[2][2]; /* of the first 16 values, twice, and of the second 16 */
-        int32_t start[2];
-        float s[2]; /* steps * sum of q */
+        int16_t start[2][2]; /* of the first and of the second two of each four q */
+        float s[2];          /* steps * sum of q */
     } block[8];
     float ratio, unit;
     float unused[14];
@@ -88,9 +89,8 @@ struct gemm_units {
 struct gemm_halves {
     struct {
         int8_t q[32];
-        int16_t steps[2];
-        int32_t start; /* both halves together, as is s */
-        float s;
+        int16_t steps[2], start[2];
+        float s; /* of both halves together */
     } block[8];
     float ratio, unit;
     float unused[6];
