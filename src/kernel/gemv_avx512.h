@@ -43,6 +43,25 @@ GEMV_INLINE int64_t gemv_read_64(const uint8_t *p) {
     return v;
 }
 
+/* Sums of up to 16 rows, each in lanes that are not summed yet. Together they cost a fraction of
+ * what they cost one by one, most of which is waiting. */
+struct gemv_sums {
+    float of_row[16][16];
+} __attribute__((aligned(64)));
+
+/* y[i] = sum of the lanes of row i, i < n. Always in one order: rows are the same in any company.
+ */
+void gemv_write(const struct gemv_sums *sums, uint32_t n, float *y);
+
+/* Row r of n_rows is done; y: of row 0. */
+GEMV_INLINE void gemv_row_done(struct gemv_sums *sums, uint32_t r, uint32_t n_rows, __m512 sum,
+                               float *y) {
+    _mm512_store_ps(sums->of_row[r % 16], sum);
+    if (r % 16 == 15 || r + 1 == n_rows) {
+        gemv_write(sums, r % 16 + 1, y + r - r % 16);
+    }
+}
+
 void gemv_nibbles_fill_avx512(struct kernels *k);
 void gemv_block32_fill_avx512(struct kernels *k);
 void gemv_block256_fill_avx512(struct kernels *k);

@@ -39,15 +39,16 @@ GEMV_INLINE __m512i and_or(__m512i a, __m512i mask, __m512i b) {
     return _mm512_ternarylogic_epi32(a, mask, b, 0xea);
 }
 
-/* Word c of each 16-byte lane of a, twice, and of b, twice. c is a constant where this is inlined,
- * so one case is left; clang wants to see that it is one. */
+/* Of each 16-byte lane, in its word i: word i ^ c of a for i = 0, 1, of b for i = 2, 3. Over all c
+ * a word of the result has met each word of its operand, and c = 0 costs no shuffle. c is a
+ * constant where this is inlined, so one case is left; clang wants to see that it is one. */
 GEMV_INLINE __m512i words_aabb(__m512i a, __m512i b, int c) {
     __m512 x = _mm512_castsi512_ps(a), y = _mm512_castsi512_ps(b);
     switch (c) {
-    case 0: return _mm512_castps_si512(_mm512_shuffle_ps(x, y, 0x00));
-    case 1: return _mm512_castps_si512(_mm512_shuffle_ps(x, y, 0x55));
-    case 2: return _mm512_castps_si512(_mm512_shuffle_ps(x, y, 0xaa));
-    default: return _mm512_castps_si512(_mm512_shuffle_ps(x, y, 0xff));
+    case 0: return _mm512_mask_blend_epi32(_cvtu32_mask16(0xcccc), a, b);
+    case 1: return _mm512_castps_si512(_mm512_shuffle_ps(x, y, 0xb1));
+    case 2: return _mm512_castps_si512(_mm512_shuffle_ps(x, y, 0x4e));
+    default: return _mm512_castps_si512(_mm512_shuffle_ps(x, y, 0x1b));
     }
 }
 
@@ -63,7 +64,7 @@ struct packed {
 static const int32_t mask_q2[16] = LANES(MASK_Q2);
 
 GEMV_INLINE __m512i codes_q2_k(const struct packed *p, int c) {
-    __m512i q = words_aabb(p->low0, p->low0, c);
+    __m512i q = c == 0 ? p->low0 : words_aabb(p->low0, p->low0, c);
     return _mm512_and_si512(q, load(mask_q2));
 }
 
@@ -286,7 +287,6 @@ GEMV_INLINE __m512i dots_of(uint32_t dtype, const void *b, const struct lanes256
 struct scales {
     __m512i of_lanes;
     __m128 d;        /* scale, minimum: the first two numbers */
-    __m512 minima;   /* Q2_K: of each lane, 16 times */
     __m256 minima_8; /* Q4_K, Q5_K: of each sub-block */
 };
 
@@ -297,17 +297,8 @@ GEMV_INLINE __m128 two_halves(const void *halves) {
 }
 
 GEMV_INLINE struct scales scales_of(uint32_t dtype, const void *block) {
-    struct scales s = {.minima = _mm512_setzero_ps(), .minima_8 = _mm256_setzero_ps()};
+    struct scales s = {.minima_8 = _mm256_setzero_ps()};
     switch (dtype) {
-    case OT_Q2_K: {
-        const struct block_q2_k *b = block;
-        __m512i both = _mm512_cvtepu8_epi32(TO_LANES(bytes16(b->scales), LANES256_Q2_K));
-        s.of_lanes = _mm512_and_si512(both, _mm512_set1_epi32(15));
-        s.minima = _mm512_cvtepi32_ps(_mm512_and_si512(both, _mm512_set1_epi32(0xf0)));
-        s.minima = gemv_pin_ps(s.minima);
-        s.d = two_halves(&b->d);
-        break;
-    }
     case OT_Q3_K:
         s.of_lanes = scales_q3_k(block);
         s.d = two_halves(&((const struct block_q3_k *)block)->d);
@@ -332,8 +323,9 @@ GEMV_INLINE struct scales scales_of(uint32_t dtype, const void *block) {
 
 /* What a row's products and minima are summed in. */
 struct sums {
-    __m512 dots, minima;
-    __m256 minima_8;
+    __m512 dots;
+    __m512 minima, minima_high; /* Q2_K: minima_high is 2^16 times too small */
+    __m256 minima_8;            /* Q4_K, Q5_K */
 };
 
 GEMV_INLINE void add_scaled(uint32_t dtype, __m512i dots, const struct scales *s,
@@ -342,11 +334,6 @@ GEMV_INLINE void add_scaled(uint32_t dtype, __m512i dots, const struct scales *s
     /* dots * scales are integers below 2^27 */
     const __m512 scaled = _mm512_cvtepi32_ps(_mm512_mullo_epi32(dots, s->of_lanes));
     sums->dots = gemv_pin_ps(_mm512_fmadd_ps(scaled, d, sums->dots));
-    if (dtype == OT_Q2_K) {
-        const __m512 minima = _mm512_mul_ps(s->minima, _mm512_load_ps(a->s));
-        const __m512 dmin = _mm512_broadcastss_ps(_mm_movehdup_ps(s->d));
-        sums->minima = gemv_pin_ps(_mm512_fmadd_ps(minima, dmin, sums->minima));
-    }
     if (dtype == OT_Q4_K || dtype == OT_Q5_K) {
         const __m256 minima = _mm256_mul_ps(s->minima_8, _mm256_load_ps(a->s_of_subs));
         const __m256 dmin = _mm256_broadcastss_ps(_mm_movehdup_ps(s->d));
@@ -354,9 +341,74 @@ GEMV_INLINE void add_scaled(uint32_t dtype, __m512i dots, const struct scales *s
     }
 }
 
+/* ---- Q2_K: four blocks, a quad; what is not there of the last one is 0 ---- */
+
+enum { QUAD = 4 };
+
+/* Bytes of a quad's scales and minima, in the order of blocks and sub-blocks. */
+GEMV_INLINE __m512i quad_scales(uint32_t n, const struct block_q2_k *b) {
+    __m512i v = _mm512_zextsi128_si512(bytes16(b[0].scales));
+    v = n > 1 ? _mm512_mask_broadcast_i32x4(v, _cvtu32_mask16(0x00f0), bytes16(b[1].scales)) : v;
+    v = n > 2 ? _mm512_mask_broadcast_i32x4(v, _cvtu32_mask16(0x0f00), bytes16(b[2].scales)) : v;
+    v = n > 3 ? _mm512_mask_broadcast_i32x4(v, _cvtu32_mask16(0xf000), bytes16(b[3].scales)) : v;
+    return gemv_keep(v);
+}
+
+/* d and dmin of each block. */
+GEMV_INLINE __m512 quad_d(uint32_t n, const struct block_q2_k *b) {
+    uint64_t low = read_32(&b[0], 80), high = 0;
+    low |= n > 1 ? read_32(&b[1], 80) << 32 : 0;
+    high |= n > 2 ? read_32(&b[2], 80) : 0;
+    high |= n > 3 ? read_32(&b[3], 80) << 32 : 0;
+    return _mm512_castps256_ps512(_mm256_cvtph_ps(to_vector(low, high)));
+}
+
+/* Byte 16 i + LANES256_Q2_K(l) of a register in lane l. */
+#define BYTE_Q2_0(l) LANES256_Q2_K(l)
+#define BYTE_Q2_1(l) (16 + LANES256_Q2_K(l))
+#define BYTE_Q2_2(l) (32 + LANES256_Q2_K(l))
+#define BYTE_Q2_3(l) (48 + LANES256_Q2_K(l))
+static const int32_t scales_q2[QUAD][16] = {LANES(BYTE_Q2_0), LANES(BYTE_Q2_1), LANES(BYTE_Q2_2),
+                                            LANES(BYTE_Q2_3)};
+#define LANE_OF_DMIN(l) ((l) / 4 * 2 + 1)
+static const int32_t lanes_of_dmin[16] = LANES(LANE_OF_DMIN);
+
+/* The minima are bytes; the activations' sums have three (struct lanes256). */
+GEMV_INLINE void add_minima(__m512i bytes, __m512 d, const struct lanes256 *a, struct sums *sums) {
+    const __m512i minima = _mm512_and_si512(bytes, _mm512_set1_epi8((char)0xf0));
+    const __m512i zero = _mm512_setzero_si512();
+    __m512i byte0 = _mm512_dpbusd_epi32(zero, minima, _mm512_load_si512(a[0].sums));
+    __m512i byte1 = _mm512_dpbusd_epi32(zero, minima, _mm512_load_si512(a[1].sums));
+    __m512i byte2 = _mm512_dpbusd_epi32(zero, minima, _mm512_load_si512(a[2].sums));
+    __m512i low = _mm512_add_epi32(byte0, _mm512_slli_epi32(byte1, 8));
+    __m512 dmin = _mm512_permutexvar_ps(load(lanes_of_dmin), d);
+    dmin = _mm512_mul_ps(dmin, _mm512_load_ps(a[3].sums_unit));
+    sums->minima = _mm512_fmadd_ps(_mm512_cvtepi32_ps(low), dmin, sums->minima);
+    sums->minima_high = _mm512_fmadd_ps(_mm512_cvtepi32_ps(byte2), dmin, sums->minima_high);
+}
+
+/* n: of the quad; a constant where this is inlined. */
+GEMV_INLINE void add_quad(uint32_t n, const struct block_q2_k *b, const struct lanes256 *a,
+                          struct sums *sums) {
+    const __m512i bytes = quad_scales(n, b);
+    const __m512i scales = _mm512_and_si512(bytes, _mm512_set1_epi8(15));
+    const __m512 d = quad_d(n, b);
+    __m512i dots[QUAD];
+    add_minima(bytes, d, a, sums);
+    _Pragma("GCC unroll 4") for (uint32_t i = 0; i < n; i++) {
+        dots[i] = dots_of(OT_Q2_K, &b[i], &a[i]);
+    }
+    _Pragma("GCC unroll 4") for (uint32_t i = 0; i < n; i++) {
+        __m512i s = _mm512_maskz_permutexvar_epi8(0x1111111111111111, load(scales_q2[i]), scales);
+        __m512 di = _mm512_permutexvar_ps(_mm512_set1_epi32((int)(2 * i)), d);
+        __m512 scaled = _mm512_cvtepi32_ps(_mm512_mullo_epi32(dots[i], s));
+        di = _mm512_mul_ps(di, _mm512_load_ps(a[i].d));
+        sums->dots = gemv_pin_ps(_mm512_fmadd_ps(scaled, di, sums->dots));
+    }
+}
+
 GEMV_INLINE uint32_t block_bytes_of(uint32_t dtype) {
     switch (dtype) {
-    case OT_Q2_K: return sizeof(struct block_q2_k);
     case OT_Q3_K: return sizeof(struct block_q3_k);
     case OT_Q4_K: return sizeof(struct block_q4_k);
     case OT_Q5_K: return sizeof(struct block_q5_k);
@@ -391,10 +443,11 @@ GEMV_INLINE void gemv(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint
     const uint32_t block_bytes = block_bytes_of(dtype), step = step_of(dtype);
     const uint64_t ahead = kernel_tuning.prefetch_bytes;
     const uint8_t *end = w + n_rows * row_bytes;
+    struct gemv_sums done;
     for (uint32_t r = 0; r < n_rows; r++) {
         const uint8_t *p = w + r * row_bytes;
         const struct lanes256 *a = acts;
-        struct sums sums = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm256_setzero_ps()};
+        struct sums sums = {.dots = _mm512_setzero_ps(), .minima_8 = _mm256_setzero_ps()};
         uint32_t left = n_cols / 256;
         for (; left >= step; left -= step, p += step * block_bytes, a += step) {
             kernel_prefetch_before(p, ahead, step * block_bytes, end);
@@ -404,15 +457,47 @@ GEMV_INLINE void gemv(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint
             kernel_prefetch_before(p, ahead, block_bytes, end);
             add_blocks(dtype, 1, p, a, &sums);
         }
-        __m512 minima = _mm512_add_ps(sums.minima, _mm512_zextps256_ps512(sums.minima_8));
-        y[r] = _mm512_reduce_add_ps(_mm512_sub_ps(sums.dots, minima));
+        __m512 minima = _mm512_zextps256_ps512(sums.minima_8);
+        gemv_row_done(&done, r, n_rows, _mm512_sub_ps(sums.dots, minima), y);
+    }
+}
+
+/* n_last: blocks of a row's last quad; a constant where this is inlined. */
+GEMV_INLINE void rows_q2_k(uint32_t n_last, const uint8_t *w, uint64_t row_bytes, uint32_t n_rows,
+                           uint32_t n_cols, const struct lanes256 *acts, float *y) {
+    const uint64_t ahead = kernel_tuning.prefetch_bytes;
+    const uint8_t *end = w + n_rows * row_bytes;
+    const uint32_t n_quads = (n_cols / 256 - n_last) / QUAD;
+    const __m512 minus = _mm512_set1_ps(-1.0f), minus_high = _mm512_set1_ps(-65536.0f);
+    struct gemv_sums done;
+    for (uint32_t r = 0; r < n_rows; r++) {
+        const struct block_q2_k *b = (const void *)(w + r * row_bytes);
+        const struct lanes256 *a = acts;
+        struct sums sums = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(),
+                            _mm256_setzero_ps()};
+        for (uint32_t i = 0; i < n_quads; i++, b += QUAD, a += QUAD) {
+            kernel_prefetch_before((const uint8_t *)b, ahead, QUAD * sizeof *b, end);
+            add_quad(QUAD, b, a, &sums);
+        }
+        if (n_last != 0) {
+            kernel_prefetch_before((const uint8_t *)b, ahead, n_last * sizeof *b, end);
+            add_quad(n_last, b, a, &sums);
+        }
+        sums.dots = _mm512_fmadd_ps(sums.minima, minus, sums.dots);
+        sums.dots = _mm512_fmadd_ps(sums.minima_high, minus_high, sums.dots);
+        gemv_row_done(&done, r, n_rows, sums.dots, y);
     }
 }
 
 /* One function a type: the compiler makes each from the code above. */
 static void gemv_q2_k(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
                       const void *x, float *y) {
-    gemv(OT_Q2_K, w, row_bytes, n_rows, n_cols, x, y);
+    switch (n_cols / 256 % QUAD) {
+    case 0: rows_q2_k(0, w, row_bytes, n_rows, n_cols, x, y); break;
+    case 1: rows_q2_k(1, w, row_bytes, n_rows, n_cols, x, y); break;
+    case 2: rows_q2_k(2, w, row_bytes, n_rows, n_cols, x, y); break;
+    default: rows_q2_k(3, w, row_bytes, n_rows, n_cols, x, y);
+    }
 }
 static void gemv_q3_k(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
                       const void *x, float *y) {

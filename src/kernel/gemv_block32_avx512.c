@@ -87,6 +87,7 @@ GEMV_INLINE void rows(uint32_t n_last, const uint8_t *w, uint64_t row_bytes, uin
     const struct parts last = parts_of((n_cols - 1) % 128 / 32 + 1);
     const uint32_t n_steps = (layout_ceil(n_cols, 128) - n_last) / STEP;
     const uint64_t ahead = kernel_tuning.prefetch_light_bytes;
+    struct gemv_sums done;
     for (uint32_t r = 0; r < n_rows; r++) {
         const uint8_t *p = w + r * row_bytes;
         const struct lanes4x32 *a = acts;
@@ -97,7 +98,7 @@ GEMV_INLINE void rows(uint32_t n_last, const uint8_t *w, uint64_t row_bytes, uin
         }
         kernel_prefetch(p, ahead, n_last * GROUP_BYTES);
         sum = add_groups(n_last, p, &last, a, sum);
-        y[r] = _mm512_reduce_add_ps(sum);
+        gemv_row_done(&done, r, n_rows, sum, y);
     }
 }
 

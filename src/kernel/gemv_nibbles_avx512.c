@@ -137,7 +137,7 @@ GEMV_INLINE bool has_fifth_bits(uint32_t dtype) {
 }
 /* The codes stay in place (struct lanes8x32: mixed). */
 GEMV_INLINE bool is_mixed(uint32_t dtype) {
-    return dtype == OT_Q4_0 || dtype == OT_Q4_1;
+    return !has_fifth_bits(dtype);
 }
 
 /* Where a group's second and third part are read: parts that start after the row's end are not,
@@ -269,47 +269,52 @@ GEMV_INLINE __m512i dot(__m512i sum, __m512i codes, const int8_t q[64]) {
     return _mm512_dpbusd_epi32(sum, codes, _mm512_load_si512(q));
 }
 
-/* Nibbles in place: raised by 16 where high. The first eight lanes' low ones, the others' high
- * ones; and the other way round. */
+/* Unsigned codes: of the lanes' low nibbles where `low` is set, of their high ones elsewhere. Q4_0
+ * and Q4_1 leave them in place: raised by 16 where high. */
+GEMV_INLINE __m512i codes_mixed(uint32_t dtype, __m512i q, bool low_first) {
+    if (dtype == OT_IQ4_NL || dtype == OT_MXFP4) {
+        const int l = low_first ? 0 : 4, h = low_first ? 4 : 0;
+        const __m512i right = _mm512_setr_epi32(l, l, l, l, l, l, l, l, h, h, h, h, h, h, h, h);
+        return _mm512_permutexvar_epi8(_mm512_srlv_epi32(q, right),
+                                       load(dtype == OT_IQ4_NL ? raised_iq4 : raised_mxfp4));
+    }
+    const char l = low_first ? 15 : (char)0xf0, h = low_first ? (char)0xf0 : 15;
+    return _mm512_and_si512(q, _mm512_inserti64x4(_mm512_set1_epi8(l), _mm256_set1_epi8(h), 1));
+}
+
+/* The first eight lanes' low nibbles, the others' high ones; and the other way round. */
 GEMV_INLINE struct dots dots_mixed(uint32_t dtype, const struct codes *c,
                                    const struct lanes8x32 *a) {
-    const __m512i low = _mm512_set1_epi8(15);
-    const __m512i x = _mm512_inserti64x4(low, _mm256_set1_epi8((char)0xf0), 1);
-    const __m512i y = _mm512_xor_si512(x, _mm512_set1_epi8((char)0xff));
     struct dots d;
     d.a = has_minima(dtype) ? _mm512_setzero_si512() : _mm512_load_si512(a->start);
     d.b = _mm512_setzero_si512();
-    d.a = dot(d.a, _mm512_and_si512(c->first, x), a->q[0]);
-    d.b = dot(d.b, _mm512_and_si512(c->first, y), a->q[1]);
-    d.a = dot(d.a, _mm512_and_si512(c->second, x), a->q[2]);
-    d.b = dot(d.b, _mm512_and_si512(c->second, y), a->q[3]);
+    d.a = dot(d.a, codes_mixed(dtype, c->first, true), a->q[0]);
+    d.b = dot(d.b, codes_mixed(dtype, c->first, false), a->q[1]);
+    d.a = dot(d.a, codes_mixed(dtype, c->second, true), a->q[2]);
+    d.b = dot(d.b, codes_mixed(dtype, c->second, false), a->q[3]);
     return d;
 }
 
 /* Unsigned codes of the low nibbles; bits: the fifth ones of each lane's chunk, lowest. */
-GEMV_INLINE __m512i codes_of(uint32_t dtype, __m512i q, __m512i bits) {
-    switch (dtype) {
-    case OT_IQ4_NL: return _mm512_permutexvar_epi8(q, load(raised_iq4));
-    case OT_MXFP4: return _mm512_permutexvar_epi8(q, load(raised_mxfp4));
-    default: /* (q & 15) | fifth */
-        return _mm512_ternarylogic_epi32(_mm512_permutexvar_epi32(bits, load(fifth4)), q,
-                                         _mm512_set1_epi8(15), 0xf8);
-    }
+GEMV_INLINE __m512i codes_uniform(__m512i q, __m512i bits) {
+    /* (q & 15) | fifth */
+    return _mm512_ternarylogic_epi32(_mm512_permutexvar_epi32(bits, load(fifth4)), q,
+                                     _mm512_set1_epi8(15), 0xf8);
 }
 
 GEMV_INLINE struct dots dots_uniform(uint32_t dtype, const struct codes *c,
                                      const struct lanes8x32 *a) {
-    const __m512i bits = has_fifth_bits(dtype) ? c->fifth : _mm512_setzero_si512();
+    const __m512i bits = c->fifth;
     const uint32_t next = dtype == OT_Q5_0 ? 4 : 8; /* bits from the first chunks to the second */
     const __m512i high_first = _mm512_srli_epi16(c->first, 4);
     const __m512i high_second = _mm512_srli_epi16(c->second, 4);
     struct dots d;
     d.a = has_minima(dtype) ? _mm512_setzero_si512() : start(a->start);
     d.b = has_minima(dtype) ? _mm512_setzero_si512() : start(a->start + 8);
-    d.a = dot(d.a, codes_of(dtype, c->first, bits), a->q[0]);
-    d.b = dot(d.b, codes_of(dtype, high_first, _mm512_srli_epi32(bits, 16)), a->q[1]);
-    d.a = dot(d.a, codes_of(dtype, c->second, _mm512_srli_epi32(bits, next)), a->q[2]);
-    d.b = dot(d.b, codes_of(dtype, high_second, _mm512_srli_epi32(bits, 16 + next)), a->q[3]);
+    d.a = dot(d.a, codes_uniform(c->first, bits), a->q[0]);
+    d.b = dot(d.b, codes_uniform(high_first, _mm512_srli_epi32(bits, 16)), a->q[1]);
+    d.a = dot(d.a, codes_uniform(c->second, _mm512_srli_epi32(bits, next)), a->q[2]);
+    d.b = dot(d.b, codes_uniform(high_second, _mm512_srli_epi32(bits, 16 + next)), a->q[3]);
     return d;
 }
 
@@ -370,6 +375,7 @@ GEMV_INLINE void rows(uint32_t dtype, uint32_t n_last, const uint8_t *w, uint64_
     const uint32_t n_steps = (layout_ceil(n_cols, 256) - n_last) / step;
     const uint64_t ahead = kernel_tuning.prefetch_bytes;
     const uint8_t *end = w + n_rows * row_bytes;
+    struct gemv_sums done;
     for (uint32_t r = 0; r < n_rows; r++) {
         const uint8_t *p = w + r * row_bytes;
         const struct lanes8x32 *a = acts;
@@ -380,7 +386,7 @@ GEMV_INLINE void rows(uint32_t dtype, uint32_t n_last, const uint8_t *w, uint64_
         }
         kernel_prefetch_before(p, ahead, n_last * 8 * full.block_bytes, end);
         sum = add_groups(dtype, n_last, p, &last, a, sum);
-        y[r] = _mm512_reduce_add_ps(sum);
+        gemv_row_done(&done, r, n_rows, sum, y);
     }
 }
 

@@ -115,9 +115,10 @@ static void quantise(const float *x, uint32_t n, float row_largest, struct group
     _mm512_store_si512(to->steps, _mm512_cvtps_epi32(steps));
 }
 
-static void store_chunks(const int8_t *q, int8_t *to, uint32_t stride) {
+/* Chunk first ^ c to vector c. */
+static void store_chunks(const int8_t *q, uint32_t first, int8_t *to, uint32_t stride) {
     for (uint32_t c = 0; c < 4; c++) {
-        memcpy(to + c * stride, q + 4 * c, 4);
+        memcpy(to + c * stride, q + 4 * (first ^ c), 4);
     }
 }
 
@@ -132,29 +133,69 @@ struct lanes256_kind {
     uint8_t zero;          /* of the codes; 0: the type has minima */
     uint8_t raise_log2[8]; /* by sub-block of 32 values */
     bool sums_of_subs;
+    bool crossed;
     uint8_t group[16]; /* of each lane */
 };
 
 static const struct lanes256_kind lanes256_kinds[] = {
-    [LAYOUT_LANES256_Q2_K] = {0, {0, 2, 4, 6, 0, 2, 4, 6}, false, LANES(LANES256_Q2_K)},
-    [LAYOUT_LANES256_Q3_K] = {4, {0, 0, 4, 4, 0, 0, 4, 4}, false, LANES(LANES256_Q3_K)},
-    [LAYOUT_LANES256_Q4_K] = {0, {0, 4, 0, 4, 0, 4, 0, 4}, true, LANES(LANES256_Q4_K)},
-    [LAYOUT_LANES256_Q5_K] = {0, {0}, true, LANES(LANES256_Q4_K)},
-    [LAYOUT_LANES256_Q6_K] = {32, {0}, false, LANES(LANES256_Q6_K)},
-    [LAYOUT_LANES256_IQ4_XS] = {128, {0}, false, LANES(LANES256_IQ4_XS)},
+    [LAYOUT_LANES256_Q2_K] = {0, {0, 2, 4, 6, 0, 2, 4, 6}, false, true, LANES(LANES256_Q2_K)},
+    [LAYOUT_LANES256_Q3_K] = {4, {0, 0, 4, 4, 0, 0, 4, 4}, false, true, LANES(LANES256_Q3_K)},
+    [LAYOUT_LANES256_Q4_K] = {0, {0, 4, 0, 4, 0, 4, 0, 4}, true, true, LANES(LANES256_Q4_K)},
+    [LAYOUT_LANES256_Q5_K] = {0, {0}, true, false, LANES(LANES256_Q4_K)},
+    [LAYOUT_LANES256_Q6_K] = {32, {0}, false, false, LANES(LANES256_Q6_K)},
+    [LAYOUT_LANES256_IQ4_XS] = {128, {0}, false, true, LANES(LANES256_IQ4_XS)},
 };
 
 static void prepare_lane(const struct groups *g, const struct lanes256_kind *kind, uint32_t lane,
                          struct lanes256 *to) {
     uint32_t group = kind->group[lane], sub = group / 2, raise = kind->raise_log2[sub];
-    store_chunks(g->q + 16 * group, (int8_t *)(void *)to->q + 4 * lane, 64);
+    store_chunks(g->q + 16 * group, kind->crossed ? lane % 4 : 0,
+                 (int8_t *)(void *)to->q + 4 * lane, 64);
     to->d[lane] = g->d[group] / (float)(1u << raise);
     if (kind->zero != 0) {
         to->start[lane] = -((int32_t)kind->zero << raise) * g->sum[group];
     } else if (kind->sums_of_subs) {
         to->s_of_subs[sub] += g->s[group];
-    } else {
-        to->s[lane] = g->s[group] / 16;
+    }
+}
+
+/* The sums of block i of a quad (struct lanes256). */
+static void prepare_sums(const struct groups *g, uint32_t i, struct lanes256 quad[4]) {
+    int32_t sums[16], most = 0;
+    for (uint32_t j = 0; j < 16; j++) { /* below 2^26 */
+        sums[j] = g->steps[j] * g->sum[j];
+        int32_t magnitude = sums[j] < 0 ? -sums[j] : sums[j];
+        most = magnitude > most ? magnitude : most;
+    }
+    uint32_t shift = 0; /* what three signed bytes hold: up to 127 * 0x10101 */
+    while (most >> shift >= 127 * 0x10101) {
+        shift++;
+    }
+    for (uint32_t j = 0; j < 16; j++) {
+        int32_t rest = (sums[j] + (1 << shift >> 1)) >> shift;
+        for (uint32_t byte = 0; byte < 3; byte++) {
+            int8_t low = (int8_t)(uint8_t)((uint32_t)rest & 0xff);
+            quad[byte].sums[16 * i + j] = low;
+            rest = (rest - low) / 256;
+        }
+    }
+    for (uint32_t j = 0; j < 4; j++) {
+        quad[3].sums_unit[4 * i + j] = g->unit * (float)(1 << shift) / 16;
+    }
+}
+
+static void prepare_quads(const float *x, uint32_t n_cols, struct lanes256 *out) {
+    float largest = largest_finite(x, n_cols);
+    for (uint32_t i = 0; i < layout_ceil(n_cols, 1024) * 4; i++) {
+        struct groups g;
+        memset(&g, 0, sizeof g);
+        if (256 * i < n_cols) {
+            quantise(x + 256 * i, min_u32(n_cols - 256 * i, 256), largest, &g);
+        }
+        for (uint32_t lane = 0; lane < 16; lane++) {
+            prepare_lane(&g, &lanes256_kinds[LAYOUT_LANES256_Q2_K], lane, out + i);
+        }
+        prepare_sums(&g, i % 4, out + i / 4 * 4);
     }
 }
 
@@ -181,7 +222,7 @@ static void prepare_lanes4x32(const float *x, uint32_t n_cols, struct lanes4x32 
         for (uint32_t j = 0; j < layout_ceil(min_u32(n_cols - i, 256), 128) * 8; j++) {
             struct lanes4x32 *to = &out[i / 128 + j / 8];
             uint32_t half = j % 2, b = j / 2 % 4, lane = 4 * half + b;
-            store_chunks(g.q + 16 * j, (int8_t *)(void *)to->q + 4 * lane, 32);
+            store_chunks(g.q + 16 * j, 0, (int8_t *)(void *)to->q + 4 * lane, 32);
             to->start[lane] = -128 * g.sum[j];
             to->d[lane] = to->d[8 + lane] = g.d[j];
         }
@@ -206,8 +247,8 @@ static const struct lanes8x32_kind lanes8x32_kinds[] = {
     [LAYOUT_LANES8X32_Q4_1] = {0, 16, true, CHUNKS(LANES8X32_Q4_1)},
     [LAYOUT_LANES8X32_Q5_0] = {16, 1, false, CHUNKS(LANES8X32_Q5_0)},
     [LAYOUT_LANES8X32_Q5_1] = {0, 1, false, CHUNKS(LANES8X32_Q5_1)},
-    [LAYOUT_LANES8X32_IQ4_NL] = {128, 1, false, CHUNKS(LANES8X32_Q4_0)},
-    [LAYOUT_LANES8X32_MXFP4] = {16, 1, false, CHUNKS(LANES8X32_MXFP4)},
+    [LAYOUT_LANES8X32_IQ4_NL] = {128, 1, true, CHUNKS(LANES8X32_Q4_0)},
+    [LAYOUT_LANES8X32_MXFP4] = {16, 1, true, CHUNKS(LANES8X32_MXFP4)},
 };
 
 /* The first (half 0) or second 16 values of block b. */
@@ -301,6 +342,7 @@ static uint64_t layout_bytes(uint8_t layout, uint32_t n_cols) {
         return round_up((uint64_t)layout_ceil(n_cols, 256) * sizeof(struct gemm_pairs),
                         KERNEL_ALIGN);
     case LAYOUT_LANES256_Q2_K:
+        return (uint64_t)layout_ceil(n_cols, 1024) * 4 * sizeof(struct lanes256);
     case LAYOUT_LANES256_Q3_K:
     case LAYOUT_LANES256_Q4_K:
     case LAYOUT_LANES256_Q5_K:
@@ -326,7 +368,7 @@ static void prepare(uint8_t layout, const float *x, uint32_t n_cols, void *out) 
     case LAYOUT_Q8: prepare_q8(x, n_cols, out); break;
     case LAYOUT_GEMM_BLOCKS: prepare_gemm_blocks(x, n_cols, out); break;
     case LAYOUT_GEMM_PAIRS: prepare_gemm_pairs(x, n_cols, out); break;
-    case LAYOUT_LANES256_Q2_K:
+    case LAYOUT_LANES256_Q2_K: prepare_quads(x, n_cols, out); break;
     case LAYOUT_LANES256_Q3_K:
     case LAYOUT_LANES256_Q4_K:
     case LAYOUT_LANES256_Q5_K:

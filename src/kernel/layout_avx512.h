@@ -45,10 +45,17 @@ struct lanes256 {
     float d[16];     /* scale of each group / raise */
     union {
         int32_t start[16]; /* types with a zero point: -zero * raise * sum of the group's q */
-        float s[16];       /* Q2_K: d / 16 * sum of the group's q: minima come 16 times too large */
+        int8_t sums[64];
+        float sums_unit[16];
         float s_of_subs[16]; /* Q4_K, Q5_K: d * sum of q of the 8 sub-blocks, then 0 */
     };
 };
+
+/* Q2_K: the minima, bytes that are 16 times too large, are dot-multiplied with the sums of the
+ * groups' activations. Four blocks are one quad (a row's last one may hold blocks of zeros). Sums
+ * are integers of three signed bytes: sums of block i of a quad has byte i, 0 to 2, of the 16
+ * groups of all four blocks; sums_unit of block 3 has what 16 of a lane's integers are, the same
+ * for the four lanes of a block. */
 
 /* The group of a lane: l / 4 and l % 4 are places in the 16-byte lanes of a 64-byte register. */
 #define LANES256_Q2_K(l) ((l) / 8 * 8 + (l) % 4 * 2 + (l) / 4 % 2)
