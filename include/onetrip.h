@@ -223,6 +223,8 @@ struct ot_context_params {
     uint32_t n_batch;    /* most tokens of a prompt per sweep; 0: chosen */
     uint32_t n_draft;    /* rows of logits beyond one that the caller will keep, for guessed tokens,
                             at most 7: the budget leaves room for as many as it can */
+    uint32_t n_logits;   /* rows of logits that the caller will keep for one call: the budget leaves
+                            room for as many as it can, at least 16; ot_context_info has how many */
     const char *trace_path;      /* write the residency trace of the run here; NULL: none */
     volatile const int *stop;    /* borrowed; non-zero makes ot_decode return OT_ERR_INTERRUPTED */
     void (*progress)(void *user, uint64_t done, uint64_t total); /* bytes loaded; may be NULL */
@@ -271,7 +273,7 @@ OT_API int ot_seq_copy(struct ot_context *ctx, uint32_t dst, uint32_t src, uint3
                        struct ot_error *err);
 
 struct ot_context_info {
-    uint32_t n_ctx, n_seq, n_threads, n_batch, n_draft;
+    uint32_t n_ctx, n_seq, n_threads, n_batch, n_draft, n_logits;
     uint64_t budget_bytes;      /* in force */
     uint64_t least_budget_bytes;
     const char *budget_source;  /* "asked", "cgroup limit", "available memory" */

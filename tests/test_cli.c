@@ -201,6 +201,17 @@ static void test_a_model_is_found_by_its_name_in_the_cache(void **state) {
     assert_says(o.out, "small.gguf");
     outcome_free(&o);
     unsetenv("XDG_CACHE_HOME");
+    char *home = getenv("HOME") != NULL ? strdup(getenv("HOME")) : NULL;
+    unsetenv("HOME");
+    o = onetrip(NULL, "inspect", "small", NULL);
+    assert_exit(&o, 1);
+    assert_one_line(o.err);
+    assert_says(o.err, "neither HOME nor XDG_CACHE_HOME");
+    outcome_free(&o);
+    if (home != NULL) {
+        setenv("HOME", home, 1);
+    }
+    free(home);
 }
 
 /* ---- run ---- */

@@ -517,6 +517,23 @@ static void test_a_budget_below_the_least_is_refused_with_the_least(void **state
 
 /* ---- what is refused ---------------------------------------------------------------------- */
 
+static void test_room_for_many_rows_of_logits_is_part_of_the_budget(void **state) {
+    (void)state;
+    write_model(TINY_LLAMA, OT_Q4_0);
+    struct ot_context_params params = {.n_ctx = 64};
+    struct ot_context_info info;
+    struct session s;
+    params.n_logits = 40;
+    params.ram_bytes = least_budget(&params) + (512 << 10);
+    for (uint32_t i = 0; i < 2; i++) {
+        session_open(&s, &params);
+        ot_context_get_info(s.ctx, &info);
+        assert_in_range(info.n_logits, i == 0 ? 16 : 40, 40);
+        session_close(&s);
+        params.ram_bytes += 64 << 20;
+    }
+}
+
 static void test_room_for_guesses_is_part_of_the_budget(void **state) {
     (void)state;
     write_model(TINY_LLAMA, OT_Q4_0);
@@ -744,6 +761,7 @@ int main(void) {
         cmocka_unit_test(test_a_long_prompt_takes_one_sweep_on_borrowed_memory),
         cmocka_unit_test(test_a_long_prompt_through_experts_takes_one_sweep_too),
         cmocka_unit_test(test_a_budget_below_the_least_is_refused_with_the_least),
+        cmocka_unit_test(test_room_for_many_rows_of_logits_is_part_of_the_budget),
         cmocka_unit_test(test_room_for_guesses_is_part_of_the_budget),
         cmocka_unit_test(test_a_full_context_changes_nothing),
         cmocka_unit_test(test_tokens_and_sequences_out_of_range_are_refused),

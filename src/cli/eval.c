@@ -111,13 +111,15 @@ static int evaluate(struct evaluation *e) {
     const struct settings *set = s->settings;
     uint64_t most = s->info.n_ctx_train < DEFAULT_CTX ? s->info.n_ctx_train : DEFAULT_CTX;
     uint64_t n_ctx = set->n_ctx != 0 ? (uint64_t)set->n_ctx : e->n_ids < most ? e->n_ids : most;
+    uint64_t row_bytes = (uint64_t)s->info.n_vocab * sizeof(float);
+    uint64_t n_chunk = chunk_bytes / row_bytes;
+    n_chunk = n_chunk < 1 ? 1 : n_chunk > CHUNK_TOKENS ? CHUNK_TOKENS : n_chunk;
+    s->n_logits = (uint32_t)(n_chunk < n_ctx ? n_chunk : n_ctx);
     int rc = session_open_context(s, (uint32_t)n_ctx, (uint32_t)set->n_threads, 0);
     if (rc != 0) {
         return rc;
     }
-    uint64_t row_bytes = (uint64_t)s->info.n_vocab * sizeof(float);
-    uint64_t n_chunk = chunk_bytes / row_bytes;
-    e->n_chunk = n_chunk < 1 ? 1 : n_chunk > CHUNK_TOKENS ? CHUNK_TOKENS : (uint32_t)n_chunk;
+    e->n_chunk = s->context.n_logits;
     e->logits = malloc(e->n_chunk * row_bytes);
     if (e->logits == NULL) {
         return complain_memory();

@@ -132,9 +132,15 @@ int session_open_model(struct session *s, const struct settings *settings, bool 
     }
     if (access(s->path, F_OK) != 0 && strchr(settings->operand, '/') == NULL) {
         char cache[512];
+        if (model_cache(cache, sizeof cache)[0] == '\0') {
+            complain("%s: no such file here, and no folder for models: neither HOME nor "
+                     "XDG_CACHE_HOME is set",
+                     settings->operand);
+            return EXIT_FAILED;
+        }
         complain("%s: no such file here, and no model of that name in %s (make model "
                  "NAME=smollm2 fetches one)",
-                 settings->operand, model_cache(cache, sizeof cache));
+                 settings->operand, cache);
         return EXIT_FAILED;
     }
     struct ot_error err;
@@ -207,6 +213,7 @@ int session_open_context(struct session *s, uint32_t n_ctx, uint32_t n_threads, 
     params.io = (enum ot_io)set->io;
     params.n_batch = (uint32_t)set->n_batch;
     params.n_draft = n_draft;
+    params.n_logits = s->n_logits;
     params.trace_path = set->trace;
     params.stop = &stop_flag;
     if (isatty(STDERR_FILENO) && !set->quiet) {

@@ -12,6 +12,7 @@ struct session {
     struct ot_model_info info;
     struct ot_context *ctx; /* owned; NULL until session_open_context */
     struct ot_context_info context;
+    uint32_t n_logits;         /* set before the context opens: rows that the command keeps */
     const char *requested[16]; /* key, value, ... */
     size_t n_requested;
     char numbers[4][16]; /* the values among them that are numbers */

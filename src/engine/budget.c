@@ -106,7 +106,9 @@ int budget_plan(struct budget *b, const struct ot_model *m, const struct kernels
     sys_process_read(&process);
     b->base_bytes = process.rss_bytes;
     b->kv_bytes = kv_need_bytes(hp->n_layers, n_seq, hp->n_kv_heads, hp->head_dim, n_ctx);
-    b->reserve_bytes = reserve_for(b->total_bytes, m, n_threads);
+    uint64_t row_bytes = sizeof(float) * (uint64_t)hp->n_vocab;
+    b->n_logits = min_u32(params->n_logits, LEAST_BATCH);
+    b->reserve_bytes = reserve_for(b->total_bytes, m, n_threads) + b->n_logits * row_bytes;
     uint64_t slots = residency_least_bytes(m->bind.extents, m->bind.n_extents);
     uint32_t most = (uint32_t)min_u64((uint64_t)n_ctx * n_seq, 1u << 20);
     if (params->n_batch != 0) {
@@ -123,11 +125,15 @@ int budget_plan(struct budget *b, const struct ot_model *m, const struct kernels
         return below_least(b, slots, err);
     }
     /* rows of logits for guessed tokens: as many as a 16th of what is left holds */
-    uint64_t row_bytes = sizeof(float) * (uint64_t)hp->n_vocab;
-    uint64_t rows = (b->total_bytes - b->least_bytes) / 16 / row_bytes;
+    uint64_t left = b->total_bytes - b->least_bytes, rows = left / 16 / row_bytes;
     b->n_draft =
         (uint32_t)min_u64(rows, min_u32(min_u32(params->n_draft, b->n_batch - 1), MAX_DRAFT));
     uint64_t draft_bytes = b->n_draft * row_bytes;
+    /* half of what is left for the rows of many tokens: they save sweeps */
+    uint64_t more = min_u64(left / 2 / row_bytes, params->n_logits - b->n_logits);
+    b->n_logits += (uint32_t)more;
+    b->reserve_bytes += more * row_bytes;
+    fixed += more * row_bytes;
     uint64_t weights = all_weights(m), room = b->total_bytes - fixed - draft_bytes;
     bool streams = params->residency == OT_RESIDENCY_STREAM;
     b->n_batch_most = b->n_batch;

@@ -198,6 +198,7 @@ void ot_context_get_info(const struct ot_context *ctx, struct ot_context_info *i
         .n_threads = ctx->n_threads,
         .n_batch = ctx->n_batch_most,
         .n_draft = ctx->budget.n_draft,
+        .n_logits = ctx->budget.n_logits,
         .budget_bytes = ctx->budget.total_bytes,
         .least_budget_bytes = ctx->budget.least_bytes,
         .budget_source = ctx->budget.source,
