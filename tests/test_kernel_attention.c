@@ -275,6 +275,58 @@ static void test_a_row_does_not_depend_on_its_neighbours(void **state) {
         }
 }
 
+/* Keys [first, end) of row 0 into out; returns ln of the sum of e^score. */
+static double run_part(const struct kernels *k, const struct problem *p, uint32_t first,
+                       uint32_t end, float *out) {
+    void *scratch =
+        aligned_alloc(KERNEL_ALIGN, (k->attention_scratch_bytes(p->head_dim) + 63) / 64 * 64);
+    assert_non_null(scratch);
+    double total = NAN;
+    uint32_t pos = end - 1;
+    const struct kernel_attention args = {
+        .q = p->q_rows,
+        .out = &out,
+        .totals = &total,
+        .pos = &pos,
+        .n_q = 1,
+        .head_dim = p->head_dim,
+        .k = p->k,
+        .v = p->v,
+        .window = end - first,
+        .scale = p->scale,
+        .softcap = p->softcap,
+    };
+    k->attention(&args, scratch);
+    free(scratch);
+    return total;
+}
+
+static void test_parts_of_the_keys_join_to_the_whole(void **state) {
+    (void)state;
+    static const uint32_t ends[] = {0, 64, 256, 301};
+    for (uint32_t capped = 0; capped < 2; capped++) {
+        struct problem p;
+        double expected[72];
+        problem_init(&p, 301, 72, 1, 300, 1);
+        p.softcap = capped != 0 ? 5.0f : 0.0f;
+        expected_row(&p, 0, expected);
+        for (uint32_t i = 0; i < N_ISAS; i++) {
+            const struct kernels *k = kernels_find(isas[i]);
+            float out[3][72];
+            double total[3], sum[72] = {0}, weights = 0;
+            for (uint32_t part = 0; k != NULL && part < 3; part++) {
+                total[part] = run_part(k, &p, ends[part], ends[part + 1], out[part]);
+                weights += exp(total[part] - total[0]);
+                for (uint32_t d = 0; d < p.head_dim; d++)
+                    sum[d] += exp(total[part] - total[0]) * (double)out[part][d];
+            }
+            for (uint32_t d = 0; k != NULL && d < p.head_dim; d++)
+                assert_true(fabs(sum[d] / weights - expected[d]) < 2e-5);
+        }
+        problem_deinit(&p);
+    }
+}
+
 static void test_what_is_not_finite_shows_in_rows_that_see_it(void **state) {
     (void)state;
     static const uint16_t bad[] = {0x7e00, 0x7c00, 0xfc00};
@@ -306,6 +358,7 @@ int main(void) {
         cmocka_unit_test(test_a_long_context_loses_nothing),
         cmocka_unit_test(test_scores_far_apart_do_not_overflow),
         cmocka_unit_test(test_a_row_does_not_depend_on_its_neighbours),
+        cmocka_unit_test(test_parts_of_the_keys_join_to_the_whole),
         cmocka_unit_test(test_what_is_not_finite_shows_in_rows_that_see_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -20,6 +20,7 @@
 #include "kernel/fill.h"
 
 #define LOG2_E 0x1.715476p+0f
+#define LN_2 0x1.62e42fefa39efp-1
 #define INLINE static inline __attribute__((always_inline))
 
 enum {
@@ -462,8 +463,10 @@ static void attention(const struct kernel_attention *a, void *scratch) {
         visit_block(a, &w, start, &b);
     }
     for (uint32_t row = 0; row < a->n_q; row++) {
-        const __m512 factor =
-            _mm512_set1_ps(1.0f / _mm512_reduce_add_ps(_mm512_load_ps(w.sum + row * LANES)));
+        const float sum = _mm512_reduce_add_ps(_mm512_load_ps(w.sum + row * LANES));
+        const __m512 factor = _mm512_set1_ps(1.0f / sum);
+        if (a->totals != NULL)
+            a->totals[row] = ((double)w.best[row] + log2((double)sum)) * LN_2;
         for (uint32_t d = 0; d < a->head_dim; d += 16)
             _mm512_mask_storeu_ps(
                 a->out[row] + d, first(a->head_dim - d),

@@ -294,6 +294,8 @@ static void attention(const struct kernel_attention *a, void *scratch) {
         const float factor = 1.0f / w.sum[row];
         for (uint32_t d = 0; d < a->head_dim; d++)
             a->out[row][d] = w.values[(uint64_t)row * w.stride + d] * factor;
+        if (a->totals != NULL)
+            a->totals[row] = (double)w.best[row] + log((double)w.sum[row]);
     }
 }
 

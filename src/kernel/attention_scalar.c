@@ -61,6 +61,8 @@ static void attention(const struct kernel_attention *a, void *scratch) {
         }
         for (uint32_t i = 0; i < a->head_dim; i++)
             a->out[row][i] = (float)(sums[i] / s.sum);
+        if (a->totals != NULL)
+            a->totals[row] = s.best + log(s.sum);
     }
 }
 

@@ -58,11 +58,14 @@ struct kernel_type {
 /* One kv head's attention for n_q query rows (a row is one token of one query head of the group).
  * Scores are never stored beyond a block of keys; keys are visited in blocks that start at multiples
  * of KERNEL_KEY_BLOCK positions, so the result of a row does not depend on its neighbours.
+ * Parts of a row's keys can be computed by calls of their own (pos: the part's last key, window: its
+ * length): the whole is the mean of the parts' outputs, weighted with e^total.
  * For row i with position pos[i]: keys j in [max(0, pos[i] - window + 1), pos[i]] (window 0: all). */
 enum { KERNEL_KEY_BLOCK = 64 };
 struct kernel_attention {
     const float *const *q;  /* [n_q] -> [head_dim], not scaled */
     float *const *out;      /* [n_q] -> [head_dim] */
+    double *totals;         /* [n_q] out: ln of the sum of e^score; NULL: not wanted */
     const uint32_t *pos;    /* [n_q], ascending order is fastest */
     uint32_t n_q;
     uint32_t head_dim;      /* 1..512 */

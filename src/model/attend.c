@@ -1,4 +1,5 @@
 /* attend.c - the attention half of a layer: projections, rope, KV, attention, output. */
+#include <math.h>
 #include <string.h>
 
 #include "base/checked.h"
@@ -67,11 +68,49 @@ static void rotate_rows(struct forward *f, void *arg, uint32_t first, uint32_t c
     }
 }
 
+/* How the keys that a token sees are divided: part i is [begin + i * length, ...), but for the
+ * first one, which may begin later, and the last one. It depends on the position only, so that
+ * results do not depend on the threads. */
+struct division {
+    uint64_t first, begin, end, length; /* keys [first, end); begin <= first */
+    uint32_t n_parts;
+};
+
+enum { PART_BYTES = 64 << 10, PARTS_OF_TOKEN = 32 };
+
+uint32_t attend_most_parts(const struct hparams *hp) {
+    return max_u32(PARTS_OF_TOKEN / hp->n_kv_heads, 1);
+}
+
+/* Divided is only what decodes: a prompt has pieces enough. */
+static struct division divide(const struct forward *f, const struct attend_tile *tile,
+                              uint32_t window) {
+    struct division d = {.end = (uint64_t)f->tokens[tile->first].position + 1};
+    d.first = window != 0 && d.end > window ? d.end - window : 0;
+    d.begin = d.first / KERNEL_KEY_BLOCK * KERNEL_KEY_BLOCK;
+    d.length = d.end - d.begin;
+    d.n_parts = 1;
+    if (f->decode && tile->count == 1) {
+        uint64_t keys_min = PART_BYTES / (2 * sizeof(uint16_t) * f->hp->head_dim);
+        uint64_t wanted = min_u64(d.length / max_u64(keys_min, 1), attend_most_parts(f->hp));
+        wanted = max_u64(wanted, 1);
+        d.length = round_up((d.length + wanted - 1) / wanted, KERNEL_KEY_BLOCK);
+        d.n_parts = (uint32_t)((d.end - d.begin + d.length - 1) / d.length);
+    }
+    return d;
+}
+
 struct attend_job {
     struct forward *f;
     uint32_t layer, window;
     uint32_t heads_per_call, calls_per_head; /* of the query heads that share a kv head */
+    uint32_t n_parts;                        /* of the token that has most */
 };
+
+/* Where a part's output for a query head goes: [tile, part, head]. */
+static uint64_t part_index(const struct forward *f, uint32_t tile, uint32_t part, uint32_t head) {
+    return ((uint64_t)tile * attend_most_parts(f->hp) + part) * f->hp->n_heads + head;
+}
 
 static void attend_piece(void *arg, uint32_t piece, uint32_t worker) {
     const struct attend_job *job = arg;
@@ -79,11 +118,17 @@ static void attend_piece(void *arg, uint32_t piece, uint32_t worker) {
     const struct hparams *hp = f->hp;
     const struct slots s = slots_of(hp);
     uint32_t group = hp->n_heads / hp->n_kv_heads;
-    uint32_t call = piece % job->calls_per_head;
-    uint32_t kv_head = piece / job->calls_per_head % hp->n_kv_heads;
-    const struct attend_tile *tile = &f->tiles[piece / job->calls_per_head / hp->n_kv_heads];
-    uint32_t first_head = call * job->heads_per_call;
+    uint32_t part = piece % job->n_parts, call = piece / job->n_parts;
+    uint32_t kv_head = call / job->calls_per_head % hp->n_kv_heads;
+    uint32_t tile_id = call / job->calls_per_head / hp->n_kv_heads;
+    const struct attend_tile *tile = &f->tiles[tile_id];
+    uint32_t first_head = call % job->calls_per_head * job->heads_per_call;
     uint32_t n_heads = min_u32(job->heads_per_call, group - first_head);
+    first_head += kv_head * group;
+    const struct division d = divide(f, tile, job->window);
+    if (part >= d.n_parts) {
+        return;
+    }
 
     const float *q[KERNEL_MAX_Q];
     float *out[KERNEL_MAX_Q];
@@ -91,10 +136,9 @@ static void attend_piece(void *arg, uint32_t piece, uint32_t worker) {
     uint32_t n = 0;
     for (uint32_t t = tile->first; t < tile->first + tile->count; t++) {
         float *row = f->work + (uint64_t)t * f->n_work;
-        for (uint32_t h = 0; h < n_heads; h++, n++) {
-            uint32_t head = kv_head * group + first_head + h;
-            q[n] = row + s.q + head * hp->head_dim;
-            out[n] = row + s.out + head * hp->head_dim;
+        for (uint32_t h = first_head; h < first_head + n_heads; h++, n++) {
+            q[n] = row + s.q + h * hp->head_dim;
+            out[n] = row + s.out + h * hp->head_dim;
             pos[n] = f->tokens[t].position;
         }
     }
@@ -111,7 +155,59 @@ static void attend_piece(void *arg, uint32_t piece, uint32_t worker) {
         .scale = hp->attn_scale,
         .softcap = hp->attn_softcap,
     };
+    if (d.n_parts > 1) {
+        uint64_t first = max_u64(d.begin + part * d.length, d.first);
+        uint64_t end = min_u64(d.begin + (part + 1) * d.length, d.end);
+        args.window = (uint32_t)(end - first);
+        args.totals = f->attend_totals + part_index(f, tile_id, part, first_head);
+        for (uint32_t i = 0; i < n; i++) {
+            pos[i] = (uint32_t)(end - 1);
+            out[i] = f->attend_parts + part_index(f, tile_id, part, first_head + i) * hp->head_dim;
+        }
+    }
     f->k->attention(&args, f->scratch + worker * f->scratch_bytes);
+}
+
+/* The mean of a token's parts, weighted with the sums of their weights, in ascending order. */
+static void join_parts(struct forward *f, uint32_t tile_id, uint32_t n_parts) {
+    const struct hparams *hp = f->hp;
+    uint32_t hd = hp->head_dim;
+    float *out = f->work + (uint64_t)f->tiles[tile_id].first * f->n_work + slots_of(hp).out;
+    memset(out, 0, (uint64_t)hp->n_heads * hd * sizeof *out);
+    for (uint32_t h = 0; h < hp->n_heads; h++, out += hd) {
+        double weight[PARTS_OF_TOKEN], best = -INFINITY, sum = 0.0;
+        for (uint32_t i = 0; i < n_parts; i++) {
+            weight[i] = f->attend_totals[part_index(f, tile_id, i, h)];
+            best = weight[i] > best ? weight[i] : best;
+        }
+        for (uint32_t i = 0; i < n_parts; i++) {
+            weight[i] = exp(weight[i] - best);
+            sum += weight[i];
+        }
+        for (uint32_t i = 0; i < n_parts; i++) {
+            f->k->add_scaled(out, f->attend_parts + part_index(f, tile_id, i, h) * hd,
+                             (float)(weight[i] / sum), hd);
+        }
+    }
+}
+
+static void attend(struct forward *f, uint32_t layer, uint32_t window) {
+    const struct hparams *hp = f->hp;
+    uint32_t group = hp->n_heads / hp->n_kv_heads;
+    struct attend_job job = {.f = f, .layer = layer, .window = window, .n_parts = 1};
+    job.heads_per_call = min_u32(group, KERNEL_MAX_Q);
+    job.calls_per_head = (group + job.heads_per_call - 1) / job.heads_per_call;
+    for (uint32_t i = 0; i < f->n_tiles; i++) {
+        job.n_parts = max_u32(job.n_parts, divide(f, &f->tiles[i], window).n_parts);
+    }
+    uint32_t n_calls = f->n_tiles * hp->n_kv_heads * job.calls_per_head;
+    pool_run(f->pool, n_calls * job.n_parts, attend_piece, &job);
+    for (uint32_t i = 0; i < f->n_tiles; i++) {
+        uint32_t n_parts = divide(f, &f->tiles[i], window).n_parts;
+        if (n_parts > 1) {
+            join_parts(f, i, n_parts);
+        }
+    }
 }
 
 /* Bytes of k and v: what was written, what the tiles read, and the least that had to be read. */
@@ -188,13 +284,10 @@ static int rotate_and_attend(struct forward *f, uint32_t layer, struct ot_error 
     }
     phase_end(f, phase, OT_PHASE_OTHER);
     phase = phase_begin(f);
-    uint32_t group = hp->n_heads / hp->n_kv_heads;
-    struct attend_job job = {.f = f, .layer = layer, .window = rotate.local ? hp->window : 0};
-    job.heads_per_call = min_u32(group, KERNEL_MAX_Q);
-    job.calls_per_head = (group + job.heads_per_call - 1) / job.heads_per_call;
-    pool_run(f->pool, f->n_tiles * hp->n_kv_heads * job.calls_per_head, attend_piece, &job);
+    uint32_t window = rotate.local ? hp->window : 0;
+    attend(f, layer, window);
     phase_end(f, phase, OT_PHASE_ATTENTION);
-    post_kv(f, job.window);
+    post_kv(f, window);
     return OT_OK;
 }
 

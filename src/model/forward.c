@@ -89,6 +89,9 @@ static void lay_out(struct forward *f, struct carve *c, const struct ot_model *m
                                         k->attention_scratch_bytes(hp->head_dim)),
                                 KERNEL_ALIGN);
     f->scratch = take(c, n_threads * f->scratch_bytes);
+    uint64_t n_parts = (uint64_t)n_few * hp->n_heads * attend_most_parts(hp);
+    f->attend_parts = take(c, n_parts * hp->head_dim * sizeof *f->attend_parts);
+    f->attend_totals = take(c, n_parts * sizeof *f->attend_totals);
     f->tiles = take(c, n * sizeof *f->tiles);
     f->n_batch = n;
 }

@@ -122,6 +122,8 @@ struct forward {
         *vector_space[FORWARD_VECTORS]; /* [widest] vectors that are not aligned f32 in the file */
     uint8_t *scratch;                   /* [threads, scratch_bytes] */
     uint64_t scratch_bytes;
+    float *attend_parts;       /* [few, n_kv_heads, attend_most_parts, group, head_dim] */
+    double *attend_totals;     /* [few, n_kv_heads, attend_most_parts, group] */
     struct attend_tile *tiles; /* [n_batch] */
     uint32_t n_tiles;
 
@@ -202,6 +204,8 @@ void phase_end(struct forward *f, struct phase begin, enum ot_phase phase);
 typedef void forward_rows_fn(struct forward *f, void *arg, uint32_t first, uint32_t count);
 void forward_for_rows(struct forward *f, uint32_t n, forward_rows_fn *fn, void *arg);
 /* norm -> y: attention and the experts' FFN of a layer, without the residual. */
+/* Most parts that the keys of a kv head are divided into. */
+uint32_t attend_most_parts(const struct hparams *hp);
 int attend_layer(struct forward *f, uint32_t layer, struct ot_error *err);
 int experts_layer(struct forward *f, uint32_t layer, struct ot_error *err);
 /* gate (in place) of n rows of `width` gates followed by `width` ups. */
