@@ -201,23 +201,26 @@ GEMV_INLINE __m128i bytes16(const void *p) {
                                    place(6), place(7), place(8), place(9), place(10), place(11),   \
                                    place(12), place(13), place(14), place(15)))
 
-/* 16 numbers of 6 bits: the low nibbles of 8 bytes, their high nibbles; 4 bytes of 4 high pairs. */
+/* 16 numbers of 6 bits, of which 32 is taken: the low nibbles of 8 bytes, their high nibbles; 4
+ * bytes of 4 high pairs. Four times too large: with its highest bit flipped a number is negative
+ * where it shall be. */
 GEMV_INLINE __m512i scales_q3_k(const struct block_q3_k *b) {
-    const uint64_t nibbles = 0x0f0f0f0f0f0f0f0f;
+    const uint64_t nibbles = 0x3c3c3c3c3c3c3c3c, flip = 0x8080808080808080;
     uint64_t low, high = read_32(b->scales, 8);
     memcpy(&low, b->scales, sizeof low);
-    __m128i six = to_vector((low & nibbles) | (high & 0x03030303) << 4 | (high & 0x0c0c0c0c) << 34,
-                            (low >> 4 & nibbles) | (high & 0x30303030) | (high & 0xc0c0c0c0) << 30);
-    return _mm512_cvtepi8_epi32(TO_LANES(_mm_sub_epi8(six, _mm_set1_epi8(32)), LANES256_Q3_K));
+    __m128i four_times = to_vector(
+        ((low << 2 & nibbles) | (high & 0x03030303) << 6 | (high & 0x0c0c0c0c) << 36) ^ flip,
+        ((low >> 2 & nibbles) | (high & 0x30303030) << 2 | (high & 0xc0c0c0c0) << 32) ^ flip);
+    return _mm512_cvtepi8_epi32(TO_LANES(four_times, LANES256_Q3_K));
 }
 
-/* 8 numbers of 6 bits, each for two groups: a nibble and two bits. */
+/* 8 numbers of 6 bits, each for two groups: a nibble and two bits. The rest as in Q3_K. */
 #define SUB_XS(l) (LANES256_IQ4_XS(l) / 2)
 GEMV_INLINE __m512i scales_iq4_xs(const struct block_iq4_xs *b) {
-    uint64_t low = _pdep_u64(read_32(b, 4), 0x0f0f0f0f0f0f0f0f);
-    uint64_t high = _pdep_u64(b->scales_h, 0x3030303030303030);
-    __m128i six = _mm_sub_epi8(to_vector_8(low | high), _mm_set1_epi8(32));
-    return _mm512_cvtepi8_epi32(TO_LANES(six, SUB_XS));
+    uint64_t low = _pdep_u64(read_32(b, 4), 0x3c3c3c3c3c3c3c3c);
+    uint64_t high = _pdep_u64(b->scales_h, 0xc0c0c0c0c0c0c0c0);
+    __m128i four_times = to_vector_8((low | high) ^ 0x8080808080808080);
+    return _mm512_cvtepi8_epi32(TO_LANES(four_times, SUB_XS));
 }
 
 /* Q4_K, Q5_K: 8 bytes of scales or minima, of 6 bits: four whole ones, with two bits of the other

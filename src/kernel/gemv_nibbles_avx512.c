@@ -386,7 +386,11 @@ GEMV_INLINE void rows(uint32_t dtype, uint32_t n_last, const uint8_t *w, uint64_
         }
         kernel_prefetch_before(p, ahead, n_last * 8 * full.block_bytes, end);
         sum = add_groups(dtype, n_last, p, &last, a, sum);
-        gemv_row_done(&done, r, n_rows, sum, y);
+        if (dtype == OT_Q4_0) { /* From memory its rows are faster by a tenth one by one. */
+            y[r] = _mm512_reduce_add_ps(sum);
+        } else {
+            gemv_row_done(&done, r, n_rows, sum, y);
+        }
     }
 }
 

@@ -131,19 +131,20 @@ static void store_chunks(const int8_t *q, uint32_t first, int8_t *to, uint32_t s
 /* How a type's kernel wants its lanes. */
 struct lanes256_kind {
     uint8_t zero;          /* of the codes; 0: the type has minima */
-    uint8_t raise_log2[8]; /* by sub-block of 32 values */
+    uint8_t raise_log2[8]; /* of the codes, by sub-block of 32 values */
+    uint8_t scale_log2;    /* of the scales */
     bool sums_of_subs;
     bool crossed;
     uint8_t group[16]; /* of each lane */
 };
 
 static const struct lanes256_kind lanes256_kinds[] = {
-    [LAYOUT_LANES256_Q2_K] = {0, {0, 2, 4, 6, 0, 2, 4, 6}, false, true, LANES(LANES256_Q2_K)},
-    [LAYOUT_LANES256_Q3_K] = {4, {0, 0, 4, 4, 0, 0, 4, 4}, false, true, LANES(LANES256_Q3_K)},
-    [LAYOUT_LANES256_Q4_K] = {0, {0, 4, 0, 4, 0, 4, 0, 4}, true, true, LANES(LANES256_Q4_K)},
-    [LAYOUT_LANES256_Q5_K] = {0, {0}, true, false, LANES(LANES256_Q4_K)},
-    [LAYOUT_LANES256_Q6_K] = {32, {0}, false, false, LANES(LANES256_Q6_K)},
-    [LAYOUT_LANES256_IQ4_XS] = {128, {0}, false, true, LANES(LANES256_IQ4_XS)},
+    [LAYOUT_LANES256_Q2_K] = {0, {0, 2, 4, 6, 0, 2, 4, 6}, 0, false, true, LANES(LANES256_Q2_K)},
+    [LAYOUT_LANES256_Q3_K] = {4, {0, 0, 4, 4, 0, 0, 4, 4}, 2, false, true, LANES(LANES256_Q3_K)},
+    [LAYOUT_LANES256_Q4_K] = {0, {0, 4, 0, 4, 0, 4, 0, 4}, 0, true, true, LANES(LANES256_Q4_K)},
+    [LAYOUT_LANES256_Q5_K] = {0, {0}, 0, true, false, LANES(LANES256_Q4_K)},
+    [LAYOUT_LANES256_Q6_K] = {32, {0}, 0, false, false, LANES(LANES256_Q6_K)},
+    [LAYOUT_LANES256_IQ4_XS] = {128, {0}, 2, false, true, LANES(LANES256_IQ4_XS)},
 };
 
 static void prepare_lane(const struct groups *g, const struct lanes256_kind *kind, uint32_t lane,
@@ -151,7 +152,7 @@ static void prepare_lane(const struct groups *g, const struct lanes256_kind *kin
     uint32_t group = kind->group[lane], sub = group / 2, raise = kind->raise_log2[sub];
     store_chunks(g->q + 16 * group, kind->crossed ? lane % 4 : 0,
                  (int8_t *)(void *)to->q + 4 * lane, 64);
-    to->d[lane] = g->d[group] / (float)(1u << raise);
+    to->d[lane] = g->d[group] / (float)(1u << (raise + kind->scale_log2));
     if (kind->zero != 0) {
         to->start[lane] = -((int32_t)kind->zero << raise) * g->sum[group];
     } else if (kind->sums_of_subs) {

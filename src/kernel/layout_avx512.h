@@ -39,7 +39,8 @@ enum {
  *
  * A type's kernel may leave the codes of a group shifted to the left, as they lie in their bytes,
  * where that saves it a shift: they are then `raise` times too large, a power of two, which is
- * taken out of the group's d. (A d below 2^-120 may lose bits by that.) */
+ * taken out of the group's d, as is what the type's kernel makes scales too large. (A d below
+ * 2^-120 may lose bits by that.) */
 struct lanes256 {
     int8_t q[4][64]; /* chunk c of lane l's group: q[c][4 l ...] */
     float d[16];     /* scale of each group / raise */
