@@ -101,6 +101,8 @@ static void test_every_wrong_command_line_is_one_clear_line_and_exit_2(void **st
         {{"run", "m", "-n", " 1"}, "whole number"},
         {{"run", "m", "-n", ""}, "whole number"},
         {{"run", "m", "-c", "-1"}, "whole number from 0"},
+        {{"run", "m", "--temp", "0x10"}, "not a number from 0"},
+        {{"run", "m", "-s", "be brief"}, "whole number from -1"},
         {{"run", "m", "--draft-max", "8"}, "whole number from -1 to 7"},
         {{"run", "m", "-t", "1025"}, "whole number from 0 to 1024"},
         {{"run", "m", "--temp", "nan"}, "not a number from 0"},
@@ -492,9 +494,8 @@ static void test_eval_counts_its_sweeps_as_those_of_the_prompt(void **state) {
     outcome_free(&o);
 }
 
-static void test_ctrl_c_ends_an_answer_with_exit_130(void **state) {
+static void end_an_answer_by(int signal_number) {
     int out[2];
-    (void)state;
     assert_int_equal(pipe(out), 0);
     pid_t child = fork();
     assert_true(child >= 0);
@@ -510,7 +511,7 @@ static void test_ctrl_c_ends_an_answer_with_exit_130(void **state) {
     close(out[1]);
     char byte;
     assert_int_equal(read(out[0], &byte, 1), 1);
-    kill(child, SIGINT);
+    kill(child, signal_number);
     while (read(out[0], &byte, 1) > 0) {
     }
     close(out[0]);
@@ -519,6 +520,12 @@ static void test_ctrl_c_ends_an_answer_with_exit_130(void **state) {
     assert_true(WIFEXITED(status));
     assert_int_equal(WEXITSTATUS(status), 130);
     assert_int_equal(byte, '\n');
+}
+
+static void test_ctrl_c_and_sigterm_end_an_answer_with_exit_130(void **state) {
+    (void)state;
+    end_an_answer_by(SIGINT);
+    end_an_answer_by(SIGTERM);
 }
 
 /* Reads from the terminal until words were seen. */
@@ -941,7 +948,7 @@ int main(void) {
         cmocka_unit_test(test_output_that_cannot_be_written_is_an_error),
         cmocka_unit_test(test_output_never_replaces_a_model_or_what_the_command_reads),
         cmocka_unit_test(test_eval_counts_its_sweeps_as_those_of_the_prompt),
-        cmocka_unit_test(test_ctrl_c_ends_an_answer_with_exit_130),
+        cmocka_unit_test(test_ctrl_c_and_sigterm_end_an_answer_with_exit_130),
         cmocka_unit_test(test_a_terminal_without_a_prompt_is_a_conversation),
         cmocka_unit_test(test_the_report_has_the_fields_that_others_rely_on),
         cmocka_unit_test(test_a_ledger_reads_back_the_same_from_lines_and_from_sqlite),

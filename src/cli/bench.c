@@ -400,6 +400,7 @@ int command_bench(const struct settings *set) {
     b->set = set;
     b->state = 1;
     stop_watch();
+    stop_on_terminate();
     int rc = session_open_model(&b->session, set, false);
     for (uint32_t i = 0; i < threads->n && rc == 0; i++) {
         rc = run_threads(b, threads->items[i], i + 1 == threads->n);

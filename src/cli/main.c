@@ -111,7 +111,7 @@ static int dispatch(int argc, char **argv) {
         return EXIT_OK;
     }
     bool help = strcmp(name, "help") == 0;
-    if (help && argc == 2) {
+    if (help && (argc == 2 || argv[2][0] == '-')) {
         return print_help();
     }
     if (help) {

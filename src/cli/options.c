@@ -43,7 +43,8 @@ static const struct option options[] = {
      "evaluate token ids from FILE, a JSON array, as they are"},
     {0, "--logits", "OUT.npy", TEXT, 0, 0, AT(logits), 0, FOR_EVAL,
      "write the logits of every position, float32 [n_tokens, n_vocab], in NumPy's format"},
-    {'s', "--system", "TEXT", TEXT, 0, 0, AT(system), 0, FOR_RUN, "system message of the chat"},
+    {0, "--system", "TEXT", TEXT, 0, 0, AT(system), 0, FOR_RUN, "system message of the chat"},
+    {0, "-sys", "TEXT", TEXT, 0, 0, AT(system), 0, FOR_RUN, "the same as --system"},
     {0, "--raw", 0, FLAG, 0, 0, AT(raw), 0, FOR_RUN, "no chat template: the text goes in as it is"},
     {0, "--chat-template", "NAME", TEXT, 0, 0, AT(chat), 0, FOR_RUN,
      "use this chat format instead of the file's own: chatml, llama2, llama3, mistral, gemma, "
@@ -54,7 +55,7 @@ static const struct option options[] = {
      "never choose a token that ends the answer"},
     {0, "--stop", "STRING", TEXTS, 0, 0, AT(stops), 0, FOR_RUN,
      "stop before this text; may be given up to 16 times"},
-    {0, "--seed", "N", WHOLE, -1, 9007199254740992.0, AT(seed), 0, FOR_RUN,
+    {'s', "--seed", "N", WHOLE, -1, 9007199254740992.0, AT(seed), 0, FOR_RUN,
      "seed of the random choice; -1: by the clock (default -1)"},
     {0, "--temp", "T", REAL, 0, 1000, AT(temperature), 0, FOR_RUN,
      "temperature; 0: always the likeliest token (default 0.8)"},
@@ -101,7 +102,8 @@ static const struct option options[] = {
     {0, "--report", "FILE", TEXT, 0, 0, AT(report), 0, RUNS, "write the report as JSON"},
     {0, "--ledger", "FILE", TEXT, 0, 0, AT(ledger), 0, RUNS,
      "write every record of the ledger, by tensor: JSON lines, or SQLite where FILE ends in "
-     ".sqlite"},
+     ".sqlite "
+     "or .db"},
     {0, "--no-bos", 0, FLAG, 0, 0, AT(no_bos), 0, FOR_TOKENIZE,
      "add no token at the beginning or end"},
     {0, "--no-special", 0, FLAG, 0, 0, AT(no_special), 0, FOR_TOKENIZE,
@@ -220,8 +222,8 @@ static bool parse_whole(const char *text, double min, double max, int64_t *out) 
 static bool parse_real(const char *text, double min, double max, double *out) {
     char *end;
     double value = strtod(text, &end);
-    if (end == text || *end != '\0' || isspace((unsigned char)text[0]) || !isfinite(value) ||
-        value < min || value > max) {
+    if (end == text || *end != '\0' || isspace((unsigned char)text[0]) ||
+        strpbrk(text, "xX") != NULL || !isfinite(value) || value < min || value > max) {
         return false;
     }
     *out = value;

@@ -21,6 +21,12 @@ void stop_watch(void) {
     sigaction(SIGINT, &action, NULL);
 }
 
+void stop_on_terminate(void) {
+    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGTERM, &action, NULL);
+}
+
 void stop_reset(void) {
     stop_flag = 0;
     stop_watch();

@@ -47,6 +47,8 @@ const char *model_cache(char *buf, size_t n);
 /* Ctrl-C: the first one sets the flag and the running step ends; the second one kills. */
 extern volatile int stop_flag;
 void stop_watch(void);
+/* SIGTERM ends the running step, too: for commands that are not a conversation. */
+void stop_on_terminate(void);
 /* Forgets a Ctrl-C that was answered, and listens for the next. */
 void stop_reset(void);
 
