@@ -71,7 +71,7 @@ GEMV_INLINE struct gemv_four gemv_high_nibbles(struct gemv_four a) {
 
 /* ---- products of the four chunks of each lane's group ---- */
 
-/* Codes below 32: sums of 8 products, in 16 bits. */
+/* Sums of 8 products, in 16 bits, modulo 2^16: codes below 32 fit. */
 GEMV_INLINE __m256i gemv_dot16(struct gemv_four codes, const int8_t q[4][32]) {
     __m256i p[4];
     for (int c = 0; c < 4; c++) {

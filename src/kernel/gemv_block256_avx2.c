@@ -313,8 +313,9 @@ GEMV_INLINE __m256i dots_of(uint32_t dtype, struct gemv_four q, const void *acts
     switch (dtype) {
     case OT_Q3_K:
     case OT_Q6_K:
-        return _mm256_add_epi32(gemv_dot_six(q, a->q[v], factors),
-                                _mm256_madd_epi16(factors, gemv_load32(a->scales.start[v])));
+        /* Without their zero point sums of 8 products fit 16 bits: 8 * 32 * 127 < 2^15. */
+        return _mm256_madd_epi16(
+            _mm256_add_epi16(gemv_dot16(q, a->q[v]), gemv_load32(a->scales.start[v])), factors);
     case OT_IQ4_XS:
         return _mm256_add_epi32(gemv_dot_signed(q, b, v, factors),
                                 _mm256_madd_epi16(factors, gemv_load32(b->scales.start[v])));

@@ -183,6 +183,15 @@ static inline void store_chunks(__m128i q, void *to) {
     }
 }
 
+/* -8 times the sums of the first and of the second two of each four q, as two 16-bit numbers: what
+ * products of codes that are 8 too large have too much, in each 16-bit lane. */
+static inline int32_t starts_of_pairs(__m128i q) {
+    __m128i sum = _mm_maddubs_epi16(_mm_set1_epi8(8), q);
+    sum = _mm_add_epi16(sum, _mm_shuffle_epi32(sum, 0x4e));
+    sum = _mm_add_epi16(sum, _mm_shuffle_epi32(sum, 0xb1));
+    return _mm_cvtsi128_si32(_mm_sub_epi16(_mm_setzero_si128(), sum));
+}
+
 /* offset: what the integer sum of the products begins at, raised; sum: of q. */
 static inline void set_scales(const struct lanes_kind *kind, uint32_t v, uint32_t l, float d,
                               int32_t sum, int32_t offset, struct lane_scales *to) {
@@ -202,6 +211,13 @@ static inline void set_scales(const struct lanes_kind *kind, uint32_t v, uint32_
     }
 }
 
+static inline void set_start(__m128i q, int32_t zero, int16_t to[2]) {
+    const int32_t both = starts_of_pairs(q);
+    memcpy(to, &both, sizeof both);
+    to[0] = (int16_t)(to[0] / 8 * zero);
+    to[1] = (int16_t)(to[1] / 8 * zero);
+}
+
 static inline void prepare_lane(struct group g, const struct lanes_kind *kind, uint32_t v,
                                 uint32_t l, void *out) {
     if (kind->pairs) {
@@ -213,6 +229,9 @@ static inline void prepare_lane(struct group g, const struct lanes_kind *kind, u
         store_chunks(g.q, to->q[v][0] + 4 * l);
         int32_t zero = kind->zero << kind->raise_log2[v][l % 4];
         set_scales(kind, v, l, g.d, g.sum, -zero * g.sum, &to->scales);
+        if (kind->offset == START) {
+            set_start(g.q, zero, to->scales.start[v] + 2 * (size_t)l);
+        }
         return;
     }
     struct lanes_signed *to = out;
@@ -280,14 +299,6 @@ static struct units quantise_unit(const float *x, uint32_t n_cols, uint32_t col,
         u.ratio += 0 * groups[i].d; /* NaN if d is */
     }
     return u;
-}
-
-/* -8 times the sums of the first and of the second two of each four q, as two 16-bit numbers. */
-static inline int32_t starts_of_pairs(__m128i q) {
-    __m128i sum = _mm_maddubs_epi16(_mm_set1_epi8(8), q);
-    sum = _mm_add_epi16(sum, _mm_shuffle_epi32(sum, 0x4e));
-    sum = _mm_add_epi16(sum, _mm_shuffle_epi32(sum, 0xb1));
-    return _mm_cvtsi128_si32(_mm_sub_epi16(_mm_setzero_si128(), sum));
 }
 
 static void prepare_gemm_units(const float *x, uint32_t n_cols, struct gemm_units *out) {

@@ -43,7 +43,8 @@ struct lane_scales {
          * Q2_K: d * sum of q of group i in place i. Q4_K, Q5_K: of sub-block k, in
          * s[0][k]. */
         float s[2][8];
-        /* Q3_K, Q6_K, IQ4_XS: -zero * raise * sum of the group's q, as two numbers to be added. */
+        /* Q3_K, Q6_K: -zero * raise * sum of the q whose products are added in this 16-bit lane.
+         * IQ4_XS: what the group's sum starts at, as two numbers to be added. */
         int16_t start[2][16];
     };
 };
