@@ -367,14 +367,13 @@ GEMV_INLINE void gemv(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint
                       uint32_t n_cols, const void *acts, float *y) {
     const uint32_t size = block_bytes_of(dtype);
     const uint64_t ahead = kernel_tuning.prefetch_bytes;
-    const uint8_t *end = w + n_rows * row_bytes;
     const uint32_t act_bytes =
         dtype == OT_IQ4_XS ? sizeof(struct lanes_signed) : sizeof(struct lanes);
     for (uint32_t r = 0; r < n_rows; r++) {
         const uint8_t *p = w + r * row_bytes, *a = acts;
         struct sums sums = {_mm256_setzero_ps(), _mm256_setzero_ps()};
         for (uint32_t left = n_cols; left > 0; left -= 256, p += size, a += act_bytes) {
-            kernel_prefetch_before(p, ahead, size, end);
+            kernel_prefetch(p, ahead, size);
             add_block(dtype, p, a, &sums);
         }
         y[r] = gemv_sum_lanes(_mm256_sub_ps(sums.dots, sums.minima));

@@ -445,7 +445,6 @@ GEMV_INLINE void gemv(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint
                       uint32_t n_cols, const struct lanes256 *acts, float *y) {
     const uint32_t block_bytes = block_bytes_of(dtype), step = step_of(dtype);
     const uint64_t ahead = kernel_tuning.prefetch_bytes;
-    const uint8_t *end = w + n_rows * row_bytes;
     struct gemv_sums done;
     for (uint32_t r = 0; r < n_rows; r++) {
         const uint8_t *p = w + r * row_bytes;
@@ -453,11 +452,11 @@ GEMV_INLINE void gemv(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint
         struct sums sums = {.dots = _mm512_setzero_ps(), .minima_8 = _mm256_setzero_ps()};
         uint32_t left = n_cols / 256;
         for (; left >= step; left -= step, p += step * block_bytes, a += step) {
-            kernel_prefetch_before(p, ahead, step * block_bytes, end);
+            kernel_prefetch(p, ahead, step * block_bytes);
             add_blocks(dtype, step, p, a, &sums);
         }
         for (; left > 0; left--, p += block_bytes, a++) {
-            kernel_prefetch_before(p, ahead, block_bytes, end);
+            kernel_prefetch(p, ahead, block_bytes);
             add_blocks(dtype, 1, p, a, &sums);
         }
         __m512 minima = _mm512_zextps256_ps512(sums.minima_8);
@@ -469,7 +468,6 @@ GEMV_INLINE void gemv(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint
 GEMV_INLINE void rows_q2_k(uint32_t n_last, const uint8_t *w, uint64_t row_bytes, uint32_t n_rows,
                            uint32_t n_cols, const struct lanes256 *acts, float *y) {
     const uint64_t ahead = kernel_tuning.prefetch_bytes;
-    const uint8_t *end = w + n_rows * row_bytes;
     const uint32_t n_quads = (n_cols / 256 - n_last) / QUAD;
     const __m512 minus = _mm512_set1_ps(-1.0f), minus_high = _mm512_set1_ps(-65536.0f);
     struct gemv_sums done;
@@ -479,11 +477,11 @@ GEMV_INLINE void rows_q2_k(uint32_t n_last, const uint8_t *w, uint64_t row_bytes
         struct sums sums = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(),
                             _mm256_setzero_ps()};
         for (uint32_t i = 0; i < n_quads; i++, b += QUAD, a += QUAD) {
-            kernel_prefetch_before((const uint8_t *)b, ahead, QUAD * sizeof *b, end);
+            kernel_prefetch((const uint8_t *)b, ahead, QUAD * sizeof *b);
             add_quad(QUAD, b, a, &sums);
         }
         if (n_last != 0) {
-            kernel_prefetch_before((const uint8_t *)b, ahead, n_last * sizeof *b, end);
+            kernel_prefetch((const uint8_t *)b, ahead, n_last * sizeof *b);
             add_quad(n_last, b, a, &sums);
         }
         sums.dots = _mm512_fmadd_ps(sums.minima, minus, sums.dots);

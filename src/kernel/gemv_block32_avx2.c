@@ -226,7 +226,6 @@ GEMV_INLINE void gemv(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint
     const uint32_t size = block_bytes_of(dtype);
     const uint64_t ahead =
         dtype == OT_Q8_0 ? kernel_tuning.prefetch_light_bytes : kernel_tuning.prefetch_bytes;
-    const uint8_t *end = w + n_rows * row_bytes;
     const uint32_t act_bytes =
         dtype == OT_IQ4_NL || dtype == OT_Q8_0 ? sizeof(struct lanes_signed) : sizeof(struct lanes);
     for (uint32_t r = 0; r < n_rows; r++) {
@@ -234,7 +233,7 @@ GEMV_INLINE void gemv(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint
         __m256 sum = _mm256_setzero_ps();
         uint32_t left = n_cols;
         for (; left >= 256; left -= 256, p += 8 * size, a += act_bytes) {
-            kernel_prefetch_before(p, ahead, 8 * size, end);
+            kernel_prefetch(p, ahead, 8 * size);
             sum = add_unit(dtype, p, a, NULL, sum);
         }
         if (left > 0) {

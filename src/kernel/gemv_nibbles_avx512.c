@@ -374,17 +374,16 @@ GEMV_INLINE void rows(uint32_t dtype, uint32_t n_last, const uint8_t *w, uint64_
     const uint32_t step = step_of(dtype), step_bytes = step * 8 * full.block_bytes;
     const uint32_t n_steps = (layout_ceil(n_cols, 256) - n_last) / step;
     const uint64_t ahead = kernel_tuning.prefetch_bytes;
-    const uint8_t *end = w + n_rows * row_bytes;
     struct gemv_sums done;
     for (uint32_t r = 0; r < n_rows; r++) {
         const uint8_t *p = w + r * row_bytes;
         const struct lanes8x32 *a = acts;
         __m512 sum = _mm512_setzero_ps();
         for (uint32_t i = 0; i < n_steps; i++, p += step_bytes, a += step) {
-            kernel_prefetch_before(p, ahead, step_bytes, end);
+            kernel_prefetch(p, ahead, step_bytes);
             sum = add_groups(dtype, step, p, &full, a, sum);
         }
-        kernel_prefetch_before(p, ahead, n_last * 8 * full.block_bytes, end);
+        kernel_prefetch(p, ahead, n_last * 8 * full.block_bytes);
         sum = add_groups(dtype, n_last, p, &last, a, sum);
         if (dtype == OT_Q4_0) { /* From memory its rows are faster by a tenth one by one. */
             y[r] = _mm512_reduce_add_ps(sum);
