@@ -4,8 +4,8 @@
  * of 16 products of codes from 0 to 15 fit 16 bits (16 * 15 * 127 < 2^15), and so do those of codes
  * from -16 to 15, and of 8 products of codes from -32 to 31. Such codes are stored as unsigned
  * ones, and their zero point times the sum of the activations (start) is taken off: sums may wrap
- * before, because additions are modulo 2^16. Of 8-bit codes, whose sign goes to the activation,
- * only two products fit.
+ * before, because additions are modulo 2^16. Of 8-bit codes only two products would fit: those are
+ * multiplied in 16 bits, by vpmaddwd, widened when they are loaded for 6 tokens.
  *
  * A part is 16 rows, two vectors; up to 6 tokens pass over it, each broadcast serving both. The
  * sums of products are in registers, the results in memory (they are wanted once for 32 columns),
@@ -13,8 +13,8 @@
  * additions that wait for a register take their pipes.
  *
  * vpmaddwd, which has to make 32 bits of the sums, multiplies them by the activations' steps at the
- * same time. Then the weights' scale and minimum are multiplied in f32. Signed codes of 8 bits
- * leave no room for that: all scales are multiplied in f32. */
+ * same time. Then the weights' scale and minimum are multiplied in f32. Sums of signed
+ * codes of 8 bits have 32 bits already: all scales are multiplied in f32. */
 #include <immintrin.h>
 #include <stddef.h>
 #include <string.h>
@@ -215,52 +215,72 @@ INLINE void multiply_steps(const struct tile_tokens *a, uint32_t n, const struct
     finish(a, n, part * PART_ROWS, n_rows, f);
 }
 
-/* ---- signed codes of 8 bits: scales are multiplied in f32 (LAYOUT_Q8) ---- */
+/* ---- signed codes of 8 bits: in 16 bits (LAYOUT_GEMM_WORDS) ---- */
 
-/* Products of 16 columns of 8 rows, w [4 columns]; magnitude: |w|. */
-INLINE __m256i dot_signed(const uint8_t *q, const __m256i w[4], const __m256i magnitude[4]) {
-    __m256i p[4];
-    for (uint32_t k = 0; k < 4; k++) {
-        p[k] = _mm256_maddubs_epi16(magnitude[k], _mm256_sign_epi8(broadcast_4(q + 4 * k), w[k]));
-        p[k] = _mm256_madd_epi16(p[k], _mm256_set1_epi16(1));
-    }
-    return _mm256_add_epi32(_mm256_add_epi32(p[0], p[1]), _mm256_add_epi32(p[2], p[3]));
+/* Row vector i of column pair k, of 8 rows, in 16 bits. */
+INLINE __m256i load_words(const int8_t *codes, uint32_t k, uint32_t i) {
+    const int8_t *const of_four = codes + (k / 2 * VECTORS + i) * 32;
+    return _mm256_cvtepi8_epi16(_mm_load_si128((const __m128i *)(const void *)of_four + k % 2));
 }
 
-/* One of a part's vectors of rows. */
-INLINE void multiply_signed(const struct tile_tokens *a, uint32_t n, const struct tile *t,
-                            uint32_t part, uint32_t vector, __m256 f[MAX_TOKENS]) {
-    const int8_t *codes = t->codes + part * t->codes_stride;
-    const float *scale = t->scale + part * t->group_stride + 8 * vector;
-    for (uint64_t g = 0; g < a->n_cols / 16; g++) {
-        __m256i w[4], magnitude[4];
-        for (uint32_t k = 0; k < 4; k++) {
-            w[k] = load(codes + g * 16 * PART_ROWS, k, vector);
-            magnitude[k] = _mm256_abs_epi8(w[k]);
-        }
-        const __m256 s = _mm256_load_ps(scale + g / 2 * PART_ROWS);
+/* As add_16(). */
+INLINE __m256i add_32(__m256i sum, __m256i more) {
+    sum = _mm256_add_epi32(sum, more);
+    __asm__("" : "+x"(sum));
+    return sum;
+}
+
+/* Products of 16 columns, the half h of a block. */
+INLINE void dot_words(const struct gemm_words *const *act, uint32_t n, uint32_t h,
+                      const int8_t *codes, sums t) {
+#pragma GCC unroll 8
+    for (uint32_t k = 0; k < 8; k++) {
+        const __m256i w[VECTORS] = {load_words(codes, k, 0), load_words(codes, k, 1)};
 #pragma GCC unroll 6
         for (uint32_t m = 0; m < n; m++) {
-            const __m256i d = dot_signed(a->row[m] + a->q_offset + g * 16, w, magnitude);
-            const __m256 both = _mm256_mul_ps(broadcast_f32(a->row[m] + a->d_offset + g * 4), s);
-            f[m] = _mm256_fmadd_ps(both, _mm256_cvtepi32_ps(d), f[m]);
+            const __m256i a = broadcast_4(act[m]->q + 16 * h + 2 * k);
+#pragma GCC unroll 2
+            for (uint32_t i = 0; i < VECTORS; i++) {
+                const __m256i p = _mm256_madd_epi16(w[i], a);
+                t[m][i] = k == 0 ? p : add_32(t[m][i], p);
+            }
         }
     }
 }
 
-INLINE void multiply_wide(const struct tile_tokens *a, uint32_t n, const struct tile *t,
-                          uint32_t part, uint32_t n_rows) {
+INLINE void multiply_words(const struct tile_tokens *a, uint32_t n, const struct tile *t,
+                           uint32_t part, uint32_t n_rows) {
+    const int8_t *codes = t->codes + part * t->codes_stride;
+    const float *scale = t->scale + part * t->group_stride;
+    const struct gemm_words *act[MAX_TOKENS];
     results f;
     begin(a, n, part * PART_ROWS, n_rows, f);
-    for (uint32_t i = 0; i < VECTORS && n_rows > 8 * i; i++) {
-        __m256 of_vector[MAX_TOKENS];
+#pragma GCC unroll 6
+    for (uint32_t m = 0; m < n; m++)
+        act[m] = (const struct gemm_words *)(const void *)a->row[m] + a->col / 32;
+    for (uint32_t b = 0; b < a->n_cols / 32; b++) {
+        results first_half;
+        sums d;
+        dot_words(act, n, 0, codes, d);
 #pragma GCC unroll 6
         for (uint32_t m = 0; m < n; m++)
-            of_vector[m] = f[m][i];
-        multiply_signed(a, n, t, part, i, of_vector);
+#pragma GCC unroll 2
+            for (uint32_t i = 0; i < VECTORS; i++)
+                first_half[m][i] =
+                    _mm256_mul_ps(_mm256_cvtepi32_ps(d[m][i]), broadcast_f32(&act[m]->d[0]));
+        dot_words(act, n, 1, codes + 16 * PART_ROWS, d);
 #pragma GCC unroll 6
-        for (uint32_t m = 0; m < n; m++)
-            f[m][i] = of_vector[m];
+        for (uint32_t m = 0; m < n; m++) {
+#pragma GCC unroll 2
+            for (uint32_t i = 0; i < VECTORS; i++) {
+                const __m256 both = _mm256_fmadd_ps(_mm256_cvtepi32_ps(d[m][i]),
+                                                    broadcast_f32(&act[m]->d[1]), first_half[m][i]);
+                f[m][i] = _mm256_fmadd_ps(both, _mm256_load_ps(scale + 8 * i), f[m][i]);
+            }
+            act[m]++;
+        }
+        codes += 32 * PART_ROWS;
+        scale += PART_ROWS;
     }
     finish(a, n, part * PART_ROWS, n_rows, f);
 }
@@ -292,13 +312,13 @@ MULTIPLY_STEPS(four_min, KIND_FOUR_MIN)
 MULTIPLY_STEPS(five_min, KIND_FIVE_MIN)
 MULTIPLY_STEPS(groups_min, KIND_GROUPS_MIN)
 MULTIPLY_STEPS(six, KIND_SIX)
-MULTIPLY_KIND(wide, multiply_wide(a, n_tokens, t, r / PART_ROWS, n_rows - r))
+MULTIPLY_KIND(words, multiply_words(a, n_tokens, t, r / PART_ROWS, n_rows - r))
 
 static void gemm_quantised(uint32_t dtype, const struct gemm *g, void *scratch) {
     const struct tile_isa isa = {
         .types = tile_types_avx2(),
         .multiply = {MULTIPLY_ROW(four), MULTIPLY_ROW(four_min), MULTIPLY_ROW(five_min),
-                     MULTIPLY_ROW(groups_min), MULTIPLY_ROW(six), MULTIPLY_ROW(wide)},
+                     MULTIPLY_ROW(groups_min), MULTIPLY_ROW(six), MULTIPLY_ROW(words)},
         .max_tokens = MAX_TOKENS,
         .part_rows = PART_ROWS,
         .interleaved = false,
@@ -325,18 +345,12 @@ void gemm_fill_avx2(struct kernels *k) {
         uint8_t dtype, layout;
         kernel_gemm_fn *fn;
     } table[] = {
-        {OT_Q4_0, LAYOUT_GEMM_HALVES, gemm_q4_0},
-        {OT_Q4_1, LAYOUT_GEMM_HALVES, gemm_q4_1},
-        {OT_Q5_0, LAYOUT_GEMM_HALVES, gemm_q5_0},
-        {OT_Q5_1, LAYOUT_GEMM_HALVES, gemm_q5_1},
-        {OT_Q8_0, LAYOUT_Q8, gemm_q8_0},
-        {OT_Q2_K, LAYOUT_GEMM_UNITS, gemm_q2_k},
-        {OT_Q3_K, LAYOUT_GEMM_UNITS, gemm_q3_k},
-        {OT_Q4_K, LAYOUT_GEMM_HALVES, gemm_q4_k},
-        {OT_Q5_K, LAYOUT_GEMM_HALVES, gemm_q5_k},
-        {OT_Q6_K, LAYOUT_GEMM_UNITS, gemm_q6_k},
-        {OT_IQ4_NL, LAYOUT_Q8, gemm_iq4_nl},
-        {OT_IQ4_XS, LAYOUT_Q8, gemm_iq4_xs},
+        {OT_Q4_0, LAYOUT_GEMM_HALVES, gemm_q4_0},    {OT_Q4_1, LAYOUT_GEMM_HALVES, gemm_q4_1},
+        {OT_Q5_0, LAYOUT_GEMM_HALVES, gemm_q5_0},    {OT_Q5_1, LAYOUT_GEMM_HALVES, gemm_q5_1},
+        {OT_Q8_0, LAYOUT_GEMM_WORDS, gemm_q8_0},     {OT_Q2_K, LAYOUT_GEMM_UNITS, gemm_q2_k},
+        {OT_Q3_K, LAYOUT_GEMM_UNITS, gemm_q3_k},     {OT_Q4_K, LAYOUT_GEMM_HALVES, gemm_q4_k},
+        {OT_Q5_K, LAYOUT_GEMM_HALVES, gemm_q5_k},    {OT_Q6_K, LAYOUT_GEMM_UNITS, gemm_q6_k},
+        {OT_IQ4_NL, LAYOUT_GEMM_WORDS, gemm_iq4_nl}, {OT_IQ4_XS, LAYOUT_GEMM_WORDS, gemm_iq4_xs},
         {OT_MXFP4, LAYOUT_GEMM_HALVES, gemm_mxfp4},
     };
     for (uint32_t i = 0; i < sizeof table / sizeof table[0]; i++) {

@@ -2,7 +2,8 @@
  *
  * As gemm_unpack_avx512.c, 8 rows at a time: packed bits are transposed before they are widened.
  * Codes of up to 6 bits are unsigned here, because that is what vpmaddubsw multiplies by signed
- * activations; gemm_avx2.c says what becomes of their zero point. Codes of 8 bits stay signed.
+ * activations; gemm_avx2.c says what becomes of their zero point. Codes of 8 bits stay signed, for
+ * vpmaddwd.
  */
 #include <immintrin.h>
 
@@ -65,6 +66,18 @@ INLINE void store_halves(struct tile t, uint64_t b, struct quad first, struct qu
         _mm256_store_si256(to, _mm256_blend_epi16(first.v[i], up, 0xaa));
         _mm256_store_si256(to + PART_ROWS / 8, _mm256_blend_epi16(down, second.v[i], 0xaa));
     }
+}
+
+/* Block b of 32 columns: of each four, two columns of 8 rows, then the other two. */
+INLINE void store_pairs(struct tile t, uint64_t b, struct quad first, struct quad second) {
+    const __m256i in_half = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
+    for (uint32_t i = 0; i < 4; i++) {
+        first.v[i] = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(first.v[i], in_half), 0xd8);
+        second.v[i] = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(second.v[i], in_half), 0xd8);
+    }
+    store_group(t, 2 * b, first);
+    store_group(t, 2 * b + 1, second);
 }
 
 INLINE void store_scale(struct tile t, uint64_t group, __m256 scale) {
@@ -158,8 +171,7 @@ static void rows_q5_1(const uint8_t *const *rows, uint64_t offset, uint32_t n_bl
 static void rows_q8_0(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
                       struct tile t) {
     for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q8_0)) {
-        store_group(t, 2 * b, load_dwords(rows, offset + 2));
-        store_group(t, 2 * b + 1, load_dwords(rows, offset + 18));
+        store_pairs(t, b, load_dwords(rows, offset + 2), load_dwords(rows, offset + 18));
         store_scale(t, b, half_low(load_dwords(rows, offset).v[0]));
     }
 }
@@ -169,8 +181,7 @@ static void rows_iq4_nl(const uint8_t *const *rows, uint64_t offset, uint32_t n_
     const __m256i table = table_of(codes_iq4);
     for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_iq4_nl)) {
         const struct quad qs = load_dwords(rows, offset + 2);
-        store_group(t, 2 * b, look_up(nibbles(qs, false), table));
-        store_group(t, 2 * b + 1, look_up(nibbles(qs, true), table));
+        store_pairs(t, b, look_up(nibbles(qs, false), table), look_up(nibbles(qs, true), table));
         store_scale(t, b, half_low(load_dwords(rows, offset).v[0]));
     }
 }
@@ -210,8 +221,8 @@ static void rows_iq4_xs(const uint8_t *const *rows, uint64_t offset, uint32_t n_
         const __m256 d = half_low(head.v[0]);
         for (uint32_t k = 0; k < 8; k++) {
             const struct quad qs = load_dwords(rows, offset + 8 + 16 * k);
-            store_group(t, 16 * b + 2 * k, look_up(nibbles(qs, false), table));
-            store_group(t, 16 * b + 2 * k + 1, look_up(nibbles(qs, true), table));
+            store_pairs(t, 8 * b + k, look_up(nibbles(qs, false), table),
+                        look_up(nibbles(qs, true), table));
             const __m256i l = _mm256_and_si256(shift_right(head.v[1], 4 * k), dwords(15));
             const __m256i h = _mm256_and_si256(shift_right(high, 2 * k), dwords(3));
             const __m256i scale =

@@ -346,6 +346,19 @@ static void prepare_gemm_halves(const float *x, uint32_t n_cols, struct gemm_hal
     }
 }
 
+static void prepare_gemm_words(const float *x, uint32_t n_cols, struct gemm_words *out) {
+    const float row_largest = largest_finite(x, n_cols);
+    for (uint32_t col = 0; col < n_cols; col += 256, out += 8) {
+        struct group groups[16] = {0};
+        quantise_256(x + col, n_cols - col, row_largest, groups);
+        for (uint32_t i = 0; i < 16; i++) {
+            const __m256i q = _mm256_cvtepi8_epi16(groups[i].q);
+            _mm256_storeu_si256((__m256i *)(void *)(out[i / 2].q + 16 * (i % 2)), q);
+            out[i / 2].d[i % 2] = groups[i].d;
+        }
+    }
+}
+
 static uint64_t layout_bytes(uint8_t layout, uint32_t n_cols) {
     if (layout >= LAYOUT_GEMV_FIRST) {
         return (uint64_t)layout_pad(n_cols) / 256 * unit_bytes(&kinds[layout]);
@@ -355,6 +368,9 @@ static uint64_t layout_bytes(uint8_t layout, uint32_t n_cols) {
     }
     if (layout == LAYOUT_GEMM_HALVES) {
         return (uint64_t)layout_pad(n_cols) / 256 * sizeof(struct gemm_halves);
+    }
+    if (layout == LAYOUT_GEMM_WORDS) {
+        return (uint64_t)layout_pad(n_cols) / 32 * sizeof(struct gemm_words);
     }
     return layout_bytes_scalar(layout, n_cols);
 }
@@ -369,6 +385,8 @@ static void prepare(uint8_t layout, const float *x, uint32_t n_cols, void *out) 
         prepare_gemm_units(x, n_cols, out);
     } else if (layout == LAYOUT_GEMM_HALVES) {
         prepare_gemm_halves(x, n_cols, out);
+    } else if (layout == LAYOUT_GEMM_WORDS) {
+        prepare_gemm_words(x, n_cols, out);
     } else {
         layout_prepare_scalar(layout, x, n_cols, out);
     }

@@ -15,6 +15,7 @@
 enum {
     LAYOUT_GEMM_UNITS = LAYOUT_GEMM_FIRST + 1, /* struct gemm_units */
     LAYOUT_GEMM_HALVES,                        /* struct gemm_halves */
+    LAYOUT_GEMM_WORDS,                         /* struct gemm_words */
     /* struct lanes */
     LAYOUT_LANES_Q4_0 = LAYOUT_GEMV_FIRST,
     LAYOUT_LANES_Q4_1,
@@ -95,6 +96,12 @@ struct gemm_halves {
     } block[8];
     float ratio, unit;
     float unused[6];
+};
+
+/* 32 values for weights with signed codes of 8 bits, which are multiplied in 16 bits. */
+struct gemm_words {
+    int16_t q[32];
+    float d[2]; /* scales of the first and the second 16 values */
 };
 
 #endif
