@@ -16,7 +16,7 @@ enum {
     THREAD_BYTES = 128 << 10, /* stack pages a thread touches */
     MAX_DRAFT = FORWARD_FEW - 1,
 };
-static const uint64_t memory_activations = 28u << 20; /* in memory: most bytes of activations */
+static const uint64_t memory_activations = 32u << 20; /* in memory: most bytes of activations */
 
 /* A quarter of a per cent for page tables and rings; the rest is fixed: logits and sampler are a
  * few rows of the vocabulary, reports and SQLite take some MB. */

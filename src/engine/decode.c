@@ -36,7 +36,7 @@ static uint32_t borrow_for(struct ot_context *ctx, uint32_t n_inputs) {
     if (wanted <= b->n_batch) {
         return b->n_batch;
     }
-    /* n_sweeps sweeps of the same size, not full ones and a rest */
+    /* borrow no more than sweeps of the same size need */
     uint32_t n_sweeps = (n_inputs + wanted - 1) / wanted;
     wanted = (n_inputs + n_sweeps - 1) / n_sweeps;
     uint64_t bytes = forward_need_bytes(ctx->model, ctx->kernels, ctx->n_threads, wanted);
@@ -62,6 +62,9 @@ static int run_batch(struct ot_context *ctx, const struct ot_input *inputs, uint
     bool few = n_inputs <= FORWARD_FEW && ctx->added[inputs[0].seq] == n_inputs &&
                (n_inputs == 1 || n_wanted == n_inputs);
     prompt &= !few;
+    /* sweeps of the same size, not full ones and a rest */
+    uint32_t n_sweeps = (n_inputs + n_batch - 1) / n_batch;
+    n_batch = (n_inputs + n_sweeps - 1) / n_sweeps;
     memset(ctx->added, 0, ctx->n_seq * sizeof *ctx->added);
     for (uint32_t first = 0; first < n_inputs; first += n_batch) {
         uint32_t n = min_u32(n_batch, n_inputs - first), wanted = 0;
