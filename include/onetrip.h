@@ -222,7 +222,8 @@ struct ot_context_params {
     enum ot_io io;
     uint32_t n_batch;    /* most tokens of a prompt per sweep; 0: chosen */
     uint32_t n_draft;    /* rows of logits beyond one that the caller will keep, for guessed tokens,
-                            at most 7: the budget leaves room for as many as it can */
+                            at most 7, or OT_DRAFT_AUTO: the budget leaves room for as many as
+                            it can */
     uint32_t n_logits;   /* rows of logits that the caller will keep for one call: the budget leaves
                             room for as many as it can, at least 16; ot_context_info has how many */
     const char *trace_path;      /* write the residency trace of the run here; NULL: none */

@@ -15,16 +15,18 @@ static void on_interrupt(int number) {
     stop_flag = 1;
 }
 
-void stop_watch(void) {
+static void watch(int number) {
     struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
     sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
+    sigaction(number, &action, NULL);
+}
+
+void stop_watch(void) {
+    watch(SIGINT);
 }
 
 void stop_on_terminate(void) {
-    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGTERM, &action, NULL);
+    watch(SIGTERM);
 }
 
 void stop_reset(void) {

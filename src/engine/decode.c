@@ -28,6 +28,13 @@ static int check_inputs(struct ot_context *ctx, const struct ot_input *inputs, u
     return OT_OK;
 }
 
+/* Tokens of a sweep, at most `most`, so that n_inputs take sweeps of the same size and as few as
+ * can be, not full ones and a rest. */
+static uint32_t even_sweep(uint32_t n_inputs, uint32_t most) {
+    uint32_t n_sweeps = (n_inputs + most - 1) / most;
+    return (n_inputs + n_sweeps - 1) / n_sweeps;
+}
+
 /* Tokens a sweep of this call may take: what the budget has room for, or more for a loan of wired
  * memory, in as few sweeps as can be. */
 static uint32_t borrow_for(struct ot_context *ctx, uint32_t n_inputs) {
@@ -36,9 +43,7 @@ static uint32_t borrow_for(struct ot_context *ctx, uint32_t n_inputs) {
     if (wanted <= b->n_batch) {
         return b->n_batch;
     }
-    /* borrow no more than sweeps of the same size need */
-    uint32_t n_sweeps = (n_inputs + wanted - 1) / wanted;
-    wanted = (n_inputs + n_sweeps - 1) / n_sweeps;
+    wanted = even_sweep(n_inputs, wanted); /* no more is borrowed than is used */
     uint64_t bytes = forward_need_bytes(ctx->model, ctx->kernels, ctx->n_threads, wanted);
     uint64_t lent = residency_lend(ctx->residency, bytes - b->activation_bytes);
     return max_u32(b->n_batch, budget_fit_batch(ctx->model, ctx->kernels, ctx->n_threads,
@@ -62,9 +67,7 @@ static int run_batch(struct ot_context *ctx, const struct ot_input *inputs, uint
     bool few = n_inputs <= FORWARD_FEW && ctx->added[inputs[0].seq] == n_inputs &&
                (n_inputs == 1 || n_wanted == n_inputs);
     prompt &= !few;
-    /* sweeps of the same size, not full ones and a rest */
-    uint32_t n_sweeps = (n_inputs + n_batch - 1) / n_batch;
-    n_batch = (n_inputs + n_sweeps - 1) / n_sweeps;
+    n_batch = even_sweep(n_inputs, n_batch);
     memset(ctx->added, 0, ctx->n_seq * sizeof *ctx->added);
     for (uint32_t first = 0; first < n_inputs; first += n_batch) {
         uint32_t n = min_u32(n_batch, n_inputs - first), wanted = 0;

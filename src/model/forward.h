@@ -203,9 +203,9 @@ void phase_end(struct forward *f, struct phase begin, enum ot_phase phase);
 /* Runs fn for tokens [0, n) in pieces. */
 typedef void forward_rows_fn(struct forward *f, void *arg, uint32_t first, uint32_t count);
 void forward_for_rows(struct forward *f, uint32_t n, forward_rows_fn *fn, void *arg);
-/* norm -> y: attention and the experts' FFN of a layer, without the residual. */
 /* Most parts that the keys of a kv head are divided into. */
 uint32_t attend_most_parts(const struct hparams *hp);
+/* norm -> y: attention and the experts' FFN of a layer, without the residual. */
 int attend_layer(struct forward *f, uint32_t layer, struct ot_error *err);
 int experts_layer(struct forward *f, uint32_t layer, struct ot_error *err);
 /* gate (in place) of n rows of `width` gates followed by `width` ups. */
