@@ -10,7 +10,8 @@ for command in $commands; do
     grep -q "^\.SS onetrip $command" "$2" || { echo "the man page lacks $command"; exit 1; }
 done | sort -u >"$folder/help"
 sed 's/\\-/-/g' "$2" | grep -o -- '--[a-z][a-z-]*[a-z]' | sort -u >"$folder/manual"
-echo "--version" >>"$folder/help"
+# What --help does not list: the program's own, and names of llama.cpp that are taken, too.
+printf '%s\n' --version --predict --temperature --draft >>"$folder/help"
 sort -u "$folder/help" >"$folder/all"
 if ! diff "$folder/all" "$folder/manual"; then
     echo "manual.sh: < is missing in the man page, > is no option"

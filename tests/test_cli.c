@@ -59,6 +59,17 @@ static void assert_one_line(const char *text) {
     }
 }
 
+/* No line is longer than 80 columns. */
+static void assert_fits_a_terminal(const char *text) {
+    for (size_t n; *text != '\0'; text += n + (text[n] == '\n')) {
+        n = strcspn(text, "\n");
+        if (n > 80) {
+            print_error("%zu columns:\n%.*s\n", n, (int)n, text);
+            fail();
+        }
+    }
+}
+
 static void assert_exit(const struct outcome *o, int exit_code) {
     if (o->exit_code != exit_code) {
         print_error("exit code %d (signal %d), expected %d; standard error:\n%s\n", o->exit_code,
@@ -89,14 +100,23 @@ static void test_every_wrong_command_line_is_one_clear_line_and_exit_2(void **st
         {{"frobnicate"}, "unknown command"},
         {{"run"}, "MODEL is missing"},
         {{"run", "a", "b"}, "one MODEL expected"},
+        {{"run", "a", "-m", "b"}, "two models given"},
+        {{"run", "m", "-ngl", "99"},
+         "option of llama.cpp; here: everything is computed by the CPU"},
+        {{"run", "m", "--no-mmap"}, "here: --residency wired"},
+        {{"run", "m", "-no-cnv"}, "here: --raw"},
+        {{"run", "m", "-fa", "on"}, "leave it out"},
+        {{"run", "m", "--dry-multiplier=1"}, "the samplers are"},
+        {{"run", "m", "--dry"}, "unknown option --dry"},
+        {{"bench", "m", "-o", "json"}, "here: --json"},
         {{"run", "m", "--tmp", "1"}, "the nearest is --temp"},
         {{"run", "m", "--tempera", "1"}, "unknown option --tempera"},
         {{"run", "m", "-Z"}, "unknown option -Z"},
         {{"run", "m", "-n"}, "needs a value"},
-        {{"run", "m", "-n", "many"}, "whole number from -1"},
-        {{"run", "m", "-n", "-2"}, "whole number from -1"},
-        {{"run", "m", "-n", "2147483648"}, "whole number from -1"},
-        {{"run", "m", "-n", "99999999999999999999"}, "whole number from -1"},
+        {{"run", "m", "-n", "many"}, "whole number from -2"},
+        {{"run", "m", "-n", "-3"}, "whole number from -2"},
+        {{"run", "m", "-n", "2147483648"}, "whole number from -2"},
+        {{"run", "m", "-n", "99999999999999999999"}, "whole number from -2"},
         {{"run", "m", "-n", "1e3"}, "whole number"},
         {{"run", "m", "-n", " 1"}, "whole number"},
         {{"run", "m", "-n", ""}, "whole number"},
@@ -104,7 +124,7 @@ static void test_every_wrong_command_line_is_one_clear_line_and_exit_2(void **st
         {{"run", "m", "--temp", "0x10"}, "not a number from 0"},
         {{"run", "m", "-s", "be brief"}, "whole number from -1"},
         {{"run", "m", "--draft-max", "8"}, "whole number from -1 to 7"},
-        {{"run", "m", "-t", "1025"}, "whole number from 0 to 1024"},
+        {{"run", "m", "-t", "1025"}, "whole number from -1 to 1024"},
         {{"run", "m", "--temp", "nan"}, "not a number from 0"},
         {{"run", "m", "--temp", "inf"}, "not a number from 0"},
         {{"run", "m", "--temp", "-0.5"}, "not a number from 0"},
@@ -158,6 +178,7 @@ static void test_help_is_there_for_the_program_and_each_command(void **state) {
         struct outcome by_word = onetrip(NULL, "help", commands[i], NULL);
         assert_exit(&by_flag, 0);
         assert_says(by_flag.out, "options:");
+        assert_fits_a_terminal(by_flag.out);
         assert_says(by_flag.out, "--help");
         assert_string_equal(by_flag.out, by_word.out);
         outcome_free(&by_flag);
@@ -235,6 +256,42 @@ static void test_run_prints_the_answer_alone_on_standard_output(void **state) {
     assert_says(again.err, "/proc/self/io");
     outcome_free(&o);
     outcome_free(&again);
+}
+
+static void test_names_and_values_of_llama_cpp_mean_the_same_here(void **state) {
+    (void)state;
+    struct outcome ours = onetrip(NULL, "run", model, "-p", "hi", "-n", "6", "--temp", "0", "-t",
+                                  "1", "--top-k", "0", "--ignore-eos", "--repeat-last-n", "65536",
+                                  "--repeat-penalty", "1.5", "--system", "be brief", "-q", NULL);
+    struct outcome theirs =
+        onetrip(NULL, "run", "-m", model, "-p", "hi", "--predict", "6", "--temperature=0", "-t",
+                "1", "--top-k", "-1", "--ignore-eos", "--repeat-last-n", "-1", "--repeat-penalty",
+                "1.5", "-sys", "be brief", "-q", NULL);
+    assert_exit(&ours, 0);
+    assert_exit(&theirs, 0);
+    assert_string_equal(theirs.out, ours.out);
+    outcome_free(&ours);
+    outcome_free(&theirs);
+}
+
+static void test_the_context_of_size_0_is_the_models_own(void **state) {
+    const char *path = in_directory("ctx.json");
+    (void)state;
+    struct outcome o = onetrip(NULL, "run", model, "--raw", "-p", "x", "-n", "-2", "-t", "-1", "-c",
+                               "0", "--temp", "0", "-q", "--report", path, NULL);
+    assert_exit(&o, 0);
+    outcome_free(&o);
+    o = onetrip(NULL, "inspect", model, "--json", NULL);
+    json_t *report = json_load_file(path, 0, NULL), *facts = parse_json(o.out);
+    assert_non_null(report);
+    json_int_t own = json_integer_value(json_object_get(facts, "n_ctx_train"));
+    assert_true(own > 0);
+    const json_t *effective = json_object_get(report, "effective");
+    assert_int_equal(json_integer_value(json_object_get(effective, "ctx")), own);
+    assert_true(json_integer_value(json_object_get(effective, "threads")) > 0);
+    json_decref(report);
+    json_decref(facts);
+    outcome_free(&o);
 }
 
 static void test_a_seed_gives_the_same_text_again(void **state) {
@@ -948,6 +1005,8 @@ int main(void) {
         cmocka_unit_test(test_a_model_that_is_not_there_is_named_in_one_line),
         cmocka_unit_test(test_a_model_is_found_by_its_name_in_the_cache),
         cmocka_unit_test(test_run_prints_the_answer_alone_on_standard_output),
+        cmocka_unit_test(test_names_and_values_of_llama_cpp_mean_the_same_here),
+        cmocka_unit_test(test_the_context_of_size_0_is_the_models_own),
         cmocka_unit_test(test_a_seed_gives_the_same_text_again),
         cmocka_unit_test(test_guesses_save_sweeps_and_change_no_text),
         cmocka_unit_test(test_hostile_prompts_end_clearly),

@@ -26,6 +26,7 @@ bool id_list_add(struct id_list *list, const uint32_t *ids, size_t n) {
 
 static int open_sampler(struct answerer *a) {
     const struct settings *set = a->session->settings;
+    uint32_t n_ctx = a->session->context.n_ctx;
     struct ot_sampler_params params;
     ot_sampler_default_params(&params);
     uint64_t by_clock = (uint64_t)time(NULL) * 1000003u ^ (uint64_t)getpid();
@@ -35,7 +36,9 @@ static int open_sampler(struct answerer *a) {
     params.top_p = (float)set->top_p;
     params.min_p = (float)set->min_p;
     params.repeat_penalty = (float)set->repeat_penalty;
-    params.repeat_last_n = (uint32_t)set->repeat_last_n;
+    params.repeat_last_n = set->repeat_last_n >= 0     ? (uint32_t)set->repeat_last_n
+                           : n_ctx < MAX_REPEAT_LAST_N ? n_ctx
+                                                       : MAX_REPEAT_LAST_N;
     struct ot_error err;
     if (ot_sampler_open(a->session->info.n_vocab, &params, &a->sampler, &err) != 0) {
         a->sampler = NULL;

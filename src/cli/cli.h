@@ -19,7 +19,8 @@ enum {
     EXIT_PIPE = 141,        /* whoever read the output has gone */
 };
 
-enum { MAX_STOPS = 16, MAX_LIST = 16, MAX_DRAFT = 7 };
+enum { MAX_STOPS = 16, MAX_LIST = 16, MAX_DRAFT = 7, MAX_REPEAT_LAST_N = 1 << 20 };
+enum { CTX_CHOSEN = -1, CTX_OF_MODEL = 0 }; /* values of n_ctx that are no numbers of positions */
 
 struct size_setting {
     const char *text; /* as typed; NULL: not given */
@@ -35,6 +36,7 @@ struct list_setting {
  * are borrowed from the command line. */
 struct settings {
     const char *operand; /* MODEL, FILE or TRACE */
+    const char *model;   /* of -m; the operand, too, once the command line is read */
     bool help, quiet, json;
     /* text in */
     const char *prompt, *file, *system, *chat, *ids;
@@ -95,6 +97,10 @@ void complain(const char *fmt, ...) OT_PRINTF(1, 2);
 /* The same for a fault of the library; returns the exit code for it. */
 int complain_error(const struct ot_error *err);
 int complain_memory(void);
+
+/* Prints words of text from column indent on, in lines of at most 80 columns, the last one ended.
+ */
+void print_wrapped(const char *text, int indent, FILE *out);
 
 /* "98.4 MB"; returns buf. */
 const char *human_bytes(char buf[24], double bytes);

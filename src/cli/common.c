@@ -51,3 +51,23 @@ double now_s(void) {
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
+
+void print_wrapped(const char *text, int indent, FILE *out) {
+    enum { WIDTH = 80 };
+    int column = indent;
+    for (const char *at = text; *at != '\0';) {
+        int word = (int)strcspn(at, " ");
+        if (column > indent && column + 1 + word > WIDTH) {
+            fprintf(out, "\n%*s", indent, "");
+            column = indent;
+        }
+        if (column > indent) {
+            fputc(' ', out);
+            column++;
+        }
+        fprintf(out, "%.*s", word, at);
+        column += word;
+        at += word + (at[word] == ' ');
+    }
+    fputc('\n', out);
+}

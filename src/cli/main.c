@@ -81,7 +81,9 @@ static int print_help(void) {
 }
 
 static int print_command_help(const struct command *c) {
-    printf("usage: onetrip %s %s [options]\n\n%s\n\noptions:\n", c->name, c->operand, c->about);
+    printf("usage: onetrip %s %s [options]\n\n", c->name, c->operand);
+    print_wrapped(c->about, 0, stdout);
+    printf("\noptions:\n");
     options_print(c->mask, stdout);
     return EXIT_OK;
 }

@@ -31,6 +31,9 @@ static const double most_count = 2147483647.0;
 
 /* The order is that of --help. */
 static const struct option options[] = {
+    {'m', "--model", "MODEL", TEXT, 0, 0, AT(model), 0,
+     FOR_RUN | FOR_EVAL | FOR_TOKENIZE | FOR_INSPECT | FOR_BENCH,
+     "the model, where it is not given as MODEL"},
     {'p', "--prompt", "TEXT", TEXT, 0, 0, AT(prompt), 0, FOR_RUN | FOR_EVAL | FOR_TOKENIZE,
      "the text; without it and without -f, standard input is read"},
     {'f', "--file", "FILE", TEXT, 0, 0, AT(file), 0, FOR_RUN | FOR_EVAL | FOR_TOKENIZE,
@@ -43,14 +46,15 @@ static const struct option options[] = {
      "evaluate token ids from FILE, a JSON array, as they are"},
     {0, "--logits", "OUT.npy", TEXT, 0, 0, AT(logits), 0, FOR_EVAL,
      "write the logits of every position, float32 [n_tokens, n_vocab], in NumPy's format"},
-    {0, "--system", "TEXT", TEXT, 0, 0, AT(system), 0, FOR_RUN, "system message of the chat"},
-    {0, "-sys", "TEXT", TEXT, 0, 0, AT(system), 0, FOR_RUN, "the same as --system"},
+    {0, "--system", "TEXT", TEXT, 0, 0, AT(system), 0, FOR_RUN,
+     "system message of the chat; -sys is the same"},
     {0, "--raw", 0, FLAG, 0, 0, AT(raw), 0, FOR_RUN, "no chat template: the text goes in as it is"},
     {0, "--chat-template", "NAME", TEXT, 0, 0, AT(chat), 0, FOR_RUN,
      "use this chat format instead of the file's own: chatml, llama2, llama3, mistral, gemma, "
      "phi3, deepseek, zephyr"},
-    {'n', "--n-predict", "N", WHOLE, -1, most_count, AT(n_predict), 0, FOR_RUN,
-     "tokens to generate at most; -1: until the model ends or the context is full (default -1)"},
+    {'n', "--n-predict", "N", WHOLE, -2, most_count, AT(n_predict), 0, FOR_RUN,
+     "tokens to generate at most; -1 or -2: until the model ends or the context is full (default "
+     "-1)"},
     {0, "--ignore-eos", 0, FLAG, 0, 0, AT(ignore_eos), 0, FOR_RUN,
      "never choose a token that ends the answer"},
     {0, "--stop", "STRING", TEXTS, 0, 0, AT(stops), 0, FOR_RUN,
@@ -59,16 +63,16 @@ static const struct option options[] = {
      "seed of the random choice; -1: by the clock (default -1)"},
     {0, "--temp", "T", REAL, 0, 1000, AT(temperature), 0, FOR_RUN,
      "temperature; 0: always the likeliest token (default 0.8)"},
-    {0, "--top-k", "N", WHOLE, 0, most_count, AT(top_k), 0, FOR_RUN,
-     "choose among the N likeliest; 0: all (default 40)"},
+    {0, "--top-k", "N", WHOLE, -1, most_count, AT(top_k), 0, FOR_RUN,
+     "choose among the N likeliest; 0 or -1: all (default 40)"},
     {0, "--top-p", "P", REAL, 0, 1, AT(top_p), 0, FOR_RUN,
      "choose among the likeliest that make up P; 1: all (default 0.95)"},
     {0, "--min-p", "P", REAL, 0, 1, AT(min_p), 0, FOR_RUN,
      "leave out what is less than P times as likely as the likeliest; 0: none (default 0.05)"},
     {0, "--repeat-penalty", "X", REAL, 0.000001, 1000, AT(repeat_penalty), 0, FOR_RUN,
      "penalty of tokens that were used lately; 1: none (default 1)"},
-    {0, "--repeat-last-n", "N", WHOLE, 0, 1048576, AT(repeat_last_n), 0, FOR_RUN,
-     "how many tokens count as lately (default 64)"},
+    {0, "--repeat-last-n", "N", WHOLE, -1, MAX_REPEAT_LAST_N, AT(repeat_last_n), 0, FOR_RUN,
+     "how many tokens count as lately; -1: as many as the context has positions (default 64)"},
     {0, "--draft-max", "N", WHOLE, -1, MAX_DRAFT, AT(n_draft), 0, FOR_RUN,
      "guess at most N tokens ahead where the text repeats itself, and check them in one sweep: the "
      "same text, sooner; 0: never; -1: 7 where weights are streamed, else never (default -1)"},
@@ -85,9 +89,10 @@ static const struct option options[] = {
     {0, "--disk", 0, FLAG, 0, 0, AT(disk), 0, FOR_BENCH,
      "measure the disk: read what one sweep streams, without computing"},
     {'c', "--ctx-size", "N", WHOLE, 0, most_count, AT(n_ctx), 0, FOR_RUN | FOR_EVAL,
-     "positions of the context; 0: chosen, at most the model's own (default 0)"},
-    {'t', "--threads", "N", WHOLE, 0, 1024, AT(n_threads), 0, FOR_RUN | FOR_EVAL,
-     "threads; 0: chosen from cores, affinity and CPU quota (default 0)"},
+     "positions of the context; 0: as many as the model was made for (default: chosen by the "
+     "text, at most that)"},
+    {'t', "--threads", "N", WHOLE, -1, 1024, AT(n_threads), 0, FOR_RUN | FOR_EVAL,
+     "threads; 0 or -1: chosen from cores, affinity and CPU quota (default 0)"},
     {'b', "--batch-size", "N", WHOLE, 0, most_count, AT(n_batch), 0, RUNS,
      "most tokens of a prompt in one sweep; 0: chosen (default 0)"},
     {0, "--ram", "SIZE", SIZE, 0, 0, AT(ram), 0, RUNS,
@@ -128,6 +133,7 @@ enum { N_OPTIONS = sizeof options / sizeof *options };
 void settings_default(struct settings *s) {
     *s = (struct settings){
         .n_predict = -1,
+        .n_ctx = CTX_CHOSEN,
         .seed = -1,
         .top_k = 40,
         .repeat_last_n = 64,
@@ -352,7 +358,7 @@ const char *nearest_word(const char *word, const char *const *words) {
     return best;
 }
 
-static int refuse_unknown(const struct command *command, const char *word, size_t length) {
+static void refuse_unknown(const struct command *command, const char *word, size_t length) {
     const char *names[N_OPTIONS + 1];
     size_t n = 0;
     char name[48];
@@ -370,28 +376,55 @@ static int refuse_unknown(const struct command *command, const char *word, size_
         complain("%s: unknown option %s; onetrip %s --help lists them", command->name, name,
                  command->name);
     }
-    return EXIT_USAGE;
 }
 
-/* The row that an argument names; *attached is the text after "=" or after the letter, or NULL. */
-static const struct option *find(uint32_t mask, const char *arg, const char **attached) {
-    size_t length = strcspn(arg, "=");
-    *attached = NULL;
+static const struct option *find_name(uint32_t mask, const char *name, size_t length) {
+    for (size_t i = 0; i < N_OPTIONS; i++) {
+        if ((options[i].mask & mask) != 0 && strlen(options[i].name) == length &&
+            strncmp(options[i].name, name, length) == 0) {
+            return &options[i];
+        }
+    }
+    return NULL;
+}
+
+/* The row of an option that is written as a letter; *attached is the text after it, or NULL. */
+static const struct option *find_letter(uint32_t mask, const char *arg, const char **attached) {
     for (size_t i = 0; i < N_OPTIONS; i++) {
         const struct option *o = &options[i];
-        if ((o->mask & mask) == 0) {
-            continue;
-        }
-        if (strlen(o->name) == length && strncmp(o->name, arg, length) == 0) {
-            *attached = arg[length] == '=' ? arg + length + 1 : NULL;
-            return o;
-        }
-        if (o->letter != 0 && arg[1] == o->letter && (arg[2] == '\0' || o->kind != FLAG)) {
+        if ((o->mask & mask) != 0 && o->letter != 0 && arg[1] == o->letter &&
+            (arg[2] == '\0' || o->kind != FLAG)) {
             *attached = arg[2] != '\0' ? arg + 2 : NULL;
             return o;
         }
     }
     return NULL;
+}
+
+/* The row that an argument names, NULL after one line on standard error; *attached is the text
+ * after
+ * "=" or after the letter, or NULL. A name goes before a letter with a value: -ngl is no -n. */
+static const struct option *find(const struct command *command, const char *arg,
+                                 const char **attached) {
+    size_t length = strcspn(arg, "=");
+    const char *same = llama_same_as(command->mask, arg, length);
+    const struct option *o = same != NULL ? find_name(command->mask, same, strlen(same))
+                                          : find_name(command->mask, arg, length);
+    *attached = arg[length] == '=' ? arg + length + 1 : NULL;
+    if (o != NULL) {
+        return o;
+    }
+    const char *advice = llama_advice(command->mask, arg, length);
+    if (advice != NULL) {
+        complain("%s: %.*s is an option of llama.cpp; here: %s", command->name, (int)length, arg,
+                 advice);
+        return NULL;
+    }
+    o = find_letter(command->mask, arg, attached);
+    if (o == NULL) {
+        refuse_unknown(command, arg, length);
+    }
+    return o;
 }
 
 static int take_operand(const struct command *command, const char *arg, struct settings *s) {
@@ -405,6 +438,24 @@ static int take_operand(const struct command *command, const char *arg, struct s
         return EXIT_USAGE;
     }
     s->operand = arg;
+    return 0;
+}
+
+/* What the whole command line means, once it is read. */
+static int settle(const struct command *command, struct settings *s) {
+    if (s->model != NULL && s->operand != NULL) {
+        complain("%s: two models given, \"%.80s\" and -m \"%.80s\": one of them", command->name,
+                 s->operand, s->model);
+        return EXIT_USAGE;
+    }
+    s->operand = s->model != NULL ? s->model : s->operand;
+    if (!s->help && command->operand != NULL && s->operand == NULL) {
+        complain("%s: %s is missing; onetrip %s --help tells more", command->name, command->operand,
+                 command->name);
+        return EXIT_USAGE;
+    }
+    s->top_k = s->top_k < 0 ? 0 : s->top_k;
+    s->n_threads = s->n_threads < 0 ? 0 : s->n_threads;
     return 0;
 }
 
@@ -423,9 +474,9 @@ int options_parse(const struct command *command, int argc, char **argv, int firs
             only_operands = true;
             continue;
         }
-        const struct option *o = find(command->mask, arg, &value);
+        const struct option *o = find(command, arg, &value);
         if (o == NULL) {
-            return refuse_unknown(command, arg, strcspn(arg, "="));
+            return EXIT_USAGE;
         }
         if (o->kind == FLAG && value != NULL) {
             return refuse(o, value);
@@ -442,35 +493,11 @@ int options_parse(const struct command *command, int argc, char **argv, int firs
             return rc;
         }
     }
-    if (!s->help && command->operand != NULL && s->operand == NULL) {
-        complain("%s: %s is missing; onetrip %s --help tells more", command->name, command->operand,
-                 command->name);
-        return EXIT_USAGE;
-    }
-    return 0;
-}
-
-static void print_wrapped(const char *text, int indent, int width, FILE *out) {
-    int column = indent;
-    for (const char *at = text; *at != '\0';) {
-        int word = (int)strcspn(at, " ");
-        if (column > indent && column + 1 + word > width) {
-            fprintf(out, "\n%*s", indent, "");
-            column = indent;
-        }
-        if (column > indent) {
-            fputc(' ', out);
-            column++;
-        }
-        fprintf(out, "%.*s", word, at);
-        column += word;
-        at += word + (at[word] == ' ');
-    }
-    fputc('\n', out);
+    return settle(command, s);
 }
 
 void options_print(uint32_t mask, FILE *out) {
-    enum { INDENT = 30, WIDTH = 100 };
+    enum { INDENT = 28 };
     for (size_t i = 0; i < N_OPTIONS; i++) {
         const struct option *o = &options[i];
         if ((o->mask & mask) == 0) {
@@ -486,6 +513,6 @@ void options_print(uint32_t mask, FILE *out) {
         if (strlen(left) >= INDENT) {
             fprintf(out, "\n%*s", INDENT, "");
         }
-        print_wrapped(o->help, INDENT, WIDTH, out);
+        print_wrapped(o->help, INDENT, out);
     }
 }

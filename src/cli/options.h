@@ -18,6 +18,11 @@ void options_print(uint32_t mask, FILE *out);
  * the text is none of these, or too large. */
 bool size_parse(const char *text, uint64_t *bytes);
 
+/* Of an option of llama.cpp's programs, word [length], that a command has under another name: that
+ * name. Of one that it lacks: what to do instead, one phrase. NULL: neither. */
+const char *llama_same_as(uint32_t mask, const char *word, size_t length);
+const char *llama_advice(uint32_t mask, const char *word, size_t length);
+
 /* The word among n (NULL ends) that is nearest to word, NULL where none is near. */
 const char *nearest_word(const char *word, const char *const *words);
 

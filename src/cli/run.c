@@ -88,8 +88,8 @@ static int tokenize(const struct session *s, bool raw, const char *format, const
 static int choose_ctx(const struct session *s, size_t n_ids, uint32_t *n_ctx) {
     const struct settings *set = s->settings;
     uint32_t most = s->info.n_ctx_train;
-    if (set->n_ctx != 0) {
-        *n_ctx = (uint32_t)set->n_ctx;
+    if (set->n_ctx != CTX_CHOSEN) {
+        *n_ctx = session_ctx_asked(s);
     } else {
         uint64_t wanted =
             n_ids + (uint64_t)(set->n_predict >= 0 ? set->n_predict : ROOM_FOR_ANSWER);
@@ -185,8 +185,8 @@ static int run_conversation(struct session *s, bool raw, const char *format) {
         return EXIT_USAGE;
     }
     const struct settings *set = s->settings;
-    int rc =
-        session_open_context(s, (uint32_t)set->n_ctx, (uint32_t)set->n_threads, guesses_asked(set));
+    uint32_t n_ctx = set->n_ctx != CTX_CHOSEN ? session_ctx_asked(s) : 0;
+    int rc = session_open_context(s, n_ctx, (uint32_t)set->n_threads, guesses_asked(set));
     return rc != 0 ? rc : conversation(s, format);
 }
 

@@ -174,6 +174,11 @@ static void request_number(struct session *s, int slot, const char *key, int64_t
     request(s, key, s->numbers[slot]);
 }
 
+uint32_t session_ctx_asked(const struct session *s) {
+    int64_t asked = s->settings->n_ctx;
+    return asked == CTX_OF_MODEL ? s->info.n_ctx_train : (uint32_t)asked;
+}
+
 static void note_requests(struct session *s, uint32_t n_threads, uint32_t n_draft) {
     static const char *const residencies[] = {"auto", "cache", "wired", "stream"};
     static const char *const ios[] = {"auto", "uring", "threads"};
@@ -183,7 +188,7 @@ static void note_requests(struct session *s, uint32_t n_threads, uint32_t n_draf
     request(s, "residency", residencies[set->residency]);
     request(s, "io", ios[set->io]);
     request_number(s, 0, "threads", n_threads);
-    request_number(s, 1, "ctx", set->n_ctx);
+    request_number(s, 1, "ctx", set->n_ctx == CTX_CHOSEN ? 0 : session_ctx_asked(s));
     request_number(s, 2, "batch", set->n_batch);
     snprintf(s->numbers[3], sizeof s->numbers[3], "%u", n_draft);
     request(s, "draft", n_draft == OT_DRAFT_AUTO ? "auto" : s->numbers[3]);

@@ -22,6 +22,8 @@ struct session {
 /* Each returns 0 or an exit code after a message. */
 int session_open_model(struct session *s, const struct settings *settings, bool vocab_only);
 int session_open_context(struct session *s, uint32_t n_ctx, uint32_t n_threads, uint32_t n_draft);
+/* The positions of a -c that was given. */
+uint32_t session_ctx_asked(const struct session *s);
 /* Writes --report and --ledger, and prints the summary where asked for. */
 int session_report(struct session *s, const struct ot_run *run, bool print);
 void session_close(struct session *s);
