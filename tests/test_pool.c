@@ -298,6 +298,36 @@ static void test_a_refused_allocation_gives_no_pool(void **state) {
     mem_fail_at(0);
 }
 
+/* Whatever it points at, a hint changes no result and touches no memory. */
+static void test_reading_ahead_is_only_a_hint(void **state) {
+    (void)state;
+    static struct job job;
+    static const uint8_t bytes[1 << 16];
+    static const uint8_t *const starts[] = {bytes, NULL, (const uint8_t *)UINTPTR_MAX - 100};
+    struct pool *pool = pool_open(3);
+    assert_non_null(pool);
+    for (uint32_t i = 0; i < 300; i++) {
+        for (uint32_t w = 0; w < 3; w++) {
+            pool_read_ahead(pool, w, starts[(i + w) % 3], i % 2 == 0 ? sizeof bytes : UINT32_MAX);
+        }
+        run_and_check(pool, &job, 1 + i % 40);
+    }
+    pool_close(pool);
+}
+
+static void test_ranges_begin_where_the_pool_says(void **state) {
+    (void)state;
+    struct pool *pool = pool_open(3);
+    assert_non_null(pool);
+    assert_int_equal(pool_first_piece(pool, 10, 0), 0);
+    assert_int_equal(pool_first_piece(pool, 10, 1), 3);
+    assert_int_equal(pool_first_piece(pool, 10, 2), 6);
+    assert_int_equal(pool_first_piece(pool, 10, 3), 10);
+    assert_int_equal(pool_first_piece(pool, UINT32_MAX, 3), UINT32_MAX);
+    assert_int_equal(pool_first_piece(pool, 1, 1), 0);
+    pool_close(pool);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_piece_runs_exactly_once),
@@ -309,6 +339,8 @@ int main(void) {
         cmocka_unit_test(test_all_threads_take_part_and_the_caller_sleeps_until_the_last),
         cmocka_unit_test(test_waiting_threads_do_not_burn_the_processor),
         cmocka_unit_test(test_pieces_are_not_lost_while_another_process_occupies_the_cores),
+        cmocka_unit_test(test_reading_ahead_is_only_a_hint),
+        cmocka_unit_test(test_ranges_begin_where_the_pool_says),
         cmocka_unit_test(test_signals_reach_the_callers_thread_only),
         cmocka_unit_test(test_opening_and_closing_leaves_no_memory_and_no_thread),
         cmocka_unit_test(test_a_refused_allocation_gives_no_pool),

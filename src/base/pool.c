@@ -17,6 +17,10 @@
  * not 0 changes `epoch` and wakes. Both orders are sequentially consistent, so one of the two sees
  * the other. The caller itself sleeps on n_done behind the flag caller_sleeps in the same way.
  *
+ * Reading ahead. `ahead` and `ahead_bytes` of a range belong to its thread, which moves them on,
+ * and the caller, which replaces them while the thread may still be at it. Either may then see
+ * halves of two hints: a few lines are fetched in vain.
+ *
  * Invariant: sum of untaken + pieces being run + pieces run and not yet counted + n_done ==
  * n_pieces while a job is on. */
 #include "base/pool.h"
@@ -34,7 +38,11 @@
 #include "base/checked.h"
 #include "base/clock.h"
 
-enum { CACHE_LINE = 64, SPINS_PER_CLOCK = 16 };
+enum {
+    CACHE_LINE = 64,
+    SPINS_PER_CLOCK = 16,
+    AHEAD_STEP = 512, /* bytes fetched between two looks at whether there is work */
+};
 
 struct worker {
     struct pool *pool;
@@ -47,6 +55,8 @@ struct worker {
 struct range {
     _Alignas(CACHE_LINE) _Atomic uint32_t untaken;
     uint32_t end;
+    _Atomic uintptr_t ahead; /* address of what its thread will read in the job after this one */
+    _Atomic uint32_t ahead_bytes;
 };
 
 struct pool {
@@ -120,15 +130,40 @@ static bool all_done(struct pool *p, uint32_t unused) {
     return atomic_load(&p->n_done) == p->n_pieces;
 }
 
+void pool_read_ahead(struct pool *p, uint32_t worker, const uint8_t *start, uint32_t bytes) {
+    struct range *range = &p->ranges[worker];
+    atomic_store_explicit(&range->ahead, (uintptr_t)start, memory_order_relaxed);
+    atomic_store_explicit(&range->ahead_bytes, bytes, memory_order_relaxed);
+}
+
+/* A step of it; false where nothing is left. */
+static bool read_ahead(struct range *range) {
+    uint32_t left = atomic_load_explicit(&range->ahead_bytes, memory_order_relaxed);
+    if (left == 0) {
+        return false;
+    }
+    uintptr_t address = atomic_load_explicit(&range->ahead, memory_order_relaxed);
+    uint32_t step = min_u32(left, AHEAD_STEP);
+    for (uint32_t i = 0; i < step; i += CACHE_LINE) {
+        __builtin_prefetch((const void *)(address + i), 0, 2);
+    }
+    atomic_store_explicit(&range->ahead, address + step, memory_order_relaxed);
+    atomic_store_explicit(&range->ahead_bytes, left - step, memory_order_relaxed);
+    return true;
+}
+
 /* True as soon as the condition is; false when the time to spin is over. */
-static bool spin_until(bool (*condition)(struct pool *, uint32_t), struct pool *p, uint32_t value) {
+static bool spin_until(bool (*condition)(struct pool *, uint32_t), struct pool *p, uint32_t value,
+                       uint32_t worker) {
     uint64_t end_ns = 0;
     do {
         for (uint32_t i = 0; i < SPINS_PER_CLOCK; i++) {
             if (condition(p, value)) {
                 return true;
             }
-            cpu_relax();
+            if (!read_ahead(&p->ranges[worker])) {
+                cpu_relax();
+            }
         }
         if (end_ns == 0) {
             end_ns = clock_ns() + POOL_SPIN_NS;
@@ -137,8 +172,8 @@ static bool spin_until(bool (*condition)(struct pool *, uint32_t), struct pool *
     return false;
 }
 
-static void wait_for_work(struct pool *p, uint32_t n_seen) {
-    while (!spin_until(work_to_do, p, n_seen)) {
+static void wait_for_work(struct pool *p, uint32_t n_seen, uint32_t worker) {
+    while (!spin_until(work_to_do, p, n_seen, worker)) {
         atomic_fetch_add(&p->n_sleeping, 1);
         uint32_t epoch = atomic_load(&p->epoch);
         if (!work_to_do(p, n_seen)) {
@@ -159,7 +194,7 @@ static void *worker_main(void *arg) {
     struct worker *w = arg;
     struct pool *p = w->pool;
     for (;;) {
-        wait_for_work(p, w->n_seen);
+        wait_for_work(p, w->n_seen, w->id);
         w->n_seen = atomic_load(&p->n_jobs);
         if (atomic_load(&p->closing) != 0) {
             return NULL;
@@ -179,7 +214,7 @@ static void *worker_main(void *arg) {
 
 static void wait_for_done(struct pool *p) {
     uint64_t start_ns = clock_ns();
-    while (!spin_until(all_done, p, 0)) {
+    while (!spin_until(all_done, p, 0, 0)) {
         atomic_store(&p->caller_sleeps, 1);
         uint32_t n_done = atomic_load(&p->n_done);
         if (n_done != p->n_pieces) {
@@ -190,14 +225,17 @@ static void wait_for_done(struct pool *p) {
     p->waited_ns += clock_ns() - start_ns;
 }
 
-/* The pieces, in ranges of the same length. */
+/* Ranges have the same length. */
+uint32_t pool_first_piece(const struct pool *p, uint32_t n_pieces, uint32_t worker) {
+    return (uint32_t)((uint64_t)n_pieces * worker / p->n_threads);
+}
+
 static void publish(struct pool *p, uint32_t n_pieces) {
-    uint64_t first = 0;
     for (uint32_t i = 0; i < p->n_threads; i++) {
-        uint64_t end = (uint64_t)n_pieces * (i + 1) / p->n_threads;
-        p->ranges[i].end = (uint32_t)end;
-        atomic_store_explicit(&p->ranges[i].untaken, (uint32_t)(end - first), memory_order_release);
-        first = end;
+        uint32_t first = pool_first_piece(p, n_pieces, i);
+        uint32_t end = pool_first_piece(p, n_pieces, i + 1);
+        p->ranges[i].end = end;
+        atomic_store_explicit(&p->ranges[i].untaken, end - first, memory_order_release);
     }
     atomic_fetch_add(&p->n_jobs, 1);
 }

@@ -238,15 +238,22 @@ static void post_kv(struct forward *f, uint32_t window) {
     ledger_post(f->ledger, f->kv->ledger_id, OT_CACHE_RAM, OT_CAUSE_COMPUTE, written, written);
 }
 
+static const enum layer_role projections[] = {ROLE_ATTN_QKV, ROLE_ATTN_Q, ROLE_ATTN_K, ROLE_ATTN_V};
+
+void attend_ahead(struct forward *f, uint32_t layer) {
+    for (uint32_t i = 0; i < 4; i++) {
+        matmul_ahead(f, &f->model->bind.layers[layer][projections[i]]);
+    }
+}
+
 static int project_qkv(struct forward *f, const struct weight *layer, struct ot_error *err) {
     const struct hparams *hp = f->hp;
     const struct slots s = slots_of(hp);
     struct prepared *p = &f->prepared;
     matmul_input(f, p, f->act, f->norm, hp->n_embd, f->n_tokens, hp->n_embd);
-    static const enum layer_role roles[] = {ROLE_ATTN_QKV, ROLE_ATTN_Q, ROLE_ATTN_K, ROLE_ATTN_V};
     const uint32_t at[] = {s.q, s.q, s.k, s.v};
     for (uint32_t i = 0; i < 4; i++) {
-        const struct weight *w = &layer[roles[i]];
+        const struct weight *w = &layer[projections[i]];
         if (w->present) {
             int rc = matmul_add(f, w, 0, p, NULL, f->n_tokens, f->decode, f->work + at[i],
                                 f->n_work, err);
@@ -255,6 +262,7 @@ static int project_qkv(struct forward *f, const struct weight *layer, struct ot_
             }
         }
     }
+    matmul_ahead(f, &layer[ROLE_ATTN_OUT]);
     return matmul_flush(f, err);
 }
 
@@ -303,5 +311,8 @@ int attend_layer(struct forward *f, uint32_t layer, struct ot_error *err) {
                  f->hp->n_heads * f->hp->head_dim);
     rc = matmul_add(f, &w[ROLE_ATTN_OUT], 0, &f->prepared, NULL, f->n_tokens, f->decode, f->y,
                     f->hp->n_embd, err);
+    matmul_ahead(f, &w[ROLE_FFN_ROUTER]);
+    matmul_ahead(f, &w[ROLE_FFN_GATE]);
+    matmul_ahead(f, &w[ROLE_FFN_UP]);
     return rc != OT_OK ? rc : matmul_flush(f, err);
 }

@@ -237,6 +237,7 @@ int experts_layer(struct forward *f, uint32_t layer_id, struct ot_error *err) {
     forward_for_rows(f, f->n_tokens, route_rows, NULL);
     group_by_expert(f);
     uint32_t n_wanted = want_experts(f, layer);
+    forward_ahead(f, layer_id);
     memset(f->y, 0, (uint64_t)f->n_tokens * d * sizeof *f->y);
     phase_end(f, phase, OT_PHASE_OTHER);
     for (struct run run = {.layer = layer}; run.from < n_wanted; run.from = run.to) {

@@ -372,6 +372,14 @@ static int gate_up_bias(struct forward *f, const struct weight *layer, struct ot
     return rc;
 }
 
+void forward_ahead(struct forward *f, uint32_t layer) {
+    if (layer + 1 < f->hp->n_layers) {
+        attend_ahead(f, layer + 1);
+    } else {
+        matmul_ahead(f, &f->model->bind.output);
+    }
+}
+
 static int ffn_layer(struct forward *f, uint32_t layer_id, struct ot_error *err) {
     const struct hparams *hp = f->hp;
     const struct weight *layer = f->model->bind.layers[layer_id];
@@ -383,6 +391,7 @@ static int ffn_layer(struct forward *f, uint32_t layer_id, struct ot_error *err)
                         f->n_work, err);
     }
     float *up = layer[ROLE_FFN_GATE].present ? f->work + hp->n_ff : f->work;
+    matmul_ahead(f, &layer[ROLE_FFN_DOWN]);
     if (rc != OT_OK ||
         (rc = matmul_add(f, &layer[ROLE_FFN_UP], 0, p, NULL, f->n_tokens, f->decode, up, f->n_work,
                          err)) != OT_OK ||
@@ -393,6 +402,7 @@ static int ffn_layer(struct forward *f, uint32_t layer_id, struct ot_error *err)
     matmul_input(f, p, f->act, f->work, f->n_work, f->n_tokens, hp->n_ff);
     rc = matmul_add(f, &layer[ROLE_FFN_DOWN], 0, p, NULL, f->n_tokens, f->decode, f->y, hp->n_embd,
                     err);
+    forward_ahead(f, layer_id);
     return rc != OT_OK ? rc : matmul_flush(f, err);
 }
 
@@ -468,6 +478,7 @@ static int output(struct forward *f, bool one_logit, float *logits, struct ot_er
     }
     matmul_input(f, &f->prepared, f->act, f->norm, d, n, d);
     bool decode = f->decode || (one_logit && n == 1);
+    attend_ahead(f, 0);
     if ((rc = matmul_add(f, &b->output, 0, &f->prepared, NULL, n, decode, logits, hp->n_vocab,
                          err)) != OT_OK ||
         (rc = matmul_flush(f, err)) != OT_OK) {

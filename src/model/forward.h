@@ -34,7 +34,7 @@ struct forward_token {
     bool want_logits;
 };
 
-enum { FORWARD_MAX_ITEMS = 64, FORWARD_MAX_LAYOUTS = 8, FORWARD_VECTORS = 6 };
+enum { FORWARD_MAX_ITEMS = 64, FORWARD_MAX_LAYOUTS = 8, FORWARD_VECTORS = 6, FORWARD_MAX_NEXT = 4 };
 
 /* Most tokens of a sweep that are computed with the kernels for one token. */
 enum { FORWARD_FEW = 8 };
@@ -133,6 +133,8 @@ struct forward {
     bool decode; /* few tokens: gemv for each */
     struct matmul_item items[FORWARD_MAX_ITEMS];
     uint32_t n_items;
+    struct matmul_item next[FORWARD_MAX_NEXT]; /* of the job after this one, as far as known */
+    uint32_t n_next;
     struct prepared prepared, routed_prepared;
     struct prefetch_trial prefetch;
 
@@ -180,6 +182,8 @@ int matmul_add(struct forward *f, const struct weight *w, uint32_t part, struct 
                const uint32_t *act_index, uint32_t n_tokens, bool decode, float *y,
                uint64_t y_stride, struct ot_error *err);
 int matmul_flush(struct forward *f, struct ot_error *err);
+/* Tells that the job after the next matmul_flush will read w; no promise. Of use when decoding. */
+void matmul_ahead(struct forward *f, const struct weight *w);
 /* Gives up what matmul_add collected, after an error. */
 void matmul_drop(struct forward *f);
 
@@ -205,6 +209,10 @@ typedef void forward_rows_fn(struct forward *f, void *arg, uint32_t first, uint3
 void forward_for_rows(struct forward *f, uint32_t n, forward_rows_fn *fn, void *arg);
 /* Most parts that the keys of a kv head are divided into. */
 uint32_t attend_most_parts(const struct hparams *hp);
+/* Tells matmul_ahead what a layer reads first. */
+void attend_ahead(struct forward *f, uint32_t layer);
+/* The same of what follows a layer: the next one, or the output. */
+void forward_ahead(struct forward *f, uint32_t layer);
 /* norm -> y: attention and the experts' FFN of a layer, without the residual. */
 int attend_layer(struct forward *f, uint32_t layer, struct ot_error *err);
 int experts_layer(struct forward *f, uint32_t layer, struct ot_error *err);

@@ -2,7 +2,11 @@
  *
  * Matrices that share an input (q, k, v; gate, up; several experts) are collected and computed in
  * one job. When a view is not there yet, what has been collected is computed first, so that reading
- * overlaps with computing and views are held for a short time only. */
+ * overlaps with computing and views are held for a short time only.
+ *
+ * Between two jobs of decode one thread computes norms and the like and the others wait, so memory
+ * would be idle; the waiting ones bring the start of what they will read next into their caches
+ * (matmul_ahead). */
 #include <string.h>
 
 #include "base/checked.h"
@@ -12,11 +16,15 @@
 
 enum {
     PIECE_BYTES_MIN = 16 << 10,
+    PIECE_BYTES_GOOD = 64 << 10, /* a smaller piece is only worth it where there are few */
     PIECE_BYTES_MAX = 1 << 20,
-    PIECES_PER_THREAD = 4,
+    PIECES_PER_THREAD_MIN = 4,
+    PIECES_PER_THREAD = 16,
+    PIECE_ROWS = 16, /* a multiple of what the kernels finish together */
     TRIAL_BYTES = 1 << 20,
     TRIAL_JOBS = 64 * KERNEL_PREFETCH_WAYS, /* one layer of most models is four jobs */
     CACHED_BYTES = 128 << 10, /* of weights that a few tokens pass over, one after the other */
+    AHEAD_SHARE = 4,          /* of a thread's L2 cache, for what it will read next */
 };
 
 static const double trial_margin = 1.05;
@@ -132,32 +140,46 @@ static void compute_item(struct forward *f, const struct matmul_item *item, uint
     }
 }
 
-static void compute_piece(void *arg, uint32_t piece, uint32_t worker) {
-    struct forward *f = arg;
-    uint32_t i = f->n_items - 1;
-    while (f->items[i].first_piece > piece) {
+/* The item that a piece belongs to. */
+static const struct matmul_item *item_of(const struct matmul_item *items, uint32_t n_items,
+                                         uint32_t piece) {
+    uint32_t i = n_items - 1;
+    while (items[i].first_piece > piece) {
         i--;
     }
-    compute_item(f, &f->items[i], piece - f->items[i].first_piece, worker);
+    return &items[i];
 }
 
-/* Rows of a piece: for decode, bytes enough to be a stream and few enough to share out evenly;
- * else whole tiles. */
-static uint32_t divide(struct forward *f, uint64_t *bytes) {
+static void compute_piece(void *arg, uint32_t piece, uint32_t worker) {
+    struct forward *f = arg;
+    const struct matmul_item *item = item_of(f->items, f->n_items, piece);
+    compute_item(f, item, piece - item->first_piece, worker);
+}
+
+/* Rows of a decode piece: bytes enough to be a stream, few enough to share out evenly. */
+static uint64_t decode_rows(uint64_t total_bytes, uint64_t row_bytes, uint32_t n_threads) {
+    uint64_t bytes = max_u64(total_bytes / n_threads / PIECES_PER_THREAD, PIECE_BYTES_GOOD);
+    bytes = min_u64(bytes, total_bytes / n_threads / PIECES_PER_THREAD_MIN);
+    bytes = min_u64(max_u64(bytes, PIECE_BYTES_MIN), PIECE_BYTES_MAX);
+    uint64_t rows = max_u64(bytes / row_bytes, 1);
+    return rows < PIECE_ROWS ? rows : round_up(rows, PIECE_ROWS);
+}
+
+/* Divides items into pieces: for decode by their bytes, else into whole tiles. */
+static uint32_t divide(struct matmul_item *items, uint32_t n_items, uint32_t n_threads,
+                       uint64_t *bytes) {
     uint64_t total_bytes = 0, total_rows = 0;
-    for (uint32_t i = 0; i < f->n_items; i++) {
-        total_bytes += f->items[i].n_rows * f->items[i].row_bytes;
-        total_rows += f->items[i].n_rows;
+    for (uint32_t i = 0; i < n_items; i++) {
+        total_bytes += items[i].n_rows * items[i].row_bytes;
+        total_rows += items[i].n_rows;
     }
-    uint64_t shares = (uint64_t)pool_threads(f->pool) * PIECES_PER_THREAD;
-    uint64_t piece_bytes = min_u64(max_u64(total_bytes / shares, PIECE_BYTES_MIN), PIECE_BYTES_MAX);
-    uint64_t tiles = max_u64(total_rows / KERNEL_TILE_ROWS / shares, 1);
+    uint64_t tiles = max_u64(total_rows / KERNEL_TILE_ROWS / n_threads / PIECES_PER_THREAD_MIN, 1);
     uint32_t n_pieces = 0;
-    for (uint32_t i = 0; i < f->n_items; i++) {
-        struct matmul_item *item = &f->items[i];
+    for (uint32_t i = 0; i < n_items; i++) {
+        struct matmul_item *item = &items[i];
         uint64_t rows = tiles * KERNEL_TILE_ROWS;
         if (item->decode) {
-            rows = max_u64(piece_bytes / item->row_bytes, 1);
+            rows = decode_rows(total_bytes, item->row_bytes, n_threads);
         }
         item->rows_per_piece = (uint32_t)min_u64(rows, UINT32_MAX / 2);
         item->first_piece = n_pieces;
@@ -192,6 +214,33 @@ static void try_prefetch(struct forward *f, uint64_t bytes, uint64_t ns) {
     kernels_use_prefetch_way(way);
 }
 
+void matmul_ahead(struct forward *f, const struct weight *w) {
+    const uint8_t *data = w->present && f->decode ? residency_peek(f->residency, w->extent) : NULL;
+    if (data != NULL && f->n_next < FORWARD_MAX_NEXT) {
+        f->next[f->n_next++] = (struct matmul_item){
+            .w = data, .row_bytes = w->row_bytes, .n_rows = w->n_rows, .decode = true};
+    }
+}
+
+/* Tells each thread where its share of the next job begins. */
+static void read_next_ahead(struct forward *f) {
+    if (f->n_next == 0) {
+        return;
+    }
+    uint32_t n_threads = pool_threads(f->pool);
+    uint64_t most = sys_cpu_facts()->l2_bytes / AHEAD_SHARE, bytes;
+    uint32_t n_pieces = divide(f->next, f->n_next, n_threads, &bytes);
+    for (uint32_t i = 0; i < n_threads; i++) {
+        uint32_t piece = pool_first_piece(f->pool, n_pieces, i);
+        const struct matmul_item *item = item_of(f->next, f->n_next, piece);
+        uint64_t row = (uint64_t)(piece - item->first_piece) * item->rows_per_piece;
+        uint64_t left = (item->n_rows - row) * item->row_bytes;
+        pool_read_ahead(f->pool, i, item->w + row * item->row_bytes,
+                        (uint32_t)min_u64(min_u64(most, bytes / n_threads), left));
+    }
+    f->n_next = 0;
+}
+
 int matmul_flush(struct forward *f, struct ot_error *err) {
     if (f->n_items == 0) {
         return OT_OK;
@@ -202,7 +251,8 @@ int matmul_flush(struct forward *f, struct ot_error *err) {
     }
     struct phase phase = phase_begin(f);
     uint64_t bytes;
-    uint32_t n_pieces = divide(f, &bytes);
+    uint32_t n_pieces = divide(f->items, f->n_items, pool_threads(f->pool), &bytes);
+    read_next_ahead(f);
     pool_run(f->pool, n_pieces, compute_piece, f);
     phase_end(f, phase, OT_PHASE_WEIGHTS);
     if (f->items[0].decode && bytes >= TRIAL_BYTES && f->prefetch.n_jobs < TRIAL_JOBS) {
@@ -217,6 +267,7 @@ void matmul_drop(struct forward *f) {
         residency_release(f->residency, &f->items[i].view);
     }
     f->n_items = 0;
+    f->n_next = 0;
 }
 
 /* The next rows of a matrix: at once if they are there, else after computing what is collected. */

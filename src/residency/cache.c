@@ -568,6 +568,11 @@ int cache_acquire(struct cache *c, uint32_t extent, uint32_t part, uint32_t row,
     return 0;
 }
 
+const uint8_t *cache_peek(const struct cache *c, uint32_t extent) {
+    const struct residency_extent *e = &c->r->extents[extent];
+    return c->maps[e->file].data + e->offset;
+}
+
 void cache_want_parts(struct cache *c, const struct residency_part *parts, uint32_t n_parts) {
     for (uint32_t i = 0; i < n_parts; i++) {
         uint64_t bytes = part_bytes(&c->r->extents[parts[i].extent]);

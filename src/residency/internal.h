@@ -71,6 +71,7 @@ int cache_sweep_check(struct cache *c, struct ot_error *err);
 /* wait false: returns 1 where it would have to wait. */
 int cache_acquire(struct cache *c, uint32_t extent, uint32_t part, uint32_t row, bool wait,
                   struct residency_view *view, struct ot_error *err);
+const uint8_t *cache_peek(const struct cache *c, uint32_t extent);
 void cache_want_parts(struct cache *c, const struct residency_part *parts, uint32_t n_parts);
 bool cache_has_part(const struct cache *c, uint32_t extent, uint32_t part);
 int cache_rows(struct cache *c, uint32_t extent, const uint32_t *rows, uint32_t n,
@@ -84,6 +85,7 @@ int mover_sweep_begin(struct mover *m, struct ot_error *err);
 void mover_sweep_end(struct mover *m, bool failed);
 int mover_acquire(struct mover *m, uint32_t extent, uint32_t part, uint32_t row, bool wait,
                   struct residency_view *view, struct ot_error *err);
+const uint8_t *mover_peek(const struct mover *m, uint32_t extent);
 void mover_release(struct mover *m, const struct residency_view *view);
 void mover_want_parts(struct mover *m, const struct residency_part *parts, uint32_t n_parts);
 bool mover_settle_needs(struct mover *m);

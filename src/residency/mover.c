@@ -586,10 +586,14 @@ static int acquire_block(struct mover *m, uint32_t extent, uint32_t row, bool wa
     return code;
 }
 
+static const uint8_t *wired_data(const struct mover *m, uint32_t extent) {
+    const struct layout_extent *x = &m->layout.extents[extent];
+    return m->arena + x->arena_at + (m->r->extents[extent].offset - x->sector_start);
+}
+
 static int acquire_wired(struct mover *m, uint32_t extent, uint32_t row, bool wait,
                          struct residency_view *view, struct ot_error *err) {
     const struct residency_extent *e = &m->r->extents[extent];
-    const struct layout_extent *x = &m->layout.extents[extent];
     uint32_t ready_rows;
     int code = wired_rows_ready(m, extent, row, wait, &ready_rows, err);
     if (code != 0) {
@@ -600,7 +604,7 @@ static int acquire_wired(struct mover *m, uint32_t extent, uint32_t row, bool wa
         n_rows = min_u32(n_rows, (uint32_t)max_u64(AT_ONCE_BYTES / e->row_bytes, 1));
     }
     *view = (struct residency_view){
-        .data = m->arena + x->arena_at + (e->offset - x->sector_start) + row * e->row_bytes,
+        .data = wired_data(m, extent) + row * e->row_bytes,
         .row = row,
         .n_rows = n_rows,
         .extent = extent,
@@ -634,6 +638,10 @@ int mover_acquire(struct mover *m, uint32_t extent, uint32_t part, uint32_t row,
         m->given_bytes += view->n_rows * e->row_bytes;
     }
     return code;
+}
+
+const uint8_t *mover_peek(const struct mover *m, uint32_t extent) {
+    return m->layout.n_blocks == 0 ? wired_data(m, extent) : NULL;
 }
 
 void mover_release(struct mover *m, const struct residency_view *view) {

@@ -239,6 +239,13 @@ void residency_release(struct residency *r, const struct residency_view *view) {
     }
 }
 
+const uint8_t *residency_peek(const struct residency *r, uint32_t extent) {
+    if (r->extents[extent].contract != RESIDENCY_SWEEP) {
+        return NULL;
+    }
+    return r->cache != NULL ? cache_peek(r->cache, extent) : mover_peek(r->mover, extent);
+}
+
 void residency_want_parts(struct residency *r, const struct residency_part *parts,
                           uint32_t n_parts) {
     if (r->cache != NULL) {

@@ -100,6 +100,9 @@ int residency_acquire(struct residency *r, uint32_t extent, uint32_t part, uint3
 int residency_try(struct residency *r, uint32_t extent, uint32_t part, uint32_t row,
                   struct residency_view *view, struct ot_error *err);
 void residency_release(struct residency *r, const struct residency_view *view);
+/* Where row 0 of an extent's only part lies, or will; NULL where that is not settled, because it is
+ * streamed or has parts. For prefetching: the bytes need not be there yet. */
+const uint8_t *residency_peek(const struct residency *r, uint32_t extent);
 /* Between sweeps: lends the caller `bytes` of the memory that wired rows have, until the next call (0
  * ends the loan). Rows without memory are streamed meanwhile, and come back at their next use after
  * it. Where all that is swept is wired, experts' parts are evicted for the loan. Returns the bytes
