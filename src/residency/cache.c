@@ -214,7 +214,7 @@ static void end_pass(struct cache *c) {
     }
 }
 
-static int begin_pass(struct cache *c, struct ot_error *err) {
+static void begin_pass(struct cache *c) {
     end_pass(c);
     for (uint32_t i = 0; i < c->r->n_extents; i++) {
         atomic_store(&c->extents[i].ready_bytes, 0);
@@ -232,18 +232,14 @@ static int begin_pass(struct cache *c, struct ot_error *err) {
     atomic_store(&c->pass_bytes, 0);
     atomic_store(&c->n_running, N_READERS);
     for (uint32_t i = 0; i < N_READERS; i++) {
-        int error = pthread_create(&c->threads[c->n_threads], NULL, read_ahead, c);
-        if (error == 0) {
+        if (pthread_create(&c->threads[c->n_threads], NULL, read_ahead, c) == 0) {
             c->n_threads++;
-            continue;
-        }
-        atomic_fetch_sub(&c->n_running, 1);
-        if (i + 1 == N_READERS && c->n_threads == 0) { /* fewer than wanted would do */
-            atomic_store(&c->failed_errno, error);
-            return error_sys(err, OT_ERR_MEMORY, error, "", "no thread to read ahead");
+        } else if (i + 1 == N_READERS && c->n_threads == 0) {
+            read_ahead(c); /* no thread may be made: this one reads everything first */
+        } else {
+            atomic_fetch_sub(&c->n_running, 1);
         }
     }
-    return 0;
 }
 
 /* Writes what the threads counted to the ledger. */
@@ -405,13 +401,11 @@ int cache_open(struct residency *r, struct cache **out, struct ot_error *err) {
             advise(c, i);
         }
     }
-    if (code == 0) {
-        code = begin_pass(c, err);
-    }
     if (code != 0) {
         cache_close(c);
         return code;
     }
+    begin_pass(c);
     c->faults_before = major_faults();
     *out = c;
     return 0;
@@ -462,7 +456,7 @@ int cache_sweep_begin(struct cache *c, struct ot_error *err) {
                 c->part_ready[c->first_part[i] + p] = false;
             }
         }
-        return begin_pass(c, err);
+        begin_pass(c);
     }
     return 0;
 }

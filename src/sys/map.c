@@ -199,7 +199,8 @@ int sys_map_repair(struct sys_map *map, const struct sys_file *file, struct ot_e
     return 0;
 }
 
-/* Kernels before 5.14 do not know the call: touching each page does the same, a page at a time. */
+/* Kernels before 5.14 do not know the call, and filters of system calls may refuse it: touching
+ * each page does the same, a page at a time. */
 static void touch_pages(const uint8_t *at, uint64_t bytes) {
     const volatile uint8_t *byte = at;
     for (uint64_t i = 0; i < bytes; i += sys_page_bytes()) {
@@ -220,7 +221,7 @@ bool sys_map_populate(const struct sys_map *map, uint64_t offset, uint64_t bytes
     uint64_t end = round_up(offset + bytes, page);
     uint8_t *at = (uint8_t *)(uintptr_t)map->data + start;
     while (madvise(at, (size_t)(end - start), ADVICE_POPULATE_READ) != 0) {
-        if (errno == EINVAL) {
+        if (errno == EINVAL || errno == EPERM || errno == ENOSYS) {
             touch_pages(at, end - start);
             return !sys_map_damaged(map);
         }

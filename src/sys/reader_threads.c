@@ -3,7 +3,8 @@
  * Invariants, under `lock`:
  *   waiting holds ops that no thread has taken; finished those that no caller has collected
  *
- * Threads: the caller's, and n_threads readers that sleep when there is nothing to read. */
+ * Threads: the caller's, and n_threads readers that sleep when there is nothing to read. Where no
+ * thread may be made, the caller's reads. */
 #include <errno.h>
 #include <pthread.h>
 
@@ -67,6 +68,10 @@ static void start(struct sys_reader *r) {
     if (t->added.first == OP_NONE) {
         return;
     }
+    for (uint32_t i; t->n_threads == 0 && (i = op_pop(r, &t->added)) != OP_NONE;) {
+        run(&r->ops[i]);
+        op_push(r, &r->done, i);
+    }
     pthread_mutex_lock(&t->lock);
     for (uint32_t i; (i = op_pop(r, &t->added)) != OP_NONE;) {
         op_push(r, &t->waiting, i);
@@ -79,7 +84,7 @@ static void collect(struct sys_reader *r, bool wait) {
     struct threads *t = r->state;
     start(r);
     pthread_mutex_lock(&t->lock);
-    while (wait && t->finished.first == OP_NONE) {
+    while (wait && t->n_threads > 0 && t->finished.first == OP_NONE) {
         pthread_cond_wait(&t->finish, &t->lock);
     }
     for (uint32_t i; (i = op_pop(r, &t->finished)) != OP_NONE;) {
@@ -118,14 +123,9 @@ int threads_open(struct sys_reader *r, uint32_t n_threads) {
     r->state = t;
     r->way = &threads_way;
     n_threads = n_threads == 0 ? THREADS_CHOSEN : n_threads;
-    int error = 0;
-    while (t->n_threads < n_threads && t->n_threads < THREADS_MAX && error == 0) {
-        error = pthread_create(&t->threads[t->n_threads], NULL, reader_main, t);
-        t->n_threads += error == 0;
-    }
-    if (t->n_threads == 0) { /* fewer than asked for will do */
-        threads_close(r);
-        return error;
+    while (t->n_threads < n_threads && t->n_threads < THREADS_MAX &&
+           pthread_create(&t->threads[t->n_threads], NULL, reader_main, t) == 0) {
+        t->n_threads++; /* fewer than asked for will do */
     }
     return 0;
 }

@@ -103,6 +103,27 @@ static void uring_close(struct sys_reader *r) {
 
 static const struct reader_way uring_way = {begin, start, collect, uring_close};
 
+/* Sends a request that does nothing there and back: a filter of system calls may refuse to enter a
+ * ring that it let be set up, which would be noticed only when nothing ever completes. 0 or errno.
+ */
+static int try_ring(struct io_uring *ring) {
+    io_uring_prep_nop(io_uring_get_sqe(ring));
+    int n;
+    do {
+        n = io_uring_submit(ring);
+    } while (n == -EINTR || n == -EAGAIN);
+    if (n != 1) {
+        return n < 0 ? -n : EIO;
+    }
+    struct io_uring_cqe *cqe;
+    while ((n = io_uring_wait_cqe(ring, &cqe)) == -EINTR) {
+    }
+    if (n == 0) {
+        io_uring_cqe_seen(ring, cqe);
+    }
+    return -n;
+}
+
 int uring_open(struct sys_reader *r) {
     struct uring *u = mem_calloc(1, sizeof *u);
     if (u == NULL) {
@@ -122,9 +143,12 @@ int uring_open(struct sys_reader *r) {
         struct io_uring_probe *probe = io_uring_get_probe_ring(&u->ring);
         if (probe == NULL || !io_uring_opcode_supported(probe, IORING_OP_READ)) {
             error = ENOSYS;
-            io_uring_queue_exit(&u->ring);
         }
         io_uring_free_probe(probe);
+        error = error == 0 ? try_ring(&u->ring) : error;
+        if (error != 0) {
+            io_uring_queue_exit(&u->ring);
+        }
     }
     if (error != 0) {
         mem_free(u);
