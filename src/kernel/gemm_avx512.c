@@ -3,13 +3,17 @@
  * Codes come as u8 (code + 128), activations are signed: each sum of 16 products starts at
  * -128 * (sum of the 16 activations), which is the same for all rows.
  *
- * Pairs (struct gemm_pairs), where a sum of 16 products fits 16 bits: the second 16 of 32 columns
- * are summed, shifted up by 16 bits, the first 16 summed on top; one instruction scales and adds
- * both. 6 tokens by 32 rows keep 12 sums and 12 results in registers.
+ * Pairs (struct gemm_pairs), where a sum of 16 products fits 16 bits: a vector has the sums of both
+ * halves of 32 columns for 8 rows, two of them are packed to 16 bits, one instruction scales both
+ * halves and adds them. 6 tokens by 16 rows keep 12 sums in registers beside 12 results, those of
+ * the tile's other rows among them.
  *
  * Blocks (struct gemm_block), the other types: sums of 16 are scaled in f32. 4 tokens, so that the
  * scaled first half of 32 columns has room too; 6 where weights have a scale for each 16 columns,
  * and no half waits.
+ *
+ * The fewest vector operations count, not only the fewest multiplications: there are CPUs where all
+ * of them share two ports.
  *
  * Order of a value's sums, pairs: 32 columns with their activation scales in integers, then the
  * weight's scale, then the minimum; where 256 columns have another unit, a power of two, the sum is
@@ -33,6 +37,12 @@ INLINE __m512i broadcast_4(const void *p) {
     return _mm512_set1_epi32(v);
 }
 
+INLINE __m512i broadcast_8(const void *p) {
+    int64_t v;
+    memcpy(&v, p, 8);
+    return _mm512_set1_epi64(v);
+}
+
 INLINE __m512 broadcast_f32(const void *p) {
     float v;
     memcpy(&v, p, 4);
@@ -54,6 +64,14 @@ INLINE void begin(const struct tile_tokens *a, uint32_t n, uint32_t n_rows, resu
         for (uint32_t i = 0; i < 2; i++)
             f[m][i] =
                 a->add ? _mm512_maskz_loadu_ps(rows[i], a->y[m] + 16 * i) : _mm512_setzero_ps();
+}
+
+INLINE void multiply_results(uint32_t n, float by, results f) {
+#pragma GCC unroll 6
+    for (uint32_t m = 0; m < n; m++) {
+        f[m][0] = _mm512_mul_ps(f[m][0], _mm512_set1_ps(by));
+        f[m][1] = _mm512_mul_ps(f[m][1], _mm512_set1_ps(by));
+    }
 }
 
 INLINE void finish(const struct tile_tokens *a, uint32_t n, uint32_t n_rows, results f) {
@@ -83,8 +101,10 @@ INLINE void dot_16(const int8_t *const *q, uint32_t n, const int8_t *codes, sums
 /* n, scale_cols and has_min are constants where this is inlined. */
 INLINE void multiply(const struct tile_tokens *a, uint32_t n, const struct tile *t,
                      uint32_t scale_cols, bool has_min, uint32_t n_rows) {
+    const __m512 base = _mm512_set1_ps(GEMM_BLOCK_BASE);
     results f, half;
     begin(a, n, n_rows, f);
+    multiply_results(n, 1 / GEMM_BLOCK_UNIT, f);
     for (uint64_t b = 0; b < a->n_cols / 32; b++) {
         const struct gemm_block *act[MAX_TOKENS];
 #pragma GCC unroll 6
@@ -105,71 +125,70 @@ INLINE void multiply(const struct tile_tokens *a, uint32_t n, const struct tile 
 #pragma GCC unroll 6
             for (uint32_t m = 0; m < n; m++) {
                 const __m512 d = broadcast_f32(&act[m]->d[h]);
+                const __m512 zero = broadcast_f32(&act[m]->zero[h]);
 #pragma GCC unroll 2
                 for (uint32_t i = 0; i < 2; i++) {
-                    const __m512 x = _mm512_cvtepi32_ps(c[m][i]);
+                    const __m512 x = _mm512_castsi512_ps(c[m][i]);
                     if (scale_cols == 16)
-                        f[m][i] = _mm512_fmadd_ps(_mm512_mul_ps(d, _mm512_load_ps(scale + 16 * i)),
-                                                  x, f[m][i]);
-                    else if (h == 0)
-                        half[m][i] = _mm512_mul_ps(d, x);
-                    else
-                        f[m][i] = _mm512_fmadd_ps(_mm512_fmadd_ps(d, x, half[m][i]),
+                        f[m][i] = _mm512_fmadd_ps(_mm512_fmadd_ps(d, x, zero),
                                                   _mm512_load_ps(scale + 16 * i), f[m][i]);
+                    else if (h == 0)
+                        half[m][i] = _mm512_fmadd_ps(d, x, zero);
+                    else
+                        f[m][i] =
+                            _mm512_fmadd_ps(_mm512_fmadd_ps(d, _mm512_sub_ps(x, base), half[m][i]),
+                                            _mm512_load_ps(scale + 16 * i), f[m][i]);
                 }
             }
             if (!has_min)
                 continue;
 #pragma GCC unroll 6
             for (uint32_t m = 0; m < n; m++) {
-                const __m512 s = broadcast_f32(a->row[m] + gemm_sums_offset(a->row_cols) +
-                                               (a->col / 16 + g) * sizeof(float));
+                const __m512 s = broadcast_f32(&act[m]->s[h]);
                 f[m][0] = _mm512_fmadd_ps(s, _mm512_load_ps(min), f[m][0]);
                 f[m][1] = _mm512_fmadd_ps(s, _mm512_load_ps(min + 16), f[m][1]);
             }
         }
     }
+    multiply_results(n, GEMM_BLOCK_UNIT, f);
     finish(a, n, n_rows, f);
 }
 
-/* Block b of 256 columns: 32 columns. */
+/* Block b of 256 columns: 32 columns by the 16 rows whose codes and results are given. A sum's two
+ * halves are neighbours, and stay so when they become 16 bits. */
 INLINE void multiply_pair(const struct gemm_pairs *const *act, uint32_t b, uint32_t n,
-                          const int8_t *codes, const float *scale, const float *min, results f) {
-    const int8_t *q[MAX_TOKENS];
+                          const int8_t *codes, const float *scale, const float *min, uint32_t half,
+                          results f) {
     sums c;
+    /* Else broadcasts of both halves are made at once, and spilled. */
+    __asm__ volatile("" : "+r"(b));
 #pragma GCC unroll 6
-    for (uint32_t m = 0; m < n; m++) {
-        q[m] = act[m]->block[b].q + 16;
-        c[m][0] = c[m][1] = broadcast_4(&act[m]->block[b].start_high);
-    }
-    dot_16(q, n, codes + 16 * TILE_ROWS, c);
+    for (uint32_t m = 0; m < n; m++)
+        c[m][0] = c[m][1] = broadcast_8(act[m]->block[b].start);
+#pragma GCC unroll 4
+    for (uint32_t k = 0; k < 4; k++) {
+        const __m512i w0 = _mm512_load_si512(codes + k * 256);
+        const __m512i w1 = _mm512_load_si512(codes + k * 256 + 128);
 #pragma GCC unroll 6
-    for (uint32_t m = 0; m < n; m++) {
-        const __m512i low = broadcast_4(&act[m]->block[b].start_low);
-        q[m] = act[m]->block[b].q;
-        c[m][0] = _mm512_add_epi32(_mm512_slli_epi32(c[m][0], 16), low);
-        c[m][1] = _mm512_add_epi32(_mm512_slli_epi32(c[m][1], 16), low);
+        for (uint32_t m = 0; m < n; m++) {
+            const __m512i v = broadcast_8(act[m]->block[b].q + k * 8);
+            c[m][0] = _mm512_dpbusd_epi32(c[m][0], w0, v);
+            c[m][1] = _mm512_dpbusd_epi32(c[m][1], w1, v);
+        }
     }
-    dot_16(q, n, codes, c);
 #pragma GCC unroll 6
     for (uint32_t m = 0; m < n; m++) {
         const __m512i steps = broadcast_4(act[m]->block[b].steps);
-#pragma GCC unroll 2
-        for (uint32_t i = 0; i < 2; i++) {
-            const __m512i both = _mm512_xor_si512(c[m][i], _mm512_set1_epi32(0x8000));
-            const __m512i x = _mm512_dpwssd_epi32(_mm512_setzero_si512(), both, steps);
-            f[m][i] =
-                _mm512_fmadd_ps(_mm512_cvtepi32_ps(x), _mm512_load_ps(scale + 16 * i), f[m][i]);
-        }
+        const __m512i both = _mm512_packs_epi32(c[m][0], c[m][1]);
+        const __m512i x = _mm512_madd_epi16(both, steps);
+        f[m][half] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(x), _mm512_load_ps(scale), f[m][half]);
     }
     if (min == NULL)
         return;
 #pragma GCC unroll 6
-    for (uint32_t m = 0; m < n; m++) {
-        const __m512 s = broadcast_f32(&act[m]->block[b].s);
-        f[m][0] = _mm512_fmadd_ps(s, _mm512_load_ps(min), f[m][0]);
-        f[m][1] = _mm512_fmadd_ps(s, _mm512_load_ps(min + 16), f[m][1]);
-    }
+    for (uint32_t m = 0; m < n; m++)
+        f[m][half] =
+            _mm512_fmadd_ps(broadcast_f32(&act[m]->block[b].s), _mm512_load_ps(min), f[m][half]);
 }
 
 /* Rare: results of other columns to the unit of these. */
@@ -202,7 +221,8 @@ INLINE void multiply_pairs(const struct tile_tokens *a, uint32_t n, const struct
         other_unit = false;
         const uint32_t n_blocks = left < 8 ? left : 8;
         for (uint32_t b = 0; b < n_blocks; b++) {
-            multiply_pair(act, b, n, codes, scale, min, f);
+            multiply_pair(act, b, n, codes, scale, min, 0, f);
+            multiply_pair(act, b, n, codes + 64, scale + 16, has_min ? min + 16 : NULL, 1, f);
             codes += 32 * TILE_ROWS;
             scale += TILE_ROWS;
             min = has_min ? min + TILE_ROWS : NULL;

@@ -65,6 +65,18 @@ INLINE void store_group(struct tile t, uint64_t g, struct quad codes) {
         _mm512_store_si512(t.codes + g * 512 + i * 128, _mm512_xor_si512(codes.v[i], bytes(128)));
 }
 
+/* Groups 2 b, 2 b + 1: [4][2][2 parts][8 rows][2 groups][4], of a part's 16 rows those of which
+ * row % 4 < 2 in the first of two vectors. */
+INLINE void store_pair(struct tile t, uint64_t b, struct quad first, struct quad second) {
+    for (uint32_t i = 0; i < 4; i++) {
+        int8_t *to = t.codes + b * 1024 + i * 256;
+        const __m512i v = _mm512_xor_si512(first.v[i], bytes(128));
+        const __m512i w = _mm512_xor_si512(second.v[i], bytes(128));
+        _mm512_store_si512(to, _mm512_unpacklo_epi32(v, w));
+        _mm512_store_si512(to + 128, _mm512_unpackhi_epi32(v, w));
+    }
+}
+
 INLINE struct quad nibbles(struct quad q, bool high) {
     struct quad r;
     for (uint32_t i = 0; i < 4; i++)
@@ -90,22 +102,30 @@ INLINE __m512i table_of(const int8_t *values) {
     return _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)values));
 }
 
-/* Bits 16 h + 4 i .. + 3 of each row's dword, one for each byte of register i of a half. */
-INLINE __mmask64 fifth_bits(__m512i qh, uint32_t half, uint32_t i, bool set) {
+/* Where bits 16 h + 4 i .. + 3 of each row's dword, one for each byte of register i of a half, are
+ * 0. */
+INLINE __mmask64 fifth_bits(__m512i qh, uint32_t half, uint32_t i) {
     const __m512i spread = _mm512_add_epi8(
         _mm512_broadcast_i32x4(_mm_set_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0)),
         bytes((int)(2 * half + i / 2)));
     const __m512i bit = _mm512_set1_epi32(i % 2 == 0 ? 0x08040201 : (int)0x80402010);
     const __m512i v = _mm512_shuffle_epi8(qh, spread);
-    return set ? _mm512_test_epi8_mask(v, bit) : _mm512_testn_epi8_mask(v, bit);
+    return _mm512_testn_epi8_mask(v, bit);
+}
+
+/* Codes - 16 of a half. */
+INLINE struct quad with_fifth_bits(struct quad qs, __m512i qh, uint32_t half) {
+    struct quad q = nibbles(qs, half != 0);
+    for (uint32_t i = 0; i < 4; i++)
+        q.v[i] = _mm512_mask_sub_epi8(q.v[i], fifth_bits(qh, half, i), q.v[i], bytes(16));
+    return q;
 }
 
 static void unpack_q4_0(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
                         struct tile t) {
     for (uint32_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q4_0)) {
         const struct quad qs = load_dwords(rows, offset + 2);
-        store_group(t, 2 * b, subtract(nibbles(qs, false), 8));
-        store_group(t, 2 * b + 1, subtract(nibbles(qs, true), 8));
+        store_pair(t, b, subtract(nibbles(qs, false), 8), subtract(nibbles(qs, true), 8));
         _mm512_store_ps(t.scale + b * 32, half_low(load_dwords(rows, offset).v[0]));
     }
 }
@@ -115,8 +135,7 @@ static void unpack_q4_1(const uint8_t *const *rows, uint64_t offset, uint32_t n_
     for (uint32_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q4_1)) {
         const struct quad qs = load_dwords(rows, offset + 4);
         const __m512i d = load_dwords(rows, offset).v[0];
-        store_group(t, 2 * b, nibbles(qs, false));
-        store_group(t, 2 * b + 1, nibbles(qs, true));
+        store_pair(t, b, nibbles(qs, false), nibbles(qs, true));
         _mm512_store_ps(t.scale + b * 32, half_low(d));
         _mm512_store_ps(t.min + b * 32, half_high(d));
     }
@@ -129,13 +148,7 @@ static void unpack_q5_0(const uint8_t *const *rows, uint64_t offset, uint32_t n_
         /* d is the low half of dword 0; the four bytes of bits straddle dwords 0 and 1. */
         const __m512i qh =
             _mm512_or_si512(_mm512_srli_epi32(head.v[0], 16), _mm512_slli_epi32(head.v[1], 16));
-        for (uint32_t h = 0; h < 2; h++) {
-            struct quad q = nibbles(qs, h != 0);
-            for (uint32_t i = 0; i < 4; i++)
-                q.v[i] =
-                    _mm512_mask_sub_epi8(q.v[i], fifth_bits(qh, h, i, false), q.v[i], bytes(16));
-            store_group(t, 2 * b + h, q);
-        }
+        store_pair(t, b, with_fifth_bits(qs, qh, 0), with_fifth_bits(qs, qh, 1));
         _mm512_store_ps(t.scale + b * 32, half_low(head.v[0]));
     }
 }
@@ -144,13 +157,7 @@ static void unpack_q5_1(const uint8_t *const *rows, uint64_t offset, uint32_t n_
                         struct tile t) {
     for (uint32_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q5_1)) {
         const struct quad qs = load_dwords(rows, offset + 8), head = load_dwords(rows, offset);
-        for (uint32_t h = 0; h < 2; h++) {
-            struct quad q = nibbles(qs, h != 0);
-            for (uint32_t i = 0; i < 4; i++)
-                q.v[i] = _mm512_mask_sub_epi8(q.v[i], fifth_bits(head.v[1], h, i, false), q.v[i],
-                                              bytes(16));
-            store_group(t, 2 * b + h, q);
-        }
+        store_pair(t, b, with_fifth_bits(qs, head.v[1], 0), with_fifth_bits(qs, head.v[1], 1));
         const __m512 d = half_low(head.v[0]);
         _mm512_store_ps(t.scale + b * 32, d);
         _mm512_store_ps(t.min + b * 32,
@@ -192,8 +199,7 @@ static void unpack_mxfp4(const uint8_t *const *rows, uint64_t offset, uint32_t n
     const __m512i table = table_of(codes_mxfp4);
     for (uint32_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_mxfp4)) {
         const struct quad qs = load_dwords(rows, offset + 1);
-        store_group(t, 2 * b, look_up(nibbles(qs, false), table));
-        store_group(t, 2 * b + 1, look_up(nibbles(qs, true), table));
+        store_pair(t, b, look_up(nibbles(qs, false), table), look_up(nibbles(qs, true), table));
         _mm512_store_ps(t.scale + b * 32, mxfp4_scale(load_dwords(rows, offset).v[0]));
     }
 }
@@ -262,11 +268,11 @@ static void unpack_q4_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_
     for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q4_k)) {
         const struct scales_k s = load_scales_k(rows, offset);
         store_scales_k(t, b, &s, 0);
-        for (uint32_t i = 0; i < 8; i++) {
-            const struct quad qs = load_dwords(rows, offset + 16 + 16 * i);
-            const uint64_t g = 16 * b + i / 2 * 4 + i % 2;
-            store_group(t, g, nibbles(qs, false));
-            store_group(t, g + 2, nibbles(qs, true));
+        for (uint32_t i = 0; i < 4; i++) {
+            const struct quad first = load_dwords(rows, offset + 16 + 32 * i);
+            const struct quad second = load_dwords(rows, offset + 32 + 32 * i);
+            store_pair(t, 8 * b + 2 * i, nibbles(first, false), nibbles(second, false));
+            store_pair(t, 8 * b + 2 * i + 1, nibbles(first, true), nibbles(second, true));
         }
     }
 }
@@ -285,12 +291,12 @@ static void unpack_q5_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_
         store_scales_k(t, b, &s, 16);
         const struct quad qh[2] = {load_dwords(rows, offset + 16), load_dwords(rows, offset + 32)};
         for (uint32_t i = 0; i < 8; i++) {
-            const struct quad qs = load_dwords(rows, offset + 48 + 16 * i);
-            const uint64_t g = 16 * b + i / 2 * 4 + i % 2;
-            struct quad low = add_where(nibbles(qs, false), qh[i % 2], i / 2 * 2, 16);
-            struct quad high = add_where(nibbles(qs, true), qh[i % 2], i / 2 * 2 + 1, 16);
-            store_group(t, g, subtract(low, 16));
-            store_group(t, g + 2, subtract(high, 16));
+            struct quad q[2];
+            for (uint32_t h = 0; h < 2; h++) {
+                const struct quad qs = load_dwords(rows, offset + 48 + 32 * (i / 2) + 16 * h);
+                q[h] = subtract(add_where(nibbles(qs, i % 2 != 0), qh[h], i, 16), 16);
+            }
+            store_pair(t, 8 * b + i, q[0], q[1]);
         }
     }
 }

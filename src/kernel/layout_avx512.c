@@ -297,20 +297,31 @@ static void prepare_q8(const float *x, uint32_t n_cols, void *out) {
 }
 
 static void prepare_gemm_blocks(const float *x, uint32_t n_cols, void *out) {
+    const float base_f32 = GEMM_BLOCK_BASE;
+    int32_t base;
+    memcpy(&base, &base_f32, sizeof base);
     struct gemm_block *block = out;
-    float *s = (void *)((char *)out + gemm_sums_offset(n_cols));
     float largest = largest_finite(x, n_cols);
     for (uint32_t i = 0; i < n_cols; i += 256) {
         struct groups g;
         quantise(x + i, min_u32(n_cols - i, 256), largest, &g);
-        memcpy(s + i / 16, g.s, sizeof g.s);
         for (uint32_t b = 0; b < 8; b++, block++) {
             memcpy(block->q, g.q + 32 * b, sizeof block->q);
-            memcpy(block->d, g.d + 2 * b, sizeof block->d);
-            block->start[0] = -128 * g.sum[2 * b];
-            block->start[1] = -128 * g.sum[2 * b + 1];
+            for (uint32_t h = 0; h < 2; h++) {
+                block->start[h] = base - 128 * g.sum[2 * b + h];
+                block->d[h] = g.d[2 * b + h] / GEMM_BLOCK_UNIT;
+                block->zero[h] = -block->d[h] * GEMM_BLOCK_BASE;
+                block->s[h] = g.s[2 * b + h] / GEMM_BLOCK_UNIT;
+            }
         }
     }
+}
+
+/* Chunks 0, 4, 1, 5, 2, 6, 3, 7 of 32 codes. */
+static inline void interleave_halves(const int8_t *q, int8_t *to) {
+    const __m256i chunks = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    const __m256i v = _mm256_loadu_si256((const void *)q);
+    _mm256_storeu_si256((void *)to, _mm256_permutevar8x32_epi32(v, chunks));
 }
 
 static void prepare_gemm_pairs(const float *x, uint32_t n_cols, struct gemm_pairs *out) {
@@ -321,9 +332,9 @@ static void prepare_gemm_pairs(const float *x, uint32_t n_cols, struct gemm_pair
         float not_finite = 0; /* or NaN */
         for (uint32_t b = 0; b < 8; b++) {
             int32_t low = g.sum[2 * b], high = g.sum[2 * b + 1];
-            memcpy(out->block[b].q, g.q + 32 * b, sizeof out->block[b].q);
-            out->block[b].start_high = -128 * high;
-            out->block[b].start_low = 0x8000 - 128 * low;
+            interleave_halves(g.q + 32 * b, out->block[b].q);
+            out->block[b].start[0] = -128 * low;
+            out->block[b].start[1] = -128 * high;
             out->block[b].steps[0] = (int16_t)g.steps[2 * b];
             out->block[b].steps[1] = (int16_t)g.steps[2 * b + 1];
             out->block[b].s = (float)(low * g.steps[2 * b] + high * g.steps[2 * b + 1]);
@@ -336,9 +347,7 @@ static void prepare_gemm_pairs(const float *x, uint32_t n_cols, struct gemm_pair
 
 static uint64_t layout_bytes(uint8_t layout, uint32_t n_cols) {
     switch (layout) {
-    case LAYOUT_GEMM_BLOCKS:
-        return round_up(gemm_sums_offset(n_cols) + layout_pad(n_cols) / 16 * sizeof(float),
-                        KERNEL_ALIGN);
+    case LAYOUT_GEMM_BLOCKS: return (uint64_t)layout_pad(n_cols) / 32 * sizeof(struct gemm_block);
     case LAYOUT_GEMM_PAIRS:
         return round_up((uint64_t)layout_ceil(n_cols, 256) * sizeof(struct gemm_pairs),
                         KERNEL_ALIGN);

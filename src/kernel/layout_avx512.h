@@ -15,7 +15,7 @@
 #include "kernel/layout.h"
 
 enum {
-    LAYOUT_GEMM_BLOCKS = LAYOUT_GEMM_FIRST + 1, /* struct gemm_block, and sums */
+    LAYOUT_GEMM_BLOCKS = LAYOUT_GEMM_FIRST + 1, /* struct gemm_block */
     LAYOUT_GEMM_PAIRS,                          /* struct gemm_pairs */
     /* struct lanes256, for one type each */
     LAYOUT_LANES256_Q2_K = LAYOUT_GEMV_FIRST,
@@ -119,27 +119,26 @@ struct lanes8x32 {
 #define LANES8X32_MXFP4_2 2, 2, 2, 0, 0, 2, 2, 2
 #define LANES8X32_MXFP4_3 3, 3, 3, 3, 1, 3, 3, 3
 
-/* 32 values for gemm, whose codes come as u8 code + 128: a group's integer sum starts at
- * -128 * (sum of its q). A row is one block for each 32 of its n_pad columns, then the sums d *
- * (sum of q): f32 [n_pad / 16]. */
+/* 32 values for gemm, whose codes come as u8 code + 128. A group's integer sum starts at -128 *
+ * (sum of its q), and at the bits of GEMM_BLOCK_BASE: so it is the number base + sum in f32, which
+ * needs no conversion, and d * (base + sum) + zero is d * sum, rounded once. Scales are divided by
+ * GEMM_BLOCK_UNIT, so that zero is finite. */
+#define GEMM_BLOCK_BASE 0x1.8p23f
+#define GEMM_BLOCK_UNIT 0x1p17f
 struct gemm_block {
     int8_t q[32];
     int32_t start[2];
-    float d[2];
+    float d[2], zero[2]; /* zero: -d * base, exact */
+    float s[2];          /* d * (sum of q) */
 };
-
-static inline uint64_t gemm_sums_offset(uint32_t n_cols) {
-    return (uint64_t)layout_pad(n_cols) / 32 * sizeof(struct gemm_block);
-}
 
 /* 256 values for gemm of types whose sums of 16 products fit 16 bits. Both sums of a block of 32
  * lie in one 32-bit lane, that of columns 16 to 31 above, and are scaled in integers. Results are
  * in units while they are summed. */
 struct gemm_pairs {
     struct {
-        int8_t q[32];
-        int32_t start_high; /* as in gemm_block */
-        int32_t start_low;  /* + 2^15, so that no low half is negative while it is summed */
+        int8_t q[32];     /* columns 0 to 3, 16 to 19, 4 to 7, 20 to 23 and so on */
+        int32_t start[2]; /* -128 * (sum of 16 q) */
         int16_t steps[2];
         float s; /* d * (sum of q) over the 32, in units */
     } block[8];
