@@ -254,6 +254,7 @@ static void test_run_prints_the_answer_alone_on_standard_output(void **state) {
     assert_says(again.err, "ram>cache");
     assert_says(again.err, "requested");
     assert_says(again.err, "/proc/self/io");
+    assert_fits_a_terminal(again.err);
     outcome_free(&o);
     outcome_free(&again);
 }
@@ -917,6 +918,11 @@ static void test_bench_measures_each_test_of_its_lists(void **state) {
     }
     json_decref(printed);
     json_decref(report);
+    outcome_free(&o);
+    o = onetrip(NULL, "bench", model, "-p", "8", "-n", "4", "-r", "1", NULL);
+    assert_exit(&o, 0);
+    assert_says(o.out, "time, %: weights");
+    assert_fits_a_terminal(o.out);
     outcome_free(&o);
     o = onetrip(NULL, "bench", model, "-p", "0", "-n", "0", NULL);
     assert_exit(&o, 2);

@@ -74,15 +74,14 @@ static void test_the_table_of_a_cyclic_trace_is_the_golden_one(void **state) {
     const char *table = strstr(text, "policy");
     assert_non_null(table);
     assert_string_equal(
-        table,
-        "policy       hits     misses       read  hit bytes  per sweep    / MIN over compulsory\n"
-        "fixed           4          8      700 B    41.67 %      150 B    1.000           300 B\n"
-        "lru             0         12    1.20 KB     0.00 %      400 B    1.714           800 B\n"
-        "clock           0         12    1.20 KB     0.00 %      400 B    1.714           800 B\n"
-        "sieve           0         12    1.20 KB     0.00 %      400 B    1.714           800 B\n"
-        "lfu             4          8      800 B    33.33 %      200 B    1.143           400 B\n"
-        "min             4          8      700 B    41.67 %      150 B    1.000           300 B\n"
-        "the most used tenth of the extents takes 25.0 % of the uses\n");
+        table, "policy      hits    misses    read hit bytes per sweep    / MIN over compulsory\n"
+               "fixed          4         8   700 B   41.67 %     150 B    1.000           300 B\n"
+               "lru            0        12 1.20 KB    0.00 %     400 B    1.714           800 B\n"
+               "clock          0        12 1.20 KB    0.00 %     400 B    1.714           800 B\n"
+               "sieve          0        12 1.20 KB    0.00 %     400 B    1.714           800 B\n"
+               "lfu            4         8   800 B   33.33 %     200 B    1.143           400 B\n"
+               "min            4         8   700 B   41.67 %     150 B    1.000           300 B\n"
+               "the most used tenth of the extents takes 25.0 % of the uses\n");
     assert_non_null(strstr(text, "4 extents, 12 uses in 3 sweeps"));
     free(text);
 }
@@ -171,8 +170,8 @@ static void test_one_policy_alone_is_still_compared_with_min(void **state) {
     int rc;
     char *text = simulate("clock", 250, false, &rc, NULL);
     assert_int_equal(rc, 0);
-    assert_non_null(strstr(text, "clock           0         12    1.20 KB     0.00 %      400 B"
-                                 "    1.714"));
+    assert_non_null(
+        strstr(text, "clock          0        12 1.20 KB    0.00 %     400 B    1.714"));
     assert_null(strstr(text, "lru "));
     assert_null(strstr(text, "min "));
     free(text);

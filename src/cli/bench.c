@@ -207,8 +207,30 @@ static void print_heading(const struct bench *b) {
     char bytes[24];
     printf("%s %s, %s; %s; kernels %s\n", m->architecture, m->quantisation,
            human_bytes(bytes, (double)m->weight_bytes), b->session.context.residency, ot_kernels());
-    printf("%-14s %7s %10s %9s %9s %9s   %s\n", "test", "threads", "tokens/s", "+-", "GB/s",
-           "of limit", "time: weights attention sampling barriers other waiting");
+    printf("%-16s %7s %11s %9s %8s  %s\n", "test", "threads", "tokens/s", "+-", "GB/s", "of limit");
+}
+
+/* Where the time went: what took a thousandth of it at least. */
+static void print_parts(const struct measured *m) {
+    const struct {
+        const char *name;
+        double seconds;
+    } parts[] = {
+        {"weights", m->phases[OT_PHASE_WEIGHTS]},
+        {"attention", m->phases[OT_PHASE_ATTENTION]},
+        {"sampling", m->sampling},
+        {"barriers", m->phases[OT_PHASE_BARRIERS]},
+        {"waiting", m->phases[OT_PHASE_WAIT]},
+        {"other", m->phases[OT_PHASE_OTHER]},
+    };
+    const char *before = "  time, %: ";
+    for (size_t p = 0; p < sizeof parts / sizeof *parts; p++) {
+        if (parts[p].seconds >= 0.001 * m->seconds) {
+            printf("%s%s %.1f", before, parts[p].name, 100.0 * parts[p].seconds / m->seconds);
+            before = ", ";
+        }
+    }
+    printf("\n");
 }
 
 static void print_test(const struct bench *b, const struct measured *m) {
@@ -221,16 +243,11 @@ static void print_test(const struct bench *b, const struct measured *m) {
     if (m->disk > 0.0) {
         snprintf(share, sizeof share, "%.0f %% disk", 100.0 * m->of_disk);
     }
-    printf("%-14s %7" PRIu32 " %10.2f %9.2f %9.2f %9s        ", m->result.test, m->n_threads,
+    printf("%-16s %7" PRIu32 " %11.2f %9.2f %8.2f  %s\n", m->result.test, m->n_threads,
            m->result.tokens_per_s, m->result.stddev, rate * 1e-9, share);
-    const double *phases = m->phases;
-    const double parts[] = {
-        phases[OT_PHASE_WEIGHTS],  phases[OT_PHASE_ATTENTION], m->sampling,
-        phases[OT_PHASE_BARRIERS], phases[OT_PHASE_OTHER],     phases[OT_PHASE_WAIT]};
-    for (size_t p = 0; p < sizeof parts / sizeof parts[0]; p++) {
-        printf(" %5.1f %%", m->seconds > 0.0 ? 100.0 * parts[p] / m->seconds : 0.0);
+    if (!b->set->quiet) {
+        print_parts(m);
     }
-    printf("\n");
     if (m->disk > 0.0) {
         char streamed[24], speed[24];
         printf("  streamed: %s a token; read without computing at %s/s\n",

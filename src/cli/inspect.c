@@ -6,6 +6,8 @@
 
 #include "cli/session.h"
 
+#define UNUSED "(unused)" /* the role of a tensor that the schedule does not use */
+
 /* Bytes of the tensors of one type. */
 struct type_sum {
     uint32_t n_tensors;
@@ -39,7 +41,9 @@ static void print_model(const struct session *s, uint64_t per_token) {
     printf("%-16s %s in %" PRIu32 " file%s; weights %s in %" PRIu32 " tensors\n", "size",
            human_bytes(a, (double)m->file_bytes), m->n_files, m->n_files == 1 ? "" : "s",
            human_bytes(b, (double)m->weight_bytes), m->n_tensors);
-    printf("%-16s %.1f million (%.2f bits each)\n", "parameters", (double)m->n_params * 1e-6,
+    bool billions = m->n_params >= 1000000000u;
+    printf("%-16s %.1f %s (%.2f bits each)\n", "parameters",
+           (double)m->n_params * (billions ? 1e-9 : 1e-6), billions ? "billion" : "million",
            m->n_params != 0 ? 8.0 * (double)m->weight_bytes / (double)m->n_params : 0.0);
     printf("%-16s %" PRIu32 " layers, width %" PRIu32 ", feed-forward %" PRIu32 "\n", "shape",
            m->n_layers, m->n_embd, m->n_ff);
@@ -52,18 +56,19 @@ static void print_model(const struct session *s, uint64_t per_token) {
     printf("%-16s %" PRIu32 " tokens; made for a context of %" PRIu32 "\n", "vocabulary",
            m->n_vocab, m->n_ctx_train);
     printf("%-16s %s\n", "chat format", m->chat_format[0] != '\0' ? m->chat_format : "none known");
-    printf("%-16s %s of weights, %.1f %% of the file; and %s of KV for each token before it\n",
-           "one token needs", human_bytes(a, (double)per_token),
-           m->file_bytes != 0 ? 100.0 * (double)per_token / (double)m->file_bytes : 0.0,
-           human_bytes(b, (double)m->kv_bytes_per_token));
+    printf(
+        "%-16s %s of weights, %.1f %% of the file;\n%-16s and %s of KV for each token before it\n",
+        "one token needs", human_bytes(a, (double)per_token),
+        m->file_bytes != 0 ? 100.0 * (double)per_token / (double)m->file_bytes : 0.0, "",
+        human_bytes(b, (double)m->kv_bytes_per_token));
 }
 
 static void print_types(const struct type_sum sums[OT_DTYPE_MAX]) {
-    printf("\n%-10s %8s %12s %14s\n", "type", "tensors", "bytes", "bytes a token");
+    printf("\n%-28s %8s %12s %14s\n", "type", "tensors", "bytes", "bytes a token");
     for (uint32_t t = 0; t < OT_DTYPE_MAX; t++) {
         if (sums[t].n_tensors != 0) {
             char a[24], b[24];
-            printf("%-10s %8" PRIu32 " %12s %14s\n", ot_dtype_name(t), sums[t].n_tensors,
+            printf("%-28s %8" PRIu32 " %12s %14s\n", ot_dtype_name(t), sums[t].n_tensors,
                    human_bytes(a, (double)sums[t].bytes),
                    human_bytes(b, (double)sums[t].bytes_per_token));
         }
@@ -76,7 +81,7 @@ static void print_roles(const struct session *s) {
     struct {
         const char *role;
         uint32_t n;
-        uint64_t bytes;
+        uint64_t bytes, bytes_per_token;
     } roles[MAX_ROLES];
     size_t n_roles = 0;
     for (uint32_t i = 0; i < s->info.n_tensors; i++) {
@@ -92,16 +97,19 @@ static void print_roles(const struct session *s) {
             }
             roles[n_roles].role = t.role;
             roles[n_roles].n = 0;
-            roles[n_roles++].bytes = 0;
+            roles[n_roles].bytes = 0;
+            roles[n_roles++].bytes_per_token = 0;
         }
         roles[r].n++;
-        roles[r].bytes += t.bytes_per_token;
+        roles[r].bytes += t.bytes;
+        roles[r].bytes_per_token += t.bytes_per_token;
     }
-    printf("\n%-24s %8s %14s\n", "role", "tensors", "bytes a token");
+    printf("\n%-28s %8s %12s %14s\n", "role", "tensors", "bytes", "bytes a token");
     for (size_t r = 0; r < n_roles; r++) {
-        char a[24];
-        printf("%-24s %8" PRIu32 " %14s\n", roles[r].role[0] != '\0' ? roles[r].role : "(unused)",
-               roles[r].n, human_bytes(a, (double)roles[r].bytes));
+        char a[24], b[24];
+        printf("%-28s %8" PRIu32 " %12s %14s\n", roles[r].role[0] != '\0' ? roles[r].role : UNUSED,
+               roles[r].n, human_bytes(a, (double)roles[r].bytes),
+               human_bytes(b, (double)roles[r].bytes_per_token));
     }
 }
 
@@ -113,9 +121,9 @@ static void print_safe(const char *text, int width) {
     printf("%*s", n < width ? width - n : 0, "");
 }
 
+/* The role follows where the name does not say it. */
 static void print_tensors(const struct session *s) {
-    printf("\n%-32s %-8s %-22s %12s %14s  %s\n", "tensor", "type", "shape", "bytes",
-           "bytes a token", "role");
+    printf("\n%-32s %-7s %-17s %8s %13s\n", "tensor", "type", "shape", "bytes", "bytes a token");
     for (uint32_t i = 0; i < s->info.n_tensors; i++) {
         struct ot_tensor_info t;
         char shape[96] = "", a[24], b[24];
@@ -126,8 +134,12 @@ static void print_tensors(const struct session *s) {
                      t.dims[d]);
         }
         print_safe(t.name, 32);
-        printf(" %-8s %-22s %12s %14s  %s\n", ot_dtype_name(t.dtype), shape,
-               human_bytes(a, (double)t.bytes), human_bytes(b, (double)t.bytes_per_token), t.role);
+        const char *role = t.role[0] == '\0'                ? UNUSED
+                           : strstr(t.name, t.role) == NULL ? t.role
+                                                            : "";
+        printf(" %-7s %-17s %8s %13s%s%s\n", ot_dtype_name(t.dtype), shape,
+               human_bytes(a, (double)t.bytes), human_bytes(b, (double)t.bytes_per_token),
+               role[0] != '\0' ? "  " : "", role);
     }
 }
 

@@ -125,7 +125,8 @@ static const struct option options[] = {
      "fixed, lru, clock, sieve, lfu or min (default: all of them)"},
     {0, "--json", 0, FLAG, 0, 0, AT(json), 0,
      FOR_EVAL | FOR_TOKENIZE | FOR_INSPECT | FOR_BENCH | FOR_SIMULATE, "print JSON"},
-    {'q', "--quiet", 0, FLAG, 0, 0, AT(quiet), 0, RUNS, "no ledger summary and no notes"},
+    {'q', "--quiet", 0, FLAG, 0, 0, AT(quiet), 0, RUNS,
+     "no ledger summary, no notes, no progress; bench: not where the time went"},
     {'h', "--help", 0, FLAG, 0, 0, AT(help), 0, FOR_ALL, "print this and leave"},
 };
 enum { N_OPTIONS = sizeof options / sizeof *options };

@@ -106,7 +106,7 @@ static int choose_ctx(const struct session *s, size_t n_ids, uint32_t *n_ctx) {
 }
 
 static int finish_answer(const struct session *s, enum finish finish, const struct stream *out) {
-    if (out->last != '\n') {
+    if (out->last != 0 && out->last != '\n') {
         int rc = output_write("\n", 1);
         if (rc != 0) {
             return rc;

@@ -120,17 +120,17 @@ static void print_text(const struct report *r, FILE *out) {
     char a[24], b[24], c[24];
     const struct plan_trace *t = r->trace;
     fprintf(out,
-            "%s: %u extents, %u uses in %" PRIu64 " sweeps; %s used, %s compulsory; budget %s\n",
+            "%s: %u extents, %u uses in %" PRIu64 " sweeps;\n%s used, %s compulsory; budget %s\n",
             r->path, t->n_extents, t->n_uses, t->n_sweeps, text_bytes(a, (double)t->used_bytes),
             text_bytes(b, (double)t->compulsory_bytes), text_bytes(c, (double)r->budget_bytes));
-    fprintf(out, "%-6s %10s %10s %10s %10s %10s %8s %15s\n", "policy", "hits", "misses", "read",
+    fprintf(out, "%-6s %9s %9s %7s %9s %9s %8s %15s\n", "policy", "hits", "misses", "read",
             "hit bytes", "per sweep", "/ MIN", "over compulsory");
     for (uint32_t k = 0; k < POLICY_KIND_COUNT; k++) {
         if (!r->wanted[k]) {
             continue;
         }
         const struct plan_result *p = &r->results[k];
-        fprintf(out, "%-6s %10" PRIu64 " %10" PRIu64 " %10s %8.2f %% %10s %8.3f %15s\n",
+        fprintf(out, "%-6s %9" PRIu64 " %9" PRIu64 " %7s %7.2f %% %9s %8.3f %15s\n",
                 policy_kind_name(k), p->hits, p->misses, text_bytes(a, (double)p->read_bytes),
                 100 * hit_share(r, k), text_bytes(b, (double)steady_per_sweep(r, k)),
                 over_min(r, k), text_bytes(c, (double)(p->read_bytes - t->compulsory_bytes)));

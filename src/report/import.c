@@ -308,7 +308,7 @@ static void print_name(FILE *out, const char *name) {
 }
 
 static void print_table(const struct table *t, uint32_t top, FILE *out) {
-    fprintf(out, "%-10s %-28s %10s %10s %10s %8s %10s\n", "boundary", key_names[t->by], "moved",
+    fprintf(out, "%-9s %-28s %7s %7s %8s %7s %8s\n", "boundary", key_names[t->by], "moved",
             "needed", "rounding", "amplif.", "times");
     uint32_t shown = 0;
     for (uint32_t i = 0; i < t->n_groups; i++) {
@@ -323,9 +323,9 @@ static void print_table(const struct table *t, uint32_t top, FILE *out) {
         } else if (g->moved == 0) {
             snprintf(amp, sizeof amp, "none");
         }
-        fprintf(out, "%-10s ", ot_boundary_name((enum ot_boundary)g->boundary));
+        fprintf(out, "%-9s ", ot_boundary_name((enum ot_boundary)g->boundary));
         print_name(out, t->by == BY_BOUNDARY ? "all" : g->name);
-        fprintf(out, " %10s %10s %10s %8s %10" PRIu64 "\n", text_bytes(moved, (double)g->moved),
+        fprintf(out, " %7s %7s %8s %7s %8" PRIu64 "\n", text_bytes(moved, (double)g->moved),
                 text_bytes(needed, (double)g->needed), text_bytes(rounding, (double)g->rounding),
                 amp, g->times);
     }

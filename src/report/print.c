@@ -1,5 +1,7 @@
-/* print.c - the report as text: movements by boundary and class, settings, closure, warnings. */
+/* print.c - the report as text: movements by boundary and class, settings, closure, warnings; in
+ * lines of at most 80 columns where the figures are those of common sizes. */
 #include <inttypes.h>
+#include <stdarg.h>
 #include <string.h>
 
 #include "base/text.h"
@@ -10,7 +12,6 @@
 struct row {
     uint64_t moved, needed, rounding, extents;
     char causes[64];
-    enum ot_known known;
     bool any;
 };
 
@@ -29,7 +30,6 @@ static void fold(const struct report *r, enum ot_boundary boundary, enum ot_clas
         size_t used = strlen(row->causes);
         snprintf(row->causes + used, sizeof row->causes - used, "%s%s", row->any ? "+" : "",
                  ot_cause_name(m->cause));
-        row->known = m->known;
         row->any = true;
     }
 }
@@ -47,21 +47,26 @@ static const char *amplification(char buf[40], uint64_t moved, uint64_t needed) 
     return buf;
 }
 
+/* Moved / size, with as many decimals as six characters hold. */
+static const char *trips(char buf[24], uint64_t moved, uint64_t extents) {
+    double n = extents != 0 ? (double)moved / (double)extents : 0.0;
+    int decimals = n < 999.5 ? 2 : n < 9999.5 ? 1 : 0;
+    snprintf(buf, 24, extents != 0 ? "%.*f" : "-", decimals, n);
+    return buf;
+}
+
 static void print_row(FILE *out, const char *boundary, const char *cls, const struct row *row) {
-    char moved[24], needed[24], rounding[24], amp[40], trips[24] = "-";
-    if (row->extents != 0) {
-        snprintf(trips, sizeof trips, "%.2f", (double)row->moved / (double)row->extents);
-    }
-    fprintf(out, "  %-10s %-10s %10s %10s %10s %16s %10s  %-8s %s\n", boundary, cls,
+    char moved[24], needed[24], rounding[24], amp[40], times[24];
+    fprintf(out, "  %-9s %-9s %7s %7s %8s %7s %6s %s\n", boundary, cls,
             text_bytes(moved, (double)row->moved), text_bytes(needed, (double)row->needed),
             text_bytes(rounding, (double)row->rounding),
-            amplification(amp, row->moved, row->needed), trips, ledger_known_name(row->known),
+            amplification(amp, row->moved, row->needed), trips(times, row->moved, row->extents),
             row->causes);
 }
 
 static void print_movements(const struct report *r, FILE *out) {
-    fprintf(out, "  %-10s %-10s %10s %10s %10s %16s %10s  %-8s %s\n", "boundary", "class", "moved",
-            "needed", "rounding", "amplification", "trips/byte", "known", "cause");
+    fprintf(out, "  %-9s %-9s %7s %7s %8s %7s %6s %s\n", "boundary", "class", "moved", "needed",
+            "rounding", "amplif.", "trips", "cause");
     for (int b = 0; b < OT_BOUNDARY_COUNT; b++) {
         for (int c = 0; c < OT_CLASS_COUNT; c++) {
             struct row row;
@@ -73,7 +78,6 @@ static void print_movements(const struct report *r, FILE *out) {
             }
             if (!row.any) {
                 snprintf(row.causes, sizeof row.causes, "-");
-                row.known = OT_COUNTED;
             }
             print_row(out, ot_boundary_name((enum ot_boundary)b), ot_class_name((enum ot_class)c),
                       &row);
@@ -89,17 +93,20 @@ static void print_per_token(const struct report *r, FILE *out) {
     }
     for (int b = 0; b < OT_BOUNDARY_COUNT; b++) {
         uint64_t moved = 0;
+        enum ot_known known = OT_COUNTED;
         for (uint32_t i = 0; i < r->n_movements; i++) {
-            moved +=
-                r->movements[i].boundary == (enum ot_boundary)b ? r->movements[i].moved_bytes : 0;
+            if (r->movements[i].boundary == (enum ot_boundary)b) {
+                moved += r->movements[i].moved_bytes;
+                known = r->movements[i].known;
+            }
         }
         if (moved == 0 && b != OT_DISK_RAM) {
             continue;
         }
         char per_token[24], per_sweep[24];
-        fprintf(out, "  %-10s %10s a token, %s a sweep\n", ot_boundary_name((enum ot_boundary)b),
+        fprintf(out, "  %-9s %s a token, %s a sweep; %s\n", ot_boundary_name((enum ot_boundary)b),
                 text_bytes(per_token, (double)moved / (double)tokens),
-                text_bytes(per_sweep, (double)moved / (double)sweeps));
+                text_bytes(per_sweep, (double)moved / (double)sweeps), ledger_known_name(known));
     }
 }
 
@@ -112,55 +119,86 @@ static const char *asked(const struct report *r, const char *key) {
     return "-";
 }
 
+static void print_setting(const struct report *r, FILE *out, const char *name, const char *fmt, ...)
+    OT_PRINTF(4, 5);
+
+/* The name, what was asked for, what came of it; a long value goes on in the lines below. */
+static void print_setting(const struct report *r, FILE *out, const char *name, const char *fmt,
+                          ...) {
+    enum { WIDTH = 57 };
+    char value[320];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(value, sizeof value, fmt, args);
+    va_end(args);
+    fprintf(out, "  %-9s %-10s ", name, asked(r, name));
+    const char *at = value;
+    while (strlen(at) > WIDTH) {
+        size_t n = WIDTH;
+        while (n > 0 && at[n] != ' ') {
+            n--;
+        }
+        if (n == 0) {
+            break;
+        }
+        fprintf(out, "%.*s\n%23s", (int)n, at, "");
+        at += n + 1;
+    }
+    fprintf(out, "%s\n", at);
+}
+
 static void print_settings(const struct report *r, FILE *out) {
     const struct ot_context_info *c = &r->context;
     const struct residency_info *info = &r->residency;
-    char a[24], b[24], d[24], e[24], f[24];
-    fprintf(out, "  %-10s %-12s %s\n", "setting", "requested", "effective");
-    fprintf(out, "  %-10s %-12s %s (%s); peak %s\n", "ram", asked(r, "ram"),
-            text_bytes(a, (double)c->budget_bytes), c->budget_source,
-            text_bytes(b, (double)r->now.peak_rss_bytes));
-    fprintf(out, "  %-10s %-12s %s: %s\n", "residency", asked(r, "residency"), c->residency,
-            c->residency_why);
-    fprintf(out, "  %-10s %-12s %s", "io", asked(r, "io"), c->io);
+    char a[24], b[24], d[24], reads[64] = "", right[64] = "";
     if (info->n_reads != 0) {
-        fprintf(out, ", %" PRIu64 " of %" PRIu64 " reads direct", info->n_reads_direct,
-                info->n_reads);
+        snprintf(reads, sizeof reads, ", %" PRIu64 " of %" PRIu64 " reads direct",
+                 info->n_reads_direct, info->n_reads);
     }
-    fprintf(out, "\n  %-10s %-12s %" PRIu32 ", kernels %s, prefetching %" PRIu64 " bytes ahead\n",
-            "threads", asked(r, "threads"), c->n_threads, ot_kernels(), c->prefetch_bytes);
-    fprintf(out, "  %-10s %-12s %" PRIu32 " positions, %" PRIu32 " tokens a sweep at most\n", "ctx",
-            asked(r, "ctx"), c->n_ctx, c->n_batch);
-    fprintf(out, "  %-10s %-12s %" PRIu32 " tokens guessed at most\n", "draft", asked(r, "draft"),
-            c->n_draft);
-    fprintf(out, "  %-10s %-12s wired %s (resident %s, locked %s), slots %s, %s streamed a sweep\n",
-            "weights", "-", text_bytes(a, (double)info->wired_bytes),
-            text_bytes(b, (double)info->resident_bytes), text_bytes(d, (double)info->locked_bytes),
-            text_bytes(e, (double)info->slot_bytes),
-            text_bytes(f, (double)info->streamed_bytes_per_sweep));
-    fprintf(out, "  %-10s %-12s KV %s, activations %s, tables %s\n", "buffers", "-",
-            text_bytes(a, (double)c->kv_bytes), text_bytes(b, (double)c->activation_bytes),
-            text_bytes(d, (double)c->table_bytes));
+    if (r->run->n_drafted != 0) {
+        snprintf(right, sizeof right, "; %" PRIu64 " of %" PRIu64 " were right", r->run->n_accepted,
+                 r->run->n_drafted);
+    }
+    fprintf(out, "  %-9s %-10s %s\n", "setting", "requested", "effective");
+    print_setting(r, out, "ram", "%s (%s); peak %s", text_bytes(a, (double)c->budget_bytes),
+                  c->budget_source, text_bytes(b, (double)r->now.peak_rss_bytes));
+    print_setting(r, out, "residency", "%s: %s", c->residency, c->residency_why);
+    print_setting(r, out, "io", "%s%s", c->io, reads);
+    print_setting(r, out, "threads", "%" PRIu32 ", kernels %s, prefetching %" PRIu64 " bytes ahead",
+                  c->n_threads, ot_kernels(), c->prefetch_bytes);
+    print_setting(r, out, "ctx", "%" PRIu32 " positions", c->n_ctx);
+    print_setting(r, out, "batch", "%" PRIu32 " tokens a sweep at most", c->n_batch);
+    print_setting(r, out, "draft", "%" PRIu32 " tokens guessed at most%s", c->n_draft, right);
+    print_setting(r, out, "weights", "wired %s (resident %s, locked %s)",
+                  text_bytes(a, (double)info->wired_bytes),
+                  text_bytes(b, (double)info->resident_bytes),
+                  text_bytes(d, (double)info->locked_bytes));
+    print_setting(r, out, "slots", "%s, %s streamed a sweep",
+                  text_bytes(a, (double)info->slot_bytes),
+                  text_bytes(b, (double)info->streamed_bytes_per_sweep));
+    print_setting(r, out, "buffers", "KV %s, activations %s, tables %s",
+                  text_bytes(a, (double)c->kv_bytes), text_bytes(b, (double)c->activation_bytes),
+                  text_bytes(d, (double)c->table_bytes));
 }
 
 static void print_closure(const struct report *r, FILE *out) {
     char a[24], b[24];
     for (uint32_t i = 0; i < r->n_closures; i++) {
         const struct report_closure *c = &r->closures[i];
-        fprintf(out, "  %-10s ledger %s, system %s (%s): residual %.2f %%\n",
-                ot_boundary_name(c->boundary), text_bytes(a, (double)c->ledger_bytes),
-                text_bytes(b, (double)c->system_bytes), c->source, 100.0 * c->residual);
+        fprintf(out, "  %-9s ledger %s, %s %s: residual %.2f %%\n", ot_boundary_name(c->boundary),
+                text_bytes(a, (double)c->ledger_bytes), c->source,
+                text_bytes(b, (double)c->system_bytes), 100.0 * c->residual);
     }
     if (r->n_closures == 0) {
-        fprintf(out, "  disk>ram   not closed: /proc/self/io cannot be read here\n");
+        fprintf(out, "  disk>ram  not closed: /proc/self/io cannot be read here\n");
     }
     if (r->found_bytes != 0) {
         fprintf(out, "  %s of the weights used were already in memory (page cache)\n",
                 text_bytes(a, (double)r->found_bytes));
     }
     if (r->min_unknown) {
-        fprintf(out, "  MIN (the least possible from disk) is not known: the trace of the experts' "
-                     "uses outgrew its memory\n");
+        fprintf(out, "  MIN (the least possible from disk) is not known: the trace of the\n"
+                     "  experts' uses outgrew its memory\n");
     } else if (r->disk_weight_bytes != 0 && r->min_bytes != 0) {
         double excess = (double)r->disk_weight_bytes - (double)r->min_bytes;
         fprintf(out, "  MIN (the least possible from disk) %s; excess %s%s (%.2f %%)\n",
@@ -186,16 +224,18 @@ static void print_heading(const struct report *r, FILE *out) {
         fprintf(out, ", %zu generated in %" PRIu64, run->n_generated, decode);
     }
     fprintf(out, "\n");
-    fprintf(out, "  load %.3f s, first token %.3f s", run->load_s, run->first_token_s);
+    fprintf(out, "  load %.3f s", run->load_s);
+    if (run->first_token_s > 0.0) {
+        fprintf(out, ", first token %.3f s", run->first_token_s);
+    }
+    const char *before = "; tokens/s: ";
     if (run->prompt_s > 0.0) {
-        fprintf(out, ", prompt %.1f tokens/s", (double)run->n_prompt / run->prompt_s);
+        fprintf(out, "%sprompt %.0f", before, (double)run->n_prompt / run->prompt_s);
+        before = ", ";
     }
     if (run->decode_s > 0.0 && decode != 0) {
-        fprintf(out, ", decode %.1f tokens/s", (double)report_decoded(r) / run->decode_s);
-    }
-    if (run->n_drafted != 0) {
-        fprintf(out, "; %" PRIu64 " of %" PRIu64 " guessed tokens were right", run->n_accepted,
-                run->n_drafted);
+        double rate = (double)report_decoded(r) / run->decode_s;
+        fprintf(out, "%sdecode %.*f", before, rate < 1000.0 ? 1 : 0, rate);
     }
     fprintf(out, "\n");
 }
