@@ -251,9 +251,9 @@ struct ot_input {
  *   logits [n_wanted, n_vocab]   out, f32, row-major, in the order of the inputs that want them;
  *                                owned by the caller
  *
- * A call of one token, or of at most 8 tokens of one sequence that all want logits, gives each token
- * the logits it would have got in a call of its own, to the bit: so guesses can be checked. Other
- * calls use kernels for many tokens, whose rounding differs.
+ * A call of one token, of at most 3 tokens that all want logits, or of at most 8 such tokens of one
+ * sequence, gives each token the logits it would have got in a call of its own, to the bit: so
+ * guesses can be checked. Other calls use kernels for many tokens, whose rounding differs.
  *
  * Every byte moved is in the ledger before this returns.
  * Returns 0, or

@@ -292,6 +292,36 @@ static void test_sequences_of_a_batch_do_not_see_each_other(void **state) {
     session_close(&s);
 }
 
+static void test_three_sequences_get_the_bits_of_calls_of_their_own(void **state) {
+    (void)state;
+    write_model(TINY_QWEN3MOE, OT_Q4_0);
+    struct ot_context_params params = {.n_seq = 3};
+    struct session s;
+    session_open(&s, &params);
+    float *alone = logits_for(s.n_vocab), *together = logits_for(s.n_vocab);
+    struct ot_error err;
+    enum { STEPS = N_TOKENS / 3 };
+    struct ot_input inputs[N_TOKENS]; /* of three sequences in turn */
+    for (uint32_t i = 0; i < 3 * STEPS; i++) {
+        inputs[i] = (struct ot_input){token_at(i), i % 3, true};
+    }
+    for (uint32_t i = 0; i < 3 * STEPS; i++) {
+        assert_int_equal(ot_decode(s.ctx, inputs + i, 1, alone + i * s.n_vocab, &err), 0);
+    }
+    for (uint32_t n = 2; n <= 3; n++) {
+        for (uint32_t seq = 0; seq < 3; seq++) {
+            assert_int_equal(ot_seq_truncate(s.ctx, seq, 0), 0);
+        }
+        for (uint32_t i = 0; i + n <= 3 * STEPS; i += n) {
+            assert_int_equal(ot_decode(s.ctx, inputs + i, n, together + i * s.n_vocab, &err), 0);
+        }
+        assert_memory_equal(alone, together, (3 * STEPS - n + 1) * s.n_vocab * sizeof(float));
+    }
+    free(alone);
+    free(together);
+    session_close(&s);
+}
+
 static void test_a_copied_prompt_goes_on_like_its_origin(void **state) {
     (void)state;
     write_model(TINY_QWEN2, OT_Q8_0);
@@ -755,6 +785,7 @@ int main(void) {
         cmocka_unit_test(test_no_way_to_prefetch_changes_a_bit),
         cmocka_unit_test(test_every_type_runs_and_one_by_one_equals_a_batch),
         cmocka_unit_test(test_sequences_of_a_batch_do_not_see_each_other),
+        cmocka_unit_test(test_three_sequences_get_the_bits_of_calls_of_their_own),
         cmocka_unit_test(test_a_copied_prompt_goes_on_like_its_origin),
         cmocka_unit_test(test_only_wanted_logits_are_written_in_order),
         cmocka_unit_test(test_every_residency_and_budget_gives_the_same_bits),

@@ -55,6 +55,10 @@ static void end_loan(struct ot_context *ctx) {
     residency_lend(ctx->residency, 0);
 }
 
+/* With so many tokens or fewer, whatever sequences they belong to, the kernels for one token are
+ * faster than those for many, which unpack all weights first (bench/results/small-models.md). */
+enum { FASTER_ALONE = 3 };
+
 static int run_batch(struct ot_context *ctx, const struct ot_input *inputs, uint32_t n_inputs,
                      uint32_t n_batch, float *logits, struct ot_error *err) {
     uint32_t n_wanted = 0;
@@ -63,9 +67,9 @@ static int run_batch(struct ot_context *ctx, const struct ot_input *inputs, uint
         n_wanted += inputs[i].want_logits;
         prompt |= ctx->added[inputs[i].seq] > 1;
     }
-    /* one token, or one and what is guessed to follow it */
-    bool few = n_inputs <= FORWARD_FEW && ctx->added[inputs[0].seq] == n_inputs &&
-               (n_inputs == 1 || n_wanted == n_inputs);
+    /* one token, one and what is guessed to follow it, or those of a few sequences */
+    bool guesses = n_inputs <= FORWARD_FEW && ctx->added[inputs[0].seq] == n_inputs;
+    bool few = (guesses || n_inputs <= FASTER_ALONE) && (n_inputs == 1 || n_wanted == n_inputs);
     prompt &= !few;
     n_batch = even_sweep(n_inputs, n_batch);
     memset(ctx->added, 0, ctx->n_seq * sizeof *ctx->added);
