@@ -2,10 +2,10 @@
  *
  * Keys are visited 64 at a time, and over each block the query rows pass 4 at a time: scores, an
  * online softmax, values. A row carries its best score, the sum of its weights and its weighted
- * values. K and V are converted where they lie, each value once for 4 rows; where many rows come, K
- * is converted into scratch, once for all. Conversions, sums and shuffles have other pipes than
- * multiplications, which are the limit from 4 rows on; but a load that broadcasts takes one of
- * theirs, so q lies in scratch as often as a vector needs it.
+ * values. K and V are converted where they lie, each value once for 4 rows; where many rows come,
+ * K is converted into scratch, once for all, and for more V too. On some CPUs conversions, sums and
+ * shuffles have other pipes than multiplications, which are the limit from 4 rows on; but a load
+ * that broadcasts takes one of theirs, so q lies in scratch as often as a vector needs it.
  *
  * Scores: a vector holds 8 dimensions of two keys, so a score is 8 partial sums, which are added
  * when 16 scores are complete. Values: a vector holds 16 dimensions of one key.
@@ -26,7 +26,8 @@
 enum {
     KEYS = KERNEL_KEY_BLOCK,
     MAX_ROWS = 4,
-    FEW_ROWS = 8, /* up to which K is not worth a copy */
+    FEW_ROWS = 8,   /* up to which K is not worth a copy */
+    MANY_ROWS = 33, /* from which on V is */
     LANES = 16,
     TAIL_KEYS = 16, /* keys whose scores are formed together, at most */
     PANEL = 4       /* vectors of 16 dimensions */
@@ -36,6 +37,7 @@ enum {
 struct work {
     float *q;       /* [n_q][stride / 8][2][8]: scaled, then zeros; each 8 twice */
     float *k;       /* [KEYS / 8][stride / 8][4][2][8]: keys i and i + 4 of 8, for many rows */
+    float *v;       /* [KEYS][stride], for many rows */
     float *values;  /* [n_q][stride]: sum of weight * v */
     float *weight;  /* [n_q][KEYS]: scores of this block in base 2, then weights */
     float *sum;     /* [n_q][LANES]: of weights */
@@ -47,7 +49,7 @@ struct work {
 
 static uint64_t scratch_bytes(uint32_t head_dim) {
     const uint64_t stride = round_up(head_dim, 16);
-    return sizeof(float) * (KERNEL_MAX_Q * (3 * stride + KEYS + LANES + 2) + KEYS * stride) +
+    return sizeof(float) * (KERNEL_MAX_Q * (3 * stride + KEYS + LANES + 2) + 2 * KEYS * stride) +
            sizeof(uint16_t) * TAIL_KEYS * stride;
 }
 
@@ -56,7 +58,8 @@ static struct work lay_out(void *scratch, uint32_t head_dim) {
     w.stride = (uint32_t)round_up(head_dim, 16);
     w.q = scratch;
     w.k = w.q + 2 * (uint64_t)w.stride * KERNEL_MAX_Q;
-    w.values = w.k + (uint64_t)w.stride * KEYS;
+    w.v = w.k + (uint64_t)w.stride * KEYS;
+    w.values = w.v + (uint64_t)w.stride * KEYS;
     w.weight = w.values + (uint64_t)w.stride * KERNEL_MAX_Q;
     w.sum = w.weight + KEYS * KERNEL_MAX_Q;
     w.best = w.sum + LANES * KERNEL_MAX_Q;
@@ -107,7 +110,7 @@ INLINE __mmask16 first(uint32_t n) {
 struct block {
     const uint16_t *k, *v;
     uint32_t n_keys;
-    bool converted; /* k is in scratch too */
+    bool keys_converted, values_converted; /* k, v are in scratch too */
 };
 
 /* A few rows of the call, and what they see of a block. */
@@ -254,6 +257,18 @@ static void convert_keys(const struct work *w, const struct block *b, uint64_t h
     }
 }
 
+static void convert_values(const struct work *w, const struct block *b, uint32_t head_dim) {
+    const uint16_t *v = b->v;
+    float *out = w->v;
+    for (uint32_t key = 0; key < b->n_keys; key++, v += head_dim, out += w->stride)
+        for (uint32_t d = 0; d < head_dim; d += 16) {
+            if (d % 32 == 0)
+                _mm_prefetch((const char *)(v + KEYS * head_dim + d), _MM_HINT_T1);
+            _mm512_store_ps(out + d,
+                            _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first(head_dim - d), v + d)));
+        }
+}
+
 /* ---- weights ---- */
 
 /* Lane 4 m of the result: the greatest lane of x[m]. */
@@ -322,11 +337,11 @@ INLINE void soften(const struct kernel_attention *a, const struct work *w, const
 
 /* ---- values ---- */
 
-/* Adds a block's values to dimensions [dim, dim + 16 * n_vectors) of n rows. n and n_vectors are
- * constants where this is inlined; last: the mask of the last vector. */
+/* Adds a block's values to dimensions [dim, dim + 16 * n_vectors) of n rows. n, n_vectors and
+ * converted are constants where this is inlined; last: the mask of the last vector. */
 INLINE void add_panel(const struct kernel_attention *a, const struct work *w,
                       const struct rows *rows, uint32_t n, const struct block *b, uint32_t dim,
-                      uint32_t n_vectors, __mmask16 last) {
+                      uint32_t n_vectors, __mmask16 last, bool converted) {
     const float *weight[MAX_ROWS];
     float *values[MAX_ROWS];
     __m512 x[MAX_ROWS][PANEL];
@@ -341,11 +356,16 @@ INLINE void add_panel(const struct kernel_attention *a, const struct work *w,
             x[m][i] = _mm512_mul_ps(_mm512_load_ps(values[m] + 16 * i), keep);
     }
     const uint16_t *v = b->v + dim;
-    for (uint64_t key = 0; key < b->n_keys; key++, v += a->head_dim) {
+    const float *v_f32 = w->v + dim;
+    for (uint64_t key = 0; key < b->n_keys; key++, v += a->head_dim, v_f32 += w->stride) {
         __m512 value[PANEL];
 #pragma GCC unroll 4
         for (uint32_t i = 0; i < n_vectors; i++) {
             const __mmask16 mask = i == n_vectors - 1 ? last : 0xffff;
+            if (converted) {
+                value[i] = _mm512_load_ps(v_f32 + 16 * i);
+                continue;
+            }
             value[i] =
                 _mm512_cvtph_ps(mask == 0xffff ? _mm256_loadu_si256((const void *)(v + 16 * i))
                                                : _mm256_maskz_loadu_epi16(mask, v + 16 * i));
@@ -369,17 +389,17 @@ INLINE void add_panel(const struct kernel_attention *a, const struct work *w,
 }
 
 INLINE void add_values(const struct kernel_attention *a, const struct work *w,
-                       const struct rows *rows, uint32_t n, const struct block *b) {
+                       const struct rows *rows, uint32_t n, const struct block *b, bool converted) {
     uint32_t dim = 0;
     for (; a->head_dim - dim >= 16 * PANEL; dim += 16 * PANEL)
-        add_panel(a, w, rows, n, b, dim, PANEL, 0xffff);
+        add_panel(a, w, rows, n, b, dim, PANEL, 0xffff, converted);
     const uint32_t left = a->head_dim - dim;
     const __mmask16 last = first((left + 15) % 16 + 1);
     switch ((left + 15) / 16) {
-    case 1: add_panel(a, w, rows, n, b, dim, 1, last); break;
-    case 2: add_panel(a, w, rows, n, b, dim, 2, last); break;
-    case 3: add_panel(a, w, rows, n, b, dim, 3, last); break;
-    case 4: add_panel(a, w, rows, n, b, dim, 4, last); break;
+    case 1: add_panel(a, w, rows, n, b, dim, 1, last, converted); break;
+    case 2: add_panel(a, w, rows, n, b, dim, 2, last, converted); break;
+    case 3: add_panel(a, w, rows, n, b, dim, 3, last, converted); break;
+    case 4: add_panel(a, w, rows, n, b, dim, 4, last, converted); break;
     default: break;
     }
 }
@@ -391,7 +411,7 @@ typedef void block_fn(const struct kernel_attention *a, const struct work *w,
 #define BLOCK(n)                                                                                   \
     static void block_##n(const struct kernel_attention *a, const struct work *w,                  \
                           const struct rows *rows, const struct block *b) {                        \
-        if (b->converted)                                                                          \
+        if (b->keys_converted)                                                                     \
             dot(w, rows, n, b, a->head_dim, true);                                                 \
         else if (a->head_dim == 64)                                                                \
             dot(w, rows, n, b, 64, false);                                                         \
@@ -400,7 +420,10 @@ typedef void block_fn(const struct kernel_attention *a, const struct work *w,
         else                                                                                       \
             dot(w, rows, n, b, a->head_dim, false);                                                \
         soften(a, w, rows, n);                                                                     \
-        add_values(a, w, rows, n, b);                                                              \
+        if (b->values_converted)                                                                   \
+            add_values(a, w, rows, n, b, true);                                                    \
+        else                                                                                       \
+            add_values(a, w, rows, n, b, false);                                                   \
     }
 BLOCK(1)
 BLOCK(2)
@@ -456,10 +479,15 @@ static void attention(const struct kernel_attention *a, void *scratch) {
     memcpy(w.tail, a->k + end / TAIL_KEYS * TAIL_KEYS * a->head_dim, n_tail * sizeof *w.tail);
     memset(w.tail + n_tail, 0, ((uint64_t)TAIL_KEYS * a->head_dim - n_tail) * sizeof *w.tail);
     for (uint64_t start = begin / KEYS * KEYS; start < end; start += KEYS) {
-        const struct block b = {a->k + start * a->head_dim, a->v + start * a->head_dim,
-                                (uint32_t)min_u64(end - start, KEYS), a->n_q > FEW_ROWS};
-        if (b.converted)
+        const struct block b = {.k = a->k + start * a->head_dim,
+                                .v = a->v + start * a->head_dim,
+                                .n_keys = (uint32_t)min_u64(end - start, KEYS),
+                                .keys_converted = a->n_q > FEW_ROWS,
+                                .values_converted = a->n_q >= MANY_ROWS};
+        if (b.keys_converted)
             convert_keys(&w, &b, a->head_dim);
+        if (b.values_converted)
+            convert_values(&w, &b, a->head_dim);
         visit_block(a, &w, start, &b);
     }
     for (uint32_t row = 0; row < a->n_q; row++) {
