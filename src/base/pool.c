@@ -55,7 +55,9 @@ struct worker {
 struct range {
     _Alignas(CACHE_LINE) _Atomic uint32_t untaken;
     uint32_t end;
-    _Atomic uintptr_t ahead; /* address of what its thread will read in the job after this one */
+    /* What its thread will read in the job after this one. In a line of its own, which the thread
+     * looks at while it waits: the caller must not wait for that line to begin a job. */
+    _Alignas(CACHE_LINE) _Atomic uintptr_t ahead;
     _Atomic uint32_t ahead_bytes;
 };
 
