@@ -616,8 +616,10 @@ static void test_a_terminal_without_a_prompt_is_a_conversation(void **state) {
         _exit(127);
     }
     await(terminal, "> ", seen, sizeof seen);
+    seen[0] = '\0';
     assert_int_equal(write(terminal, "/help\n", 6), 6);
     await(terminal, "Ctrl-D", seen, sizeof seen);
+    await(terminal, "\n> ", seen, sizeof seen);
     seen[0] = '\0';
     assert_int_equal(write(terminal, "hello\n", 6), 6);
     await(terminal, "\n> ", seen, sizeof seen);
@@ -631,13 +633,33 @@ static void test_a_terminal_without_a_prompt_is_a_conversation(void **state) {
     assert_int_equal(write(terminal, "/nonsense\n", 10), 10);
     await(terminal, "is no command", seen, sizeof seen);
     seen[0] = '\0';
-    assert_int_equal(write(terminal, "/reset\n", 7), 7);
+    char read_file[160];
+    int length = snprintf(read_file, sizeof read_file, "/read %s\n", in_directory("question.txt"));
+    FILE *file = fopen(in_directory("question.txt"), "w");
+    assert_non_null(file);
+    assert_int_equal(fputs("hello from a file", file) >= 0 ? fclose(file) : EOF, 0);
+    assert_int_equal(write(terminal, read_file, (size_t)length), length);
+    await(terminal, "17 bytes go before", seen, sizeof seen);
+    assert_int_equal(write(terminal, "/clear\n", 7), 7);
     await(terminal, "a new conversation", seen, sizeof seen);
+    seen[0] = '\0';
+    /* One question: a line that goes on, and a paste. */
+    assert_int_equal(write(terminal, "one \\\n", 6), 6);
+    await(terminal, "\n  ", seen, sizeof seen);
+    seen[0] = '\0';
+    assert_int_equal(write(terminal, "two\nthree\n\nfour\n", 16), 16);
+    await(terminal, "\n> ", seen, sizeof seen);
+    seen[0] = '\0';
+    static char too_long[5000];
+    memset(too_long, 'x', sizeof too_long);
+    too_long[sizeof too_long - 1] = '\n';
+    assert_int_equal(write(terminal, too_long, sizeof too_long), sizeof too_long);
+    await(terminal, "/read FILE takes longer ones", seen, sizeof seen);
     seen[0] = '\0';
     assert_int_equal(write(terminal, "\x03", 1), 1); /* Ctrl-C at the prompt */
     await(terminal, "Ctrl-D leaves", seen, sizeof seen);
     assert_int_equal(write(terminal, "\x04", 1), 1); /* Ctrl-D */
-    await(terminal, "24 generated", seen, sizeof seen);
+    await(terminal, "36 generated", seen, sizeof seen);
     while (read(terminal, seen, sizeof seen) > 0) {
     }
     close(terminal);

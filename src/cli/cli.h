@@ -98,6 +98,10 @@ void complain(const char *fmt, ...) OT_PRINTF(1, 2);
 int complain_error(const struct ot_error *err);
 int complain_memory(void);
 
+/* Makes room for n bytes more behind *data [*bytes of *capacity, owned by the caller] and adds
+ * them. False, and nothing changed, where there is no memory. */
+bool bytes_append(char **data, size_t *bytes, size_t *capacity, const char *more, size_t n);
+
 /* Prints words of text from column indent on, in lines of at most 80 columns, the last one ended.
  */
 void print_wrapped(const char *text, int indent, FILE *out);

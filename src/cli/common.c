@@ -1,5 +1,6 @@
 /* common.c - messages and numbers for people. */
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -32,6 +33,23 @@ int complain_error(const struct ot_error *err) {
 int complain_memory(void) {
     complain("no memory");
     return EXIT_FAILED;
+}
+
+bool bytes_append(char **data, size_t *bytes, size_t *capacity, const char *more, size_t n) {
+    if (*capacity - *bytes < n) {
+        size_t grown = *capacity + *capacity / 2 + n + 256;
+        char *moved = realloc(*data, grown);
+        if (moved == NULL) {
+            return false;
+        }
+        *data = moved;
+        *capacity = grown;
+    }
+    if (n != 0) {
+        memcpy(*data + *bytes, more, n);
+    }
+    *bytes += n;
+    return true;
 }
 
 const char *human_bytes(char buf[24], double bytes) {

@@ -1,4 +1,7 @@
-/* conversation.c - turns on a terminal: a line in, an answer out, the history kept.
+/* conversation.c - turns on a terminal: a text in, an answer out, the history kept.
+ *
+ * A text is a line; a line that ends in a backslash goes on in the next, and so do lines that came
+ * at once, as a paste does. /read puts a file before the text that is typed next.
  *
  * Every turn renders the whole conversation; what the context already holds of it is not computed
  * again. */
@@ -48,6 +51,18 @@ static bool history_start(struct history *h, const struct settings *set) {
     return set->system == NULL || history_add(h, OT_ROLE_SYSTEM, set->system, strlen(set->system));
 }
 
+/* What the user is typing. */
+struct question {
+    char *text; /* owned [bytes] */
+    size_t bytes, capacity;
+    char *line; /* owned: getline's */
+    size_t line_capacity;
+};
+
+static bool question_add(struct question *q, const char *text, size_t bytes) {
+    return bytes_append(&q->text, &q->bytes, &q->capacity, text, bytes);
+}
+
 /* One question. A question that could not be answered is taken out of the history. */
 static int take_turn(struct session *s, struct answerer *a, struct history *h, const char *format,
                      const char *line, size_t bytes) {
@@ -73,7 +88,7 @@ static int take_turn(struct session *s, struct answerer *a, struct history *h, c
             rc = complain_memory();
         }
         if (finish == FINISH_FULL) {
-            fprintf(stderr, "(the context is full, %u tokens: /reset begins a new conversation)\n",
+            fprintf(stderr, "(the context is full, %u tokens: /clear begins a new conversation)\n",
                     s->context.n_ctx);
         }
     }
@@ -82,33 +97,68 @@ static int take_turn(struct session *s, struct answerer *a, struct history *h, c
     return rc;
 }
 
-static void print_commands(void) {
-    fprintf(stderr, "/help    this\n/ledger  what moved so far\n/reset   forget the conversation\n"
-                    "Ctrl-C   stop an answer\nCtrl-D   leave\n");
+/* Of a conversation, the time to the first token would tell how long somebody typed. */
+static struct ot_run run_so_far(const struct answerer *a) {
+    struct ot_run run = answerer_run(a);
+    run.first_token_s = 0.0;
+    return run;
 }
 
-static void run_command(struct session *s, struct answerer *a, struct history *h,
-                        const char *line) {
-    if (strcmp(line, "/ledger") == 0) {
-        struct ot_run run = answerer_run(a);
-        struct ot_error err;
-        run.requested = s->requested;
-        run.n_requested = s->n_requested / 2;
-        run.load_s = s->load_s;
-        if (ot_report_print(s->ctx, &run, stderr, &err) != 0) {
-            complain_error(&err);
+static void print_ledger(struct session *s, const struct answerer *a) {
+    struct ot_run run = run_so_far(a);
+    struct ot_error err;
+    run.requested = s->requested;
+    run.n_requested = s->n_requested / 2;
+    run.load_s = s->load_s;
+    if (ot_report_print(s->ctx, &run, stderr, &err) != 0) {
+        complain_error(&err);
+    }
+}
+
+/* The text of a file, to go before what is typed next. */
+static void read_file(struct question *q, const char *path) {
+    char *text = NULL;
+    size_t bytes = 0;
+    if (path[0] == '\0') {
+        fprintf(stderr, "/read needs the name of a file\n");
+    } else if (input_read(NULL, path, &text, &bytes) == 0) {
+        if (question_add(q, text, bytes) && question_add(q, "\n", 1)) {
+            fprintf(stderr, "(%zu bytes go before what you type next)\n", bytes);
+        } else {
+            complain_memory();
         }
-    } else if (strcmp(line, "/reset") == 0) {
+    }
+    free(text);
+}
+
+/* True where the conversation is to end. */
+static bool run_command(struct session *s, struct answerer *a, struct history *h,
+                        struct question *q, const char *line) {
+    if (strcmp(line, "/exit") == 0) {
+        return true;
+    }
+    if (strcmp(line, "/ledger") == 0) {
+        print_ledger(s, a);
+    } else if (strcmp(line, "/clear") == 0) {
+        q->bytes = 0;
         if (!history_start(h, s->settings)) {
             complain_memory();
         }
         fprintf(stderr, "(a new conversation)\n");
+    } else if (strncmp(line, "/read", 5) == 0 && (line[5] == ' ' || line[5] == '\0')) {
+        read_file(q, line + 5 + strspn(line + 5, " "));
     } else {
         if (strcmp(line, "/help") != 0) {
             fprintf(stderr, "%s is no command\n", line);
         }
-        print_commands();
+        fprintf(stderr, "/read FILE  put a file before what you type next\n"
+                        "/clear      forget the conversation\n"
+                        "/ledger     what moved so far\n"
+                        "/exit       leave, as Ctrl-D does\n"
+                        "Ctrl-C      stop an answer\n"
+                        "A line that ends in \\ goes on in the next; a paste is one text.\n");
     }
+    return false;
 }
 
 /* Waits until a line can be read; false where Ctrl-C came first, also one from before the wait. */
@@ -126,54 +176,109 @@ static bool wait_for_line(void) {
     return ready;
 }
 
-/* A line without its end; -1 at the end of input. A Ctrl-C gives an empty line. */
-static ssize_t ask(char **line, size_t *capacity) {
-    fprintf(stderr, "> ");
-    fflush(stderr);
-    if (!wait_for_line()) {
-        stop_reset();
-        fprintf(stderr, "\n(Ctrl-D leaves)\n");
-        return 0;
+/* Whether another line is there at once, as in a paste. */
+static bool line_follows(void) {
+    struct timeval at_once = {.tv_usec = 20000};
+    fd_set input;
+    FD_ZERO(&input);
+    FD_SET(STDIN_FILENO, &input);
+    return select(STDIN_FILENO + 1, &input, NULL, NULL, &at_once) > 0;
+}
+
+enum asked { ASKED, ASKED_NOTHING, ASKED_COMMAND, ASKED_END };
+
+/* Adds a line, and those that belong to it, to the question. A command is left in q->line. */
+static enum asked ask(struct question *q) {
+    enum { TERMINAL_BYTES = 4096 }; /* the longest line that a terminal passes on, with its end */
+    bool first = true, goes_on = true;
+    while (goes_on) {
+        fprintf(stderr, first ? "> " : "  ");
+        fflush(stderr);
+        if (!wait_for_line()) {
+            stop_reset();
+            fprintf(stderr, "\n(Ctrl-D leaves)\n");
+            return ASKED_NOTHING;
+        }
+        do {
+            ssize_t n = getline(&q->line, &q->line_capacity, stdin);
+            if (n < 0) {
+                return ASKED_END;
+            }
+            if (n == TERMINAL_BYTES) {
+                fprintf(stderr,
+                        "(the terminal cut this line off at %d bytes: /read FILE takes "
+                        "longer ones)\n",
+                        (int)n - 1);
+                return ASKED_NOTHING;
+            }
+            while (n > 0 && (q->line[n - 1] == '\n' || q->line[n - 1] == '\r')) {
+                q->line[--n] = '\0';
+            }
+            if (first && q->line[0] == '/') {
+                return ASKED_COMMAND;
+            }
+            if (first && n == 0) {
+                return ASKED_NOTHING;
+            }
+            goes_on = n > 0 && q->line[n - 1] == '\\';
+            if ((!first && !question_add(q, "\n", 1)) ||
+                !question_add(q, q->line, (size_t)n - goes_on)) {
+                complain_memory();
+                return ASKED_NOTHING;
+            }
+            first = false;
+        } while (line_follows());
     }
-    ssize_t n = getline(line, capacity, stdin);
-    while (n > 0 && ((*line)[n - 1] == '\n' || (*line)[n - 1] == '\r')) {
-        (*line)[--n] = '\0';
+    return ASKED;
+}
+
+/* The exit code of what ended the conversation. */
+static int converse(struct session *s, struct answerer *a, struct history *h, struct question *q,
+                    const char *format) {
+    for (;;) {
+        size_t before = q->bytes; /* of files that were read */
+        switch (ask(q)) {
+        case ASKED_END: return EXIT_OK;
+        case ASKED_NOTHING: q->bytes = before; break;
+        case ASKED_COMMAND:
+            if (run_command(s, a, h, q, q->line)) {
+                return EXIT_OK;
+            }
+            break;
+        case ASKED: {
+            /* A turn that failed was explained; it goes on, unless nobody listens. */
+            int rc = take_turn(s, a, h, format, q->text, q->bytes);
+            if (rc == EXIT_PIPE) {
+                return rc;
+            }
+            q->bytes = 0;
+        }
+        }
     }
-    return n;
 }
 
 int conversation(struct session *s, const char *format) {
     struct answerer a;
     struct history h = {0};
-    char *line = NULL;
-    size_t capacity = 0;
+    struct question q = {0};
     int rc = answerer_open(&a, s);
     if (rc == 0 && !history_start(&h, s->settings)) {
         rc = complain_memory();
     }
-    if (rc == 0 && !s->settings->quiet) {
-        fprintf(stderr, "%s; /help tells more, Ctrl-D leaves\n",
-                s->info.name[0] != '\0' ? s->info.name : s->path);
-    }
-    for (ssize_t n; rc == 0 && (n = ask(&line, &capacity)) >= 0;) {
-        if (n == 0) {
-            continue;
+    if (rc == 0) {
+        if (!s->settings->quiet) {
+            fprintf(stderr, "%s; /help tells more, Ctrl-D leaves\n",
+                    s->info.name[0] != '\0' ? s->info.name : s->path);
         }
-        if (line[0] == '/') {
-            run_command(s, &a, &h, line);
-            continue;
-        }
-        /* A turn that failed was explained; the conversation goes on, unless nobody listens. */
-        if (take_turn(s, &a, &h, format, line, (size_t)n) == EXIT_PIPE) {
-            rc = EXIT_PIPE;
-        }
+        rc = converse(s, &a, &h, &q, format);
     }
     fprintf(stderr, "\n");
-    struct ot_run run = answerer_run(&a);
+    struct ot_run run = run_so_far(&a);
     int reported = session_report(s, &run, !s->settings->quiet);
     history_cut(&h, 0);
     free(h.messages);
-    free(line);
+    free(q.text);
+    free(q.line);
     answerer_close(&a);
     return rc != 0 ? rc : reported;
 }

@@ -56,7 +56,7 @@ static const struct row rows[] = {
     {"-st|--single-turn", GENERATES, 0, "with -p or -f there is one turn: leave it out"},
     {"-r|--reverse-prompt", GENERATES, 0, "--stop STRING ends an answer before that text"},
     {"-mli|--multiline-input", GENERATES, 0,
-     "a line that ends in \\ goes on in the next: leave it out"},
+     "a line that ends in \\ goes on, and a paste is one text: leave it out"},
     {"--no-display-prompt|-co|--color|--simple-io|--special|-sp|--display-prompt", GENERATES, 0,
      "the answer alone is printed, as plain text: leave it out"},
     {"--jinja|--no-jinja|--chat-template-file|--chat-template-kwargs", GENERATES, 0,

@@ -39,23 +39,6 @@ int output_finish(int exit_code) {
     return failed_code != 0 ? failed_code : exit_code;
 }
 
-static bool append(char **data, size_t *bytes, size_t *capacity, const char *more, size_t n) {
-    if (*capacity - *bytes < n) {
-        size_t grown = *capacity + *capacity / 2 + n + 256;
-        char *moved = realloc(*data, grown);
-        if (moved == NULL) {
-            return false;
-        }
-        *data = moved;
-        *capacity = grown;
-    }
-    if (n != 0) {
-        memcpy(*data + *bytes, more, n);
-    }
-    *bytes += n;
-    return true;
-}
-
 /* Position of the earliest stop string in the held text; held_bytes where there is none. */
 static size_t find_stop(const struct stream *s) {
     size_t first = s->held_bytes;
@@ -89,7 +72,7 @@ static int show(struct stream *s, size_t bytes) {
     if (bytes == 0) {
         return 0;
     }
-    if (!append(&s->text, &s->text_bytes, &s->text_capacity, s->held, bytes)) {
+    if (!bytes_append(&s->text, &s->text_bytes, &s->text_capacity, s->held, bytes)) {
         return complain_memory();
     }
     int rc = output_write(s->held, bytes);
@@ -103,7 +86,7 @@ int stream_add(struct stream *s, const char *bytes, size_t n_bytes) {
     if (s->stopped) {
         return 0;
     }
-    if (!append(&s->held, &s->held_bytes, &s->held_capacity, bytes, n_bytes)) {
+    if (!bytes_append(&s->held, &s->held_bytes, &s->held_capacity, bytes, n_bytes)) {
         return complain_memory();
     }
     if (s->held_bytes == 0) {

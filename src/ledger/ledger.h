@@ -21,7 +21,7 @@ struct ledger;
 
 struct ledger_counter {
     uint64_t moved_bytes;  /* that crossed */
-    uint64_t needed_bytes; /* the least that had to, DESIGN's section on needed bytes */
+    uint64_t needed_bytes; /* the least that had to, docs/ledger.md, Needed */
     uint64_t rounding_bytes; /* of moved: fetched for alignment, not used */
     uint64_t times;        /* posts */
 };
