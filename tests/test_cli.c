@@ -977,6 +977,35 @@ static void test_the_least_budget_that_is_told_is_enough(void **state) {
 }
 
 /* Over budget, a decode test is measured against the disk, not against the bus. */
+/* An environment of one megabyte takes the place of what a start may hold more than the last. */
+static void test_the_told_least_allows_for_a_larger_start(void **state) {
+    (void)state;
+    enum { VALUE_BYTES = 100000, N_VALUES = 10 };
+    struct outcome o =
+        onetrip(NULL, "run", model, "--raw", "-p", "x", "-n", "1", "-q", "--ram", "1", NULL);
+    assert_exit(&o, 1);
+    const char *least = strchr(o.err, '(');
+    assert_non_null(least);
+    char ram[32], *value = malloc(VALUE_BYTES), name[32];
+    assert_non_null(value);
+    snprintf(ram, sizeof ram, "%llu", strtoull(least + 1, NULL, 10) + RUNS_DIFFER_BYTES);
+    outcome_free(&o);
+    memset(value, 'x', VALUE_BYTES - 1);
+    value[VALUE_BYTES - 1] = '\0';
+    for (int i = 0; i < N_VALUES; i++) {
+        snprintf(name, sizeof name, "ONETRIP_TEST_%d", i);
+        setenv(name, value, 1);
+    }
+    o = onetrip(NULL, "run", model, "--raw", "-p", "x", "-n", "1", "-q", "--ram", ram, NULL);
+    for (int i = 0; i < N_VALUES; i++) {
+        snprintf(name, sizeof name, "ONETRIP_TEST_%d", i);
+        unsetenv(name);
+    }
+    free(value);
+    assert_exit(&o, 0);
+    outcome_free(&o);
+}
+
 static void test_bench_over_budget_measures_the_disk(void **state) {
     (void)state;
     struct tiny_model wide;
@@ -1054,6 +1083,7 @@ int main(void) {
         cmocka_unit_test(test_inspect_sums_what_one_token_needs),
         cmocka_unit_test(test_bench_measures_each_test_of_its_lists),
         cmocka_unit_test(test_the_least_budget_that_is_told_is_enough),
+        cmocka_unit_test(test_the_told_least_allows_for_a_larger_start),
         cmocka_unit_test(test_bench_over_budget_measures_the_disk),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

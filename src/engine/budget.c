@@ -69,15 +69,16 @@ uint32_t budget_fit_batch(const struct ot_model *m, const struct kernels *k, uin
     return low;
 }
 
-/* What is told is enough when it is asked for: the program's own pages differ a little from start
- * to start, and the reserve grows with the budget. */
+/* What is told is enough when it is asked for: the program's own pages differ from start to start
+ * (by what of its files is in the page cache, up to 1.2 MB seen), and the reserve grows with the
+ * budget. */
 static uint64_t enough(const struct budget *b) {
     const uint64_t mib = 1u << 20;
-    uint64_t most = UINT64_MAX - 2 * mib;
+    uint64_t most = UINT64_MAX - 4 * mib;
     if (b->least_bytes > most - most / 256) {
         return b->least_bytes;
     }
-    uint64_t growth = (b->least_bytes - b->total_bytes) / 256 + mib / 2;
+    uint64_t growth = (b->least_bytes - b->total_bytes) / 256 + mib + mib / 2;
     return (b->least_bytes + growth + mib - 1) / mib * mib;
 }
 
