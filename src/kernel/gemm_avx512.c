@@ -9,8 +9,9 @@
  * the tile's other rows among them.
  *
  * Blocks (struct gemm_block), the other types: sums of 16 are scaled in f32. 4 tokens, so that the
- * scaled first half of 32 columns has room too; 6 where weights have a scale for each 16 columns,
- * and no half waits.
+ * scaled first half of 32 columns has room too; 6 where no half waits, because weights have a scale
+ * for each 16 columns, or because these scales fit the 8 bits of the codes and are multiplied into
+ * them (Q2_K, Q3_K).
  *
  * The fewest vector operations count, not only the fewest multiplications: there are CPUs where all
  * of them share two ports.
@@ -19,7 +20,8 @@
  * weight's scale, then the minimum; where 256 columns have another unit, a power of two, the sum is
  * taken to it, which rounds nothing. Blocks: 16 columns in integers; two of those with their
  * activation scales in f32; then the weight's scale. Where weights have a scale for each 16
- * columns: each with both scales. */
+ * columns: each with both scales; where those are part of the codes: 256 columns with their
+ * activation scales, then the weight's scale, then the minima. */
 #include <immintrin.h>
 #include <string.h>
 
@@ -98,9 +100,9 @@ INLINE void dot_16(const int8_t *const *q, uint32_t n, const int8_t *codes, sums
     }
 }
 
-/* n, scale_cols and has_min are constants where this is inlined. */
+/* n and scale_cols are constants where this is inlined. */
 INLINE void multiply(const struct tile_tokens *a, uint32_t n, const struct tile *t,
-                     uint32_t scale_cols, bool has_min, uint32_t n_rows) {
+                     uint32_t scale_cols, uint32_t n_rows) {
     const __m512 base = _mm512_set1_ps(GEMM_BLOCK_BASE);
     results f, half;
     begin(a, n, n_rows, f);
@@ -113,7 +115,7 @@ INLINE void multiply(const struct tile_tokens *a, uint32_t n, const struct tile 
 #pragma GCC unroll 2
         for (uint32_t h = 0; h < 2; h++) {
             const uint64_t g = 2 * b + h, group = scale_cols == 16 ? g : b;
-            const float *scale = t->scale + group * TILE_ROWS, *min = t->min + group * TILE_ROWS;
+            const float *scale = t->scale + group * TILE_ROWS;
             const int8_t *q[MAX_TOKENS];
             sums c;
 #pragma GCC unroll 6
@@ -140,11 +142,58 @@ INLINE void multiply(const struct tile_tokens *a, uint32_t n, const struct tile 
                                             _mm512_load_ps(scale + 16 * i), f[m][i]);
                 }
             }
-            if (!has_min)
-                continue;
+        }
+    }
+    multiply_results(n, GEMM_BLOCK_UNIT, f);
+    finish(a, n, n_rows, f);
+}
+
+/* Blocks of 256 columns with one scale of weights, multiplied last: the scales of their groups are
+ * part of the codes. n and has_min are constants where this is inlined. */
+INLINE void multiply_256(const struct tile_tokens *a, uint32_t n, const struct tile *t,
+                         bool has_min, uint32_t n_rows) {
+    const __m512 base = _mm512_set1_ps(GEMM_BLOCK_BASE);
+    results f;
+    begin(a, n, n_rows, f);
+    multiply_results(n, 1 / GEMM_BLOCK_UNIT, f);
+    for (uint64_t b = 0; b < a->n_cols / 32; b += 8) {
+        const struct gemm_block *act[MAX_TOKENS];
+        results x256;
+#pragma GCC unroll 6
+        for (uint32_t m = 0; m < n; m++) {
+            act[m] = (const struct gemm_block *)(const void *)a->row[m] + a->col / 32 + b;
+            x256[m][0] = x256[m][1] = _mm512_setzero_ps();
+        }
+#pragma GCC unroll 1
+        for (uint64_t g = 0; g < 16; g++) {
+            const int8_t *q[MAX_TOKENS];
+            sums c;
 #pragma GCC unroll 6
             for (uint32_t m = 0; m < n; m++) {
-                const __m512 s = broadcast_f32(&act[m]->s[h]);
+                q[m] = act[m][g / 2].q + 16 * (g % 2);
+                c[m][0] = c[m][1] = broadcast_4(&act[m][g / 2].start[g % 2]);
+            }
+            dot_16(q, n, t->codes + (2 * b + g) * 16 * TILE_ROWS, c);
+#pragma GCC unroll 6
+            for (uint32_t m = 0; m < n; m++) {
+                const __m512 d = broadcast_f32(&act[m][g / 2].d[g % 2]);
+#pragma GCC unroll 2
+                for (uint32_t i = 0; i < 2; i++)
+                    x256[m][i] = _mm512_fmadd_ps(
+                        d, _mm512_sub_ps(_mm512_castsi512_ps(c[m][i]), base), x256[m][i]);
+            }
+        }
+#pragma GCC unroll 6
+        for (uint32_t m = 0; m < n; m++)
+#pragma GCC unroll 2
+            for (uint32_t i = 0; i < 2; i++)
+                f[m][i] = _mm512_fmadd_ps(
+                    x256[m][i], _mm512_load_ps(t->scale + 2 * b * TILE_ROWS + 16 * i), f[m][i]);
+        for (uint64_t g = 0; has_min && g < 16; g++) {
+            const float *min = t->min + (2 * b + g) * TILE_ROWS;
+#pragma GCC unroll 6
+            for (uint32_t m = 0; m < n; m++) {
+                const __m512 s = broadcast_f32(&act[m][g / 2].s[g % 2]);
                 f[m][0] = _mm512_fmadd_ps(s, _mm512_load_ps(min), f[m][0]);
                 f[m][1] = _mm512_fmadd_ps(s, _mm512_load_ps(min + 16), f[m][1]);
             }
@@ -258,9 +307,10 @@ INLINE void multiply_pairs(const struct tile_tokens *a, uint32_t n, const struct
 
 MULTIPLY_6(pairs, multiply_pairs(a, n_tokens, t, false, n_rows))
 MULTIPLY_6(pairs_min, multiply_pairs(a, n_tokens, t, true, n_rows))
-MULTIPLY_4(plain_32, multiply(a, n_tokens, t, 32, false, n_rows))
-MULTIPLY_6(plain_16, multiply(a, n_tokens, t, 16, false, n_rows))
-MULTIPLY_6(min_16, multiply(a, n_tokens, t, 16, true, n_rows))
+MULTIPLY_4(plain_32, multiply(a, n_tokens, t, 32, n_rows))
+MULTIPLY_6(plain_16, multiply(a, n_tokens, t, 16, n_rows))
+MULTIPLY_6(plain_256, multiply_256(a, n_tokens, t, false, n_rows))
+MULTIPLY_6(min_256, multiply_256(a, n_tokens, t, true, n_rows))
 
 static void gemm_quantised(uint32_t dtype, const struct gemm *g, void *scratch) {
     const struct tile_isa isa = {
@@ -269,7 +319,8 @@ static void gemm_quantised(uint32_t dtype, const struct gemm *g, void *scratch) 
                      {ROW_6(pairs_min)},
                      {ROW_4(plain_32)},
                      {ROW_6(plain_16)},
-                     {ROW_6(min_16)}},
+                     {ROW_6(plain_256)},
+                     {ROW_6(min_256)}},
         .max_tokens = MAX_TOKENS,
         .part_rows = 16,
         .interleaved = true,

@@ -338,11 +338,26 @@ INLINE struct quad pairs(struct quad q, uint32_t k) {
     return q;
 }
 
+/* Codes by their rows' factors, a 32-bit lane each, modulo 256. */
+INLINE struct quad multiply_codes(struct quad q, __m512i factor) {
+    const __m512i both =
+        _mm512_mask_blend_epi16(0xaaaaaaaau, factor, _mm512_slli_epi32(factor, 16));
+    for (uint32_t i = 0; i < 4; i++) {
+        const __m512i even = _mm512_mullo_epi16(q.v[i], both);
+        const __m512i odd = _mm512_mullo_epi16(_mm512_srli_epi16(q.v[i], 8), both);
+        q.v[i] = _mm512_mask_blend_epi8(0xaaaaaaaaaaaaaaaau, even, _mm512_slli_epi16(odd, 8));
+    }
+    return q;
+}
+
+/* Codes with their scales: (code - 4) * (32 - scale) is -128 to 124; d is negative. */
 static void unpack_q3_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
                         struct tile t) {
     for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q3_k)) {
         const struct quad s = load_dwords(rows, offset + 96);
-        const __m512 d = half_low(s.v[3]);
+        __m512i factor[16];
+        _mm512_store_ps(t.scale + 16 * b * 32,
+                        _mm512_sub_ps(_mm512_setzero_ps(), half_low(s.v[3])));
         const struct quad flags[2] = {load_dwords(rows, offset), load_dwords(rows, offset + 16)};
         for (uint32_t g = 0; g < 16; g++) {
             const __m512i low = _mm512_srli_epi32(s.v[g / 4 % 2], g % 4 * 8 + g / 8 * 4);
@@ -350,39 +365,41 @@ static void unpack_q3_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_
             const __m512i scale =
                 _mm512_or_si512(_mm512_and_si512(low, _mm512_set1_epi32(15)),
                                 _mm512_slli_epi32(_mm512_and_si512(high, _mm512_set1_epi32(3)), 4));
-            _mm512_store_ps(t.scale + (16 * b + g) * 32,
-                            _mm512_mul_ps(d, _mm512_cvtepi32_ps(
-                                                 _mm512_sub_epi32(scale, _mm512_set1_epi32(32)))));
+            factor[g] = _mm512_sub_epi32(_mm512_set1_epi32(32), scale);
         }
         for (uint32_t i = 0; i < 4; i++) {
             const struct quad qs = load_dwords(rows, offset + 32 + 16 * i);
             for (uint32_t k = 0; k < 4; k++) {
                 const struct quad q = add_where(pairs(qs, k), flags[i % 2], i / 2 * 4 + k, 4);
-                store_group(t, 16 * b + i / 2 * 8 + 2 * k + i % 2, subtract(q, 4));
+                const uint64_t g = i / 2 * 8 + 2 * k + i % 2;
+                store_group(t, 16 * b + g, multiply_codes(subtract(q, 4), factor[g]));
             }
         }
     }
 }
 
+/* Codes with their scales: up to 45. */
 static void unpack_q2_k(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
                         struct tile t) {
     for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q2_k)) {
         const struct quad s = load_dwords(rows, offset);
         const __m512i dm = load_dwords(rows, offset + 68).v[3];
-        const __m512 d = half_low(dm), dmin = _mm512_sub_ps(_mm512_setzero_ps(), half_high(dm));
+        const __m512 dmin = _mm512_sub_ps(_mm512_setzero_ps(), half_high(dm));
+        __m512i factor[16];
+        _mm512_store_ps(t.scale + 16 * b * 32, half_low(dm));
         for (uint32_t g = 0; g < 16; g++) {
             const __m512i byte = _mm512_srli_epi32(s.v[g / 4], g % 4 * 8);
-            const __m512i scale = _mm512_and_si512(byte, _mm512_set1_epi32(15));
             const __m512i min = _mm512_and_si512(_mm512_srli_epi32(byte, 4), _mm512_set1_epi32(15));
-            _mm512_store_ps(t.scale + (16 * b + g) * 32,
-                            _mm512_mul_ps(d, _mm512_cvtepi32_ps(scale)));
+            factor[g] = _mm512_and_si512(byte, _mm512_set1_epi32(15));
             _mm512_store_ps(t.min + (16 * b + g) * 32,
                             _mm512_mul_ps(dmin, _mm512_cvtepi32_ps(min)));
         }
         for (uint32_t i = 0; i < 4; i++) {
             const struct quad qs = load_dwords(rows, offset + 16 + 16 * i);
-            for (uint32_t k = 0; k < 4; k++)
-                store_group(t, 16 * b + i / 2 * 8 + 2 * k + i % 2, pairs(qs, k));
+            for (uint32_t k = 0; k < 4; k++) {
+                const uint64_t g = i / 2 * 8 + 2 * k + i % 2;
+                store_group(t, 16 * b + g, multiply_codes(pairs(qs, k), factor[g]));
+            }
         }
     }
 }
@@ -392,7 +409,8 @@ enum {
     PAIRS_MIN,
     PLAIN_32,
     PLAIN_16,
-    MIN_16
+    PLAIN_256,
+    MIN_256
 }; /* rows of gemm_avx512.c's table of multipliers */
 
 const struct tile_type *tile_types_avx512(void) {
@@ -408,8 +426,8 @@ const struct tile_type *tile_types_avx512(void) {
         [OT_Q4_K] = {unpack_q4_k, 256, sizeof(struct block_q4_k), 32, PAIRS_MIN, false},
         [OT_Q5_K] = {unpack_q5_k, 256, sizeof(struct block_q5_k), 32, PAIRS_MIN, false},
         [OT_Q6_K] = {unpack_q6_k, 256, sizeof(struct block_q6_k), 16, PLAIN_16, false},
-        [OT_Q3_K] = {unpack_q3_k, 256, sizeof(struct block_q3_k), 16, PLAIN_16, false},
-        [OT_Q2_K] = {unpack_q2_k, 256, sizeof(struct block_q2_k), 16, MIN_16, false},
+        [OT_Q3_K] = {unpack_q3_k, 256, sizeof(struct block_q3_k), 16, PLAIN_256, false},
+        [OT_Q2_K] = {unpack_q2_k, 256, sizeof(struct block_q2_k), 16, MIN_256, false},
     };
     return types;
 }
