@@ -201,17 +201,52 @@ GEMV_INLINE __m128i bytes16(const void *p) {
                                    place(6), place(7), place(8), place(9), place(10), place(11),   \
                                    place(12), place(13), place(14), place(15)))
 
-/* 16 numbers of 6 bits, of which 32 is taken: the low nibbles of 8 bytes, their high nibbles; 4
- * bytes of 4 high pairs. Four times too large: with its highest bit flipped a number is negative
- * where it shall be. */
-GEMV_INLINE __m512i scales_q3_k(const struct block_q3_k *b) {
-    const uint64_t nibbles = 0x3c3c3c3c3c3c3c3c, flip = 0x8080808080808080;
-    uint64_t low, high = read_32(b->scales, 8);
-    memcpy(&low, b->scales, sizeof low);
-    __m128i four_times = to_vector(
-        ((low << 2 & nibbles) | (high & 0x03030303) << 6 | (high & 0x0c0c0c0c) << 36) ^ flip,
-        ((low >> 2 & nibbles) | (high & 0x30303030) << 2 | (high & 0xc0c0c0c0) << 32) ^ flip);
-    return _mm512_cvtepi8_epi32(TO_LANES(four_times, LANES256_Q3_K));
+enum { QUAD = 4 };
+
+/* 16 bytes of each of n <= QUAD blocks; n is a constant where this is inlined. */
+GEMV_INLINE __m512i quad_bytes(uint32_t n, const void *first, uint32_t block_bytes) {
+    const uint8_t *p = first;
+    __m256i low = _mm256_zextsi128_si256(bytes16(p));
+    low = n > 1 ? _mm256_inserti128_si256(low, bytes16(p + block_bytes), 1) : low;
+    __m512i v = _mm512_zextsi256_si512(low);
+    if (n > 2) {
+        p += (uint64_t)2 * block_bytes;
+        __m256i high = _mm256_zextsi128_si256(bytes16(p));
+        high = n > 3 ? _mm256_inserti128_si256(high, bytes16(p + block_bytes), 1) : high;
+        v = _mm512_inserti64x4(v, high, 1);
+    }
+    return gemv_keep(v);
+}
+
+/* What is written to memory, because loads spread and broadcast at no cost. */
+#define IN_MEMORY(array) __asm__ volatile("" : "+m"(array))
+
+/* Q3_K: 16 numbers of 6 bits, of which 32 is taken. The low nibbles of the first 8 are those of 8
+ * bytes, of the others their high nibbles; 4 bytes more have 4 high pairs each. They are made four
+ * times too large: with its highest bit flipped a number is negative where it shall be. Each block
+ * has a 16-byte lane, its numbers in the order of the type's lanes. PAIR_Q3: where the byte starts
+ * whose bits 6 and 7 are the pair. */
+#define NIBBLE_Q3(l) (LANES256_Q3_K(l) % 8)
+#define PAIR_Q3(l) (uint8_t)((8 * (LANES256_Q3_K(l) % 4) + 2 * (LANES256_Q3_K(l) / 4) + 58) % 64)
+
+static const uint8_t nibbles_q3[16] = LANES(NIBBLE_Q3), pairs_q3[16] = LANES(PAIR_Q3);
+
+GEMV_INLINE __m512i quad_scales_q3(__m512i bytes) {
+    const __m512i nibbles = _mm512_broadcast_i32x4(bytes16(nibbles_q3));
+    const __m512i pairs = _mm512_broadcast_i32x4(bytes16(pairs_q3));
+    const __m512i places = _mm512_broadcast_i32x4(_mm_set_epi64x(
+        BITS(NONE, NONE, 4, 5, 6, 7, NONE, NONE), BITS(NONE, NONE, 0, 1, 2, 3, NONE, NONE)));
+    __m512i low = _mm512_shuffle_epi8(bytes, nibbles);
+    low = _mm512_gf2p8affine_epi64_epi8(low, places, 0x80);
+    __m512i high = _mm512_multishift_epi64_epi8(pairs, _mm512_shuffle_epi32(bytes, 0xaa));
+    /* (high & 0xc0) ^ low */
+    return _mm512_ternarylogic_epi32(high, _mm512_set1_epi8((char)0xc0), low, 0x6a);
+}
+
+/* The scales of scales of four blocks: f16 in word 6 of each 16-byte lane. */
+GEMV_INLINE __m128 quad_d_q3(__m512i bytes) {
+    const __m512i words = _mm512_zextsi128_si512(_mm_setr_epi16(6, 14, 22, 30, 6, 6, 6, 6));
+    return _mm_cvtph_ps(_mm512_castsi512_si128(_mm512_permutexvar_epi16(words, bytes)));
 }
 
 /* 8 numbers of 6 bits, each for two groups: a nibble and two bits. The rest as in Q3_K. */
@@ -302,10 +337,6 @@ GEMV_INLINE __m128 two_halves(const void *halves) {
 GEMV_INLINE struct scales scales_of(uint32_t dtype, const void *block) {
     struct scales s = {.minima_8 = _mm256_setzero_ps()};
     switch (dtype) {
-    case OT_Q3_K:
-        s.of_lanes = scales_q3_k(block);
-        s.d = two_halves(&((const struct block_q3_k *)block)->d);
-        break;
     case OT_Q4_K:
     case OT_Q5_K:
         s.of_lanes = scales_k4(block);
@@ -327,8 +358,8 @@ GEMV_INLINE struct scales scales_of(uint32_t dtype, const void *block) {
 /* What a row's products and minima are summed in. */
 struct sums {
     __m512 dots;
-    __m512 minima, minima_high; /* Q2_K: minima_high is 2^16 times too small */
-    __m256 minima_8;            /* Q4_K, Q5_K */
+    __m512 minima;   /* Q2_K */
+    __m256 minima_8; /* Q4_K, Q5_K */
 };
 
 GEMV_INLINE void add_scaled(uint32_t dtype, __m512i dots, const struct scales *s,
@@ -344,26 +375,28 @@ GEMV_INLINE void add_scaled(uint32_t dtype, __m512i dots, const struct scales *s
     }
 }
 
-/* ---- Q2_K: four blocks, a quad; what is not there of the last one is 0 ---- */
+/* ---- Q2_K and Q3_K: four blocks, a quad; of a row's last one, what is not there is 0 ---- */
 
-enum { QUAD = 4 };
+/* Q2_K's constants that stay in their registers: the compiler would make them anew for each row. */
+struct quad_constants {
+    __m512i low, high; /* nibbles */
+    __mmask64 lowest;  /* bytes of each lane */
+};
 
-/* Bytes of a quad's scales and minima, in the order of blocks and sub-blocks. */
-GEMV_INLINE __m512i quad_scales(uint32_t n, const struct block_q2_k *b) {
-    __m512i v = _mm512_zextsi128_si512(bytes16(b[0].scales));
-    v = n > 1 ? _mm512_mask_broadcast_i32x4(v, _cvtu32_mask16(0x00f0), bytes16(b[1].scales)) : v;
-    v = n > 2 ? _mm512_mask_broadcast_i32x4(v, _cvtu32_mask16(0x0f00), bytes16(b[2].scales)) : v;
-    v = n > 3 ? _mm512_mask_broadcast_i32x4(v, _cvtu32_mask16(0xf000), bytes16(b[3].scales)) : v;
-    return gemv_keep(v);
+GEMV_INLINE struct quad_constants quad_constants(void) {
+    struct quad_constants k = {gemv_keep(_mm512_set1_epi8(15)),
+                               gemv_keep(_mm512_set1_epi8((char)0xf0)), 0x1111111111111111};
+    __asm__("" : "+k"(k.lowest));
+    return k;
 }
 
 /* d and dmin of each block. */
-GEMV_INLINE __m512 quad_d(uint32_t n, const struct block_q2_k *b) {
+GEMV_INLINE __m256 quad_d_q2(uint32_t n, const struct block_q2_k *b) {
     uint64_t low = read_32(&b[0], 80), high = 0;
     low |= n > 1 ? read_32(&b[1], 80) << 32 : 0;
     high |= n > 2 ? read_32(&b[2], 80) : 0;
     high |= n > 3 ? read_32(&b[3], 80) << 32 : 0;
-    return _mm512_castps256_ps512(_mm256_cvtph_ps(to_vector(low, high)));
+    return _mm256_cvtph_ps(to_vector(low, high));
 }
 
 /* Byte 16 i + LANES256_Q2_K(l) of a register in lane l. */
@@ -377,41 +410,88 @@ static const int32_t scales_q2[QUAD][16] = {LANES(BYTE_Q2_0), LANES(BYTE_Q2_1), 
 static const int32_t lanes_of_dmin[16] = LANES(LANE_OF_DMIN);
 
 /* The minima are bytes; the activations' sums have three (struct lanes256). */
-GEMV_INLINE void add_minima(__m512i bytes, __m512 d, const struct lanes256 *a, struct sums *sums) {
-    const __m512i minima = _mm512_and_si512(bytes, _mm512_set1_epi8((char)0xf0));
-    const __m512i zero = _mm512_setzero_si512();
-    __m512i byte0 = _mm512_dpbusd_epi32(zero, minima, _mm512_load_si512(a[0].sums));
-    __m512i byte1 = _mm512_dpbusd_epi32(zero, minima, _mm512_load_si512(a[1].sums));
-    __m512i byte2 = _mm512_dpbusd_epi32(zero, minima, _mm512_load_si512(a[2].sums));
-    __m512i low = _mm512_add_epi32(byte0, _mm512_slli_epi32(byte1, 8));
-    __m512 dmin = _mm512_permutexvar_ps(load(lanes_of_dmin), d);
+GEMV_INLINE void add_minima(__m512i minima, __m256 d, const struct lanes256 *a, struct sums *sums) {
+    __m512i sum = _mm512_setzero_si512();
+    sum = _mm512_dpbusd_epi32(sum, minima, _mm512_load_si512(a[2].sums));
+    sum = _mm512_slli_epi32(sum, 8);
+    sum = _mm512_dpbusd_epi32(sum, minima, _mm512_load_si512(a[1].sums));
+    sum = _mm512_slli_epi32(sum, 8);
+    sum = _mm512_dpbusd_epi32(sum, minima, _mm512_load_si512(a[0].sums));
+    __m512 dmin = _mm512_permutexvar_ps(load(lanes_of_dmin), _mm512_castps256_ps512(d));
     dmin = _mm512_mul_ps(dmin, _mm512_load_ps(a[3].sums_unit));
-    sums->minima = _mm512_fmadd_ps(_mm512_cvtepi32_ps(low), dmin, sums->minima);
-    sums->minima_high = _mm512_fmadd_ps(_mm512_cvtepi32_ps(byte2), dmin, sums->minima_high);
+    sums->minima = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), dmin, sums->minima);
+}
+
+/* Products of n blocks, chunk by chunk: a chunk of each block before the next one, so that products
+ * that wait for each other are not beside each other. */
+GEMV_INLINE void quad_dots(uint32_t dtype, uint32_t n, const struct packed packed[QUAD],
+                           const struct lanes256 *a, __m512i dots[QUAD]) {
+    _Pragma("GCC unroll 4") for (int c = 0; c < 4; c++) {
+        _Pragma("GCC unroll 4") for (uint32_t i = 0; i < n; i++) {
+            dots[i] = gemv_pin(_mm512_dpbusd_epi32(dots[i], codes(dtype, &packed[i], c),
+                                                   _mm512_load_si512(a[i].q[c])));
+        }
+    }
+}
+
+GEMV_INLINE void add_scaled_block(__m512i dots, __m512i scales, float d, const struct lanes256 *a,
+                                  struct sums *sums) {
+    __m512 scaled = _mm512_cvtepi32_ps(_mm512_mullo_epi32(dots, scales));
+    scaled = _mm512_mul_ps(scaled, _mm512_load_ps(a->d));
+    sums->dots = gemv_pin_ps(_mm512_fmadd_ps(scaled, _mm512_set1_ps(d), sums->dots));
 }
 
 /* n: of the quad; a constant where this is inlined. */
-GEMV_INLINE void add_quad(uint32_t n, const struct block_q2_k *b, const struct lanes256 *a,
-                          struct sums *sums) {
-    const __m512i bytes = quad_scales(n, b);
-    const __m512i scales = _mm512_and_si512(bytes, _mm512_set1_epi8(15));
-    const __m512 d = quad_d(n, b);
+GEMV_INLINE void add_quad_q2_k(const struct quad_constants *k, uint32_t n,
+                               const struct block_q2_k *b, const struct lanes256 *a,
+                               struct sums *sums) {
+    const __m512i bytes = quad_bytes(n, b[0].scales, sizeof *b);
+    const __m512i scales = _mm512_and_si512(bytes, k->low);
+    float d[2 * QUAD] __attribute__((aligned(32)));
+    const __m256 d_and_dmin = quad_d_q2(n, b);
     __m512i dots[QUAD];
-    add_minima(bytes, d, a, sums);
+    struct packed packed[QUAD];
+    _mm256_store_ps(d, d_and_dmin);
+    IN_MEMORY(d);
+    add_minima(_mm512_and_si512(bytes, k->high), d_and_dmin, a, sums);
     _Pragma("GCC unroll 4") for (uint32_t i = 0; i < n; i++) {
-        dots[i] = dots_of(OT_Q2_K, &b[i], &a[i]);
+        packed[i] = unpack(OT_Q2_K, &b[i]);
+        packed[i].low0 = gemv_pin(packed[i].low0);
+        dots[i] = _mm512_setzero_si512();
     }
+    quad_dots(OT_Q2_K, n, packed, a, dots);
     _Pragma("GCC unroll 4") for (uint32_t i = 0; i < n; i++) {
-        __m512i s = _mm512_maskz_permutexvar_epi8(0x1111111111111111, load(scales_q2[i]), scales);
-        __m512 di = _mm512_permutexvar_ps(_mm512_set1_epi32((int)(2 * i)), d);
-        __m512 scaled = _mm512_cvtepi32_ps(_mm512_mullo_epi32(dots[i], s));
-        di = _mm512_mul_ps(di, _mm512_load_ps(a[i].d));
-        sums->dots = gemv_pin_ps(_mm512_fmadd_ps(scaled, di, sums->dots));
+        __m512i s = _mm512_maskz_permutexvar_epi8(k->lowest, load(scales_q2[i]), scales);
+        add_scaled_block(dots[i], s, d[2 * i], &a[i], sums);
+    }
+}
+
+GEMV_INLINE void add_quad_q3_k(uint32_t n, const struct block_q3_k *b, const struct lanes256 *a,
+                               struct sums *sums) {
+    const __m512i bytes = quad_bytes(n, b[0].scales, sizeof *b);
+    int8_t scales[QUAD][16] __attribute__((aligned(64)));
+    float d[QUAD] __attribute__((aligned(16)));
+    __m512i dots[QUAD];
+    struct packed packed[QUAD];
+    _mm512_store_si512(scales, quad_scales_q3(bytes));
+    _mm_store_ps(d, quad_d_q3(bytes));
+    IN_MEMORY(scales);
+    IN_MEMORY(d);
+    _Pragma("GCC unroll 4") for (uint32_t i = 0; i < n; i++) {
+        packed[i] = unpack(OT_Q3_K, &b[i]);
+        packed[i].low0 = gemv_pin(packed[i].low0);
+        packed[i].low1 = gemv_pin(packed[i].low1);
+        dots[i] = _mm512_load_si512(a[i].start);
+    }
+    quad_dots(OT_Q3_K, n, packed, a, dots);
+    _Pragma("GCC unroll 4") for (uint32_t i = 0; i < n; i++) {
+        add_scaled_block(dots[i], _mm512_cvtepi8_epi32(bytes16(scales[i])), d[i], &a[i], sums);
     }
 }
 
 GEMV_INLINE uint32_t block_bytes_of(uint32_t dtype) {
     switch (dtype) {
+    case OT_Q2_K: return sizeof(struct block_q2_k);
     case OT_Q3_K: return sizeof(struct block_q3_k);
     case OT_Q4_K: return sizeof(struct block_q4_k);
     case OT_Q5_K: return sizeof(struct block_q5_k);
@@ -464,45 +544,59 @@ GEMV_INLINE void gemv(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint
     }
 }
 
+/* n: of the quad; dtype and n are constants where this is inlined. */
+GEMV_INLINE void add_quad(uint32_t dtype, const struct quad_constants *k, uint32_t n,
+                          const uint8_t *p, const struct lanes256 *a, struct sums *sums) {
+    if (dtype == OT_Q2_K) {
+        add_quad_q2_k(k, n, (const void *)p, a, sums);
+    } else {
+        add_quad_q3_k(n, (const void *)p, a, sums);
+    }
+}
+
 /* n_last: blocks of a row's last quad; a constant where this is inlined. */
-GEMV_INLINE void rows_q2_k(uint32_t n_last, const uint8_t *w, uint64_t row_bytes, uint32_t n_rows,
-                           uint32_t n_cols, const struct lanes256 *acts, float *y) {
+GEMV_INLINE void rows_of_quads(uint32_t dtype, uint32_t n_last, const uint8_t *w,
+                               uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
+                               const struct lanes256 *acts, float *y) {
+    const uint32_t block_bytes = block_bytes_of(dtype);
     const uint64_t ahead = kernel_tuning.prefetch_bytes;
     const uint32_t n_quads = (n_cols / 256 - n_last) / QUAD;
-    const __m512 minus = _mm512_set1_ps(-1.0f), minus_high = _mm512_set1_ps(-65536.0f);
+    const struct quad_constants k = quad_constants();
     struct gemv_sums done;
     for (uint32_t r = 0; r < n_rows; r++) {
-        const struct block_q2_k *b = (const void *)(w + r * row_bytes);
+        const uint8_t *p = w + r * row_bytes;
         const struct lanes256 *a = acts;
-        struct sums sums = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(),
-                            _mm256_setzero_ps()};
-        for (uint32_t i = 0; i < n_quads; i++, b += QUAD, a += QUAD) {
-            kernel_prefetch((const uint8_t *)b, ahead, QUAD * sizeof *b);
-            add_quad(QUAD, b, a, &sums);
+        struct sums sums = {.dots = _mm512_setzero_ps(), .minima = _mm512_setzero_ps()};
+        for (uint32_t i = 0; i < n_quads; i++, p += QUAD * block_bytes, a += QUAD) {
+            kernel_prefetch(p, ahead, QUAD * block_bytes);
+            add_quad(dtype, &k, QUAD, p, a, &sums);
         }
         if (n_last != 0) {
-            kernel_prefetch((const uint8_t *)b, ahead, n_last * sizeof *b);
-            add_quad(n_last, b, a, &sums);
+            kernel_prefetch(p, ahead, n_last * block_bytes);
+            add_quad(dtype, &k, n_last, p, a, &sums);
         }
-        sums.dots = _mm512_fmadd_ps(sums.minima, minus, sums.dots);
-        sums.dots = _mm512_fmadd_ps(sums.minima_high, minus_high, sums.dots);
-        gemv_row_done(&done, r, n_rows, sums.dots, y);
+        gemv_row_done(&done, r, n_rows, _mm512_sub_ps(sums.dots, sums.minima), y);
+    }
+}
+
+GEMV_INLINE void gemv_quads(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint32_t n_rows,
+                            uint32_t n_cols, const struct lanes256 *acts, float *y) {
+    switch (n_cols / 256 % QUAD) {
+    case 0: rows_of_quads(dtype, 0, w, row_bytes, n_rows, n_cols, acts, y); break;
+    case 1: rows_of_quads(dtype, 1, w, row_bytes, n_rows, n_cols, acts, y); break;
+    case 2: rows_of_quads(dtype, 2, w, row_bytes, n_rows, n_cols, acts, y); break;
+    default: rows_of_quads(dtype, 3, w, row_bytes, n_rows, n_cols, acts, y);
     }
 }
 
 /* One function a type: the compiler makes each from the code above. */
 static void gemv_q2_k(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
                       const void *x, float *y) {
-    switch (n_cols / 256 % QUAD) {
-    case 0: rows_q2_k(0, w, row_bytes, n_rows, n_cols, x, y); break;
-    case 1: rows_q2_k(1, w, row_bytes, n_rows, n_cols, x, y); break;
-    case 2: rows_q2_k(2, w, row_bytes, n_rows, n_cols, x, y); break;
-    default: rows_q2_k(3, w, row_bytes, n_rows, n_cols, x, y);
-    }
+    gemv_quads(OT_Q2_K, w, row_bytes, n_rows, n_cols, x, y);
 }
 static void gemv_q3_k(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
                       const void *x, float *y) {
-    gemv(OT_Q3_K, w, row_bytes, n_rows, n_cols, x, y);
+    gemv_quads(OT_Q3_K, w, row_bytes, n_rows, n_cols, x, y);
 }
 static void gemv_q4_k(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
                       const void *x, float *y) {

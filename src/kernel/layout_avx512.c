@@ -168,8 +168,8 @@ static void prepare_sums(const struct groups *g, uint32_t i, struct lanes256 qua
         int32_t magnitude = sums[j] < 0 ? -sums[j] : sums[j];
         most = magnitude > most ? magnitude : most;
     }
-    uint32_t shift = 0; /* what three signed bytes hold: up to 127 * 0x10101 */
-    while (most >> shift >= 127 * 0x10101) {
+    uint32_t shift = 0;
+    while (most >> shift >= (1 << 21) - 1) {
         shift++;
     }
     for (uint32_t j = 0; j < 16; j++) {

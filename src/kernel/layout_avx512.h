@@ -54,9 +54,9 @@ struct lanes256 {
 
 /* Q2_K: the minima, bytes that are 16 times too large, are dot-multiplied with the sums of the
  * groups' activations. Four blocks are one quad (a row's last one may hold blocks of zeros). Sums
- * are integers of three signed bytes: sums of block i of a quad has byte i, 0 to 2, of the 16
- * groups of all four blocks; sums_unit of block 3 has what 16 of a lane's integers are, the same
- * for the four lanes of a block. */
+ * are integers below 2^21, so that four of them times minima fit 32 bits, in three signed bytes:
+ * sums of block i of a quad has byte i, 0 to 2, of the 16 groups of all four blocks; sums_unit of
+ * block 3 has what 16 of a lane's integers are, the same for the four lanes of a block. */
 
 /* The group of a lane: l / 4 and l % 4 are places in the 16-byte lanes of a 64-byte register. */
 #define LANES256_Q2_K(l) ((l) / 8 * 8 + (l) % 4 * 2 + (l) / 4 % 2)
