@@ -4,6 +4,7 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 NAME    ?= smollm2
 SECONDS_PER_TARGET ?= 600
+ROUNDS  ?= 3
 JOBS    ?= $(shell nproc)
 FLAGS   ?=
 CONFIGURE = cmake -DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(FLAGS)
@@ -46,8 +47,8 @@ aarch64: ## the kernels' tests for aarch64, cross-compiled and run under qemu
 bench: all ## speed on the models in the cache
 	for model in smollm2 gemma3; do $(BUILD)/onetrip inspect $$model >/dev/null 2>&1 && $(BUILD)/onetrip bench $$model; done; true
 
-bench-peers: all ## onetrip and its peers in turn (fetches and builds the peers)
-	sh bench/compare/all.sh
+bench-peers: all ## onetrip and its peers in turn, ROUNDS=3 (fetches and builds the peers)
+	ROUNDS=$(ROUNDS) sh bench/compare/all.sh
 
 install: all ## PREFIX=/usr/local, DESTDIR
 	DESTDIR=$(DESTDIR) cmake --install $(BUILD)

@@ -40,10 +40,10 @@ int main(int argc, char **argv) {
         if (ot_token_ends(model, best)) {
             break;
         }
-        fwrite(text, 1, ot_token_bytes(model, best, false, text, sizeof text), stdout);
+        size_t bytes = ot_token_bytes(model, best, false, text, sizeof text);
+        fwrite(text, 1, bytes < sizeof text ? bytes : sizeof text, stdout);
         inputs[0] = (struct ot_input){.token = best, .want_logits = true};
     }
-    putchar('\n');
-    free(inputs), free(logits), ot_free(ids), ot_context_close(ctx), ot_model_close(model);
-    return 0;
+    putchar('\n'), free(inputs), free(logits), ot_free(ids), ot_context_close(ctx);
+    return ot_model_close(model), 0;
 }

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds the peers and compares on the models given (default: those in the cache); `make bench-peers`.
 #
-#   all.sh [MODEL.gguf ...]
+#   all.sh [MODEL.gguf ...]    ROUNDS=3: how often each engine runs
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -14,10 +14,13 @@ if [ ! -f "$1" ]; then
     exit 1
 fi
 sh "$here/build_peers.sh"
-python3 "$here/compare.py" memory "$@"
-python3 "$here/compare.py" memory "$@" --engines xllamacpp,onetrip-avx2
-python3 "$here/compare.py" start "$@"
-python3 "$here/compare.py" busy "$@"
+compare() {
+    python3 "$here/compare.py" "$@" --rounds "${ROUNDS:-3}"
+}
+compare memory "$@"
+compare memory "$@" --engines xllamacpp,onetrip-avx2
+compare start "$@"
+compare busy "$@"
 if [ "$(id -u)" = 0 ]; then
-    python3 "$here/compare.py" budget "$@"
+    compare budget "$@"
 fi
