@@ -4,8 +4,9 @@
  * of 16 products of codes from 0 to 15 fit 16 bits (16 * 15 * 127 < 2^15), and so do those of codes
  * from -16 to 15, and of 8 products of codes from -32 to 31. Such codes are stored as unsigned
  * ones, and their zero point times the sum of the activations (start) is taken off: sums may wrap
- * before, because additions are modulo 2^16. Of 8-bit codes only two products would fit: those are
- * multiplied in 16 bits, by vpmaddwd, widened when they are loaded for 6 tokens.
+ * before, because additions are modulo 2^16. Of 8-bit codes only two products fit: vpmaddwd makes
+ * 32 bits of each such sum. Those codes are signed, so the unsigned operand is the activation's
+ * magnitude, and the codes' bits are flipped where it is negative.
  *
  * A part is 16 rows, two vectors; up to 6 tokens pass over it, each broadcast serving both. The
  * sums of products are in registers, the results in memory (they are wanted once for 32 columns),
@@ -215,13 +216,7 @@ INLINE void multiply_steps(const struct tile_tokens *a, uint32_t n, const struct
     finish(a, n, part * PART_ROWS, n_rows, f);
 }
 
-/* ---- signed codes of 8 bits: in 16 bits (LAYOUT_GEMM_WORDS) ---- */
-
-/* Row vector i of column pair k, of 8 rows, in 16 bits. */
-INLINE __m256i load_words(const int8_t *codes, uint32_t k, uint32_t i) {
-    const int8_t *const of_four = codes + (k / 2 * VECTORS + i) * 32;
-    return _mm256_cvtepi8_epi16(_mm_load_si128((const __m128i *)(const void *)of_four + k % 2));
-}
+/* ---- signed codes of 8 bits (LAYOUT_GEMM_FLIPS) ---- */
 
 /* As add_16(). */
 INLINE __m256i add_32(__m256i sum, __m256i more) {
@@ -230,45 +225,58 @@ INLINE __m256i add_32(__m256i sum, __m256i more) {
     return sum;
 }
 
-/* Products of 16 columns, the half h of a block. */
-INLINE void dot_words(const struct gemm_words *const *act, uint32_t n, uint32_t h,
+/* Both are computed before what follows: a step of one beside the same step of the other. */
+INLINE void in_step(__m256i p[VECTORS]) {
+    __asm__("" : "+x"(p[0]), "+x"(p[1]));
+}
+
+/* Products of 16 columns, the half h of a block, too small by what act's start says. */
+INLINE void dot_flips(const struct gemm_flips *const *act, uint32_t n, uint32_t h,
                       const int8_t *codes, sums t) {
-#pragma GCC unroll 8
-    for (uint32_t k = 0; k < 8; k++) {
-        const __m256i w[VECTORS] = {load_words(codes, k, 0), load_words(codes, k, 1)};
+    const __m256i ones = _mm256_set1_epi16(1);
+#pragma GCC unroll 4
+    for (uint32_t k = 0; k < 4; k++) {
+        const __m256i w[VECTORS] = {load(codes, k, 0), load(codes, k, 1)};
 #pragma GCC unroll 6
         for (uint32_t m = 0; m < n; m++) {
-            const __m256i a = broadcast_4(act[m]->q + 16 * h + 2 * k);
-#pragma GCC unroll 2
-            for (uint32_t i = 0; i < VECTORS; i++) {
-                const __m256i p = _mm256_madd_epi16(w[i], a);
-                t[m][i] = k == 0 ? p : add_32(t[m][i], p);
-            }
+            const __m256i magnitude = broadcast_4(act[m]->magnitude + 16 * h + 4 * k);
+            const __m256i flip = broadcast_4(act[m]->flip + 16 * h + 4 * k);
+            __m256i p[VECTORS] = {_mm256_xor_si256(w[0], flip), _mm256_xor_si256(w[1], flip)};
+            in_step(p);
+            for (uint32_t i = 0; i < VECTORS; i++)
+                p[i] = _mm256_maddubs_epi16(magnitude, p[i]);
+            in_step(p);
+            for (uint32_t i = 0; i < VECTORS; i++)
+                p[i] = _mm256_madd_epi16(p[i], ones);
+            in_step(p);
+            for (uint32_t i = 0; i < VECTORS; i++)
+                t[m][i] = k == 0 ? p[i] : add_32(t[m][i], p[i]);
         }
     }
 }
 
-INLINE void multiply_words(const struct tile_tokens *a, uint32_t n, const struct tile *t,
+INLINE void multiply_flips(const struct tile_tokens *a, uint32_t n, const struct tile *t,
                            uint32_t part, uint32_t n_rows) {
     const int8_t *codes = t->codes + part * t->codes_stride;
     const float *scale = t->scale + part * t->group_stride;
-    const struct gemm_words *act[MAX_TOKENS];
+    const struct gemm_flips *act[MAX_TOKENS];
     results f;
     begin(a, n, part * PART_ROWS, n_rows, f);
 #pragma GCC unroll 6
     for (uint32_t m = 0; m < n; m++)
-        act[m] = (const struct gemm_words *)(const void *)a->row[m] + a->col / 32;
+        act[m] = (const struct gemm_flips *)(const void *)a->row[m] + a->col / 32;
     for (uint32_t b = 0; b < a->n_cols / 32; b++) {
         results first_half;
         sums d;
-        dot_words(act, n, 0, codes, d);
+        dot_flips(act, n, 0, codes, d);
 #pragma GCC unroll 6
         for (uint32_t m = 0; m < n; m++)
 #pragma GCC unroll 2
             for (uint32_t i = 0; i < VECTORS; i++)
                 first_half[m][i] =
-                    _mm256_mul_ps(_mm256_cvtepi32_ps(d[m][i]), broadcast_f32(&act[m]->d[0]));
-        dot_words(act, n, 1, codes + 16 * PART_ROWS, d);
+                    _mm256_fmadd_ps(_mm256_cvtepi32_ps(d[m][i]), broadcast_f32(&act[m]->d[0]),
+                                    broadcast_f32(&act[m]->start));
+        dot_flips(act, n, 1, codes + 16 * PART_ROWS, d);
 #pragma GCC unroll 6
         for (uint32_t m = 0; m < n; m++) {
 #pragma GCC unroll 2
@@ -312,13 +320,13 @@ MULTIPLY_STEPS(four_min, KIND_FOUR_MIN)
 MULTIPLY_STEPS(five_min, KIND_FIVE_MIN)
 MULTIPLY_STEPS(groups_min, KIND_GROUPS_MIN)
 MULTIPLY_STEPS(six, KIND_SIX)
-MULTIPLY_KIND(words, multiply_words(a, n_tokens, t, r / PART_ROWS, n_rows - r))
+MULTIPLY_KIND(flips, multiply_flips(a, n_tokens, t, r / PART_ROWS, n_rows - r))
 
 static void gemm_quantised(uint32_t dtype, const struct gemm *g, void *scratch) {
     const struct tile_isa isa = {
         .types = tile_types_avx2(),
         .multiply = {MULTIPLY_ROW(four), MULTIPLY_ROW(four_min), MULTIPLY_ROW(five_min),
-                     MULTIPLY_ROW(groups_min), MULTIPLY_ROW(six), MULTIPLY_ROW(words)},
+                     MULTIPLY_ROW(groups_min), MULTIPLY_ROW(six), MULTIPLY_ROW(flips)},
         .max_tokens = MAX_TOKENS,
         .part_rows = PART_ROWS,
         .interleaved = false,
@@ -347,10 +355,10 @@ void gemm_fill_avx2(struct kernels *k) {
     } table[] = {
         {OT_Q4_0, LAYOUT_GEMM_HALVES, gemm_q4_0},    {OT_Q4_1, LAYOUT_GEMM_HALVES, gemm_q4_1},
         {OT_Q5_0, LAYOUT_GEMM_HALVES, gemm_q5_0},    {OT_Q5_1, LAYOUT_GEMM_HALVES, gemm_q5_1},
-        {OT_Q8_0, LAYOUT_GEMM_WORDS, gemm_q8_0},     {OT_Q2_K, LAYOUT_GEMM_UNITS, gemm_q2_k},
+        {OT_Q8_0, LAYOUT_GEMM_FLIPS, gemm_q8_0},     {OT_Q2_K, LAYOUT_GEMM_UNITS, gemm_q2_k},
         {OT_Q3_K, LAYOUT_GEMM_UNITS, gemm_q3_k},     {OT_Q4_K, LAYOUT_GEMM_HALVES, gemm_q4_k},
         {OT_Q5_K, LAYOUT_GEMM_HALVES, gemm_q5_k},    {OT_Q6_K, LAYOUT_GEMM_UNITS, gemm_q6_k},
-        {OT_IQ4_NL, LAYOUT_GEMM_WORDS, gemm_iq4_nl}, {OT_IQ4_XS, LAYOUT_GEMM_WORDS, gemm_iq4_xs},
+        {OT_IQ4_NL, LAYOUT_GEMM_FLIPS, gemm_iq4_nl}, {OT_IQ4_XS, LAYOUT_GEMM_FLIPS, gemm_iq4_xs},
         {OT_MXFP4, LAYOUT_GEMM_HALVES, gemm_mxfp4},
     };
     for (uint32_t i = 0; i < sizeof table / sizeof table[0]; i++) {

@@ -2,8 +2,7 @@
  *
  * As gemm_unpack_avx512.c, 8 rows at a time: packed bits are transposed before they are widened.
  * Codes of up to 6 bits are unsigned here, because that is what vpmaddubsw multiplies by signed
- * activations; gemm_avx2.c says what becomes of their zero point. Codes of 8 bits stay signed, for
- * vpmaddwd.
+ * activations; gemm_avx2.c says what becomes of their zero point. Codes of 8 bits stay signed.
  */
 #include <immintrin.h>
 
@@ -68,14 +67,8 @@ INLINE void store_halves(struct tile t, uint64_t b, struct quad first, struct qu
     }
 }
 
-/* Block b of 32 columns: of each four, two columns of 8 rows, then the other two. */
-INLINE void store_pairs(struct tile t, uint64_t b, struct quad first, struct quad second) {
-    const __m256i in_half = _mm256_broadcastsi128_si256(
-        _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
-    for (uint32_t i = 0; i < 4; i++) {
-        first.v[i] = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(first.v[i], in_half), 0xd8);
-        second.v[i] = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(second.v[i], in_half), 0xd8);
-    }
+/* Block b of 32 columns, in their order. */
+INLINE void store_block(struct tile t, uint64_t b, struct quad first, struct quad second) {
     store_group(t, 2 * b, first);
     store_group(t, 2 * b + 1, second);
 }
@@ -171,7 +164,7 @@ static void rows_q5_1(const uint8_t *const *rows, uint64_t offset, uint32_t n_bl
 static void rows_q8_0(const uint8_t *const *rows, uint64_t offset, uint32_t n_blocks,
                       struct tile t) {
     for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_q8_0)) {
-        store_pairs(t, b, load_dwords(rows, offset + 2), load_dwords(rows, offset + 18));
+        store_block(t, b, load_dwords(rows, offset + 2), load_dwords(rows, offset + 18));
         store_scale(t, b, half_low(load_dwords(rows, offset).v[0]));
     }
 }
@@ -181,7 +174,7 @@ static void rows_iq4_nl(const uint8_t *const *rows, uint64_t offset, uint32_t n_
     const __m256i table = table_of(codes_iq4);
     for (uint64_t b = 0; b < n_blocks; b++, offset += sizeof(struct block_iq4_nl)) {
         const struct quad qs = load_dwords(rows, offset + 2);
-        store_pairs(t, b, look_up(nibbles(qs, false), table), look_up(nibbles(qs, true), table));
+        store_block(t, b, look_up(nibbles(qs, false), table), look_up(nibbles(qs, true), table));
         store_scale(t, b, half_low(load_dwords(rows, offset).v[0]));
     }
 }
@@ -221,7 +214,7 @@ static void rows_iq4_xs(const uint8_t *const *rows, uint64_t offset, uint32_t n_
         const __m256 d = half_low(head.v[0]);
         for (uint32_t k = 0; k < 8; k++) {
             const struct quad qs = load_dwords(rows, offset + 8 + 16 * k);
-            store_pairs(t, 8 * b + k, look_up(nibbles(qs, false), table),
+            store_block(t, 8 * b + k, look_up(nibbles(qs, false), table),
                         look_up(nibbles(qs, true), table));
             const __m256i l = _mm256_and_si256(shift_right(head.v[1], 4 * k), dwords(15));
             const __m256i h = _mm256_and_si256(shift_right(high, 2 * k), dwords(3));

@@ -218,6 +218,18 @@ static inline void set_start(__m128i q, int32_t zero, int16_t to[2]) {
     to[1] = (int16_t)(to[1] / 8 * zero);
 }
 
+/* 16 codes as an unsigned and a flipping operand (struct lanes_signed). */
+struct signs {
+    __m128i magnitude, flip;
+    int32_t negative; /* sum of the magnitudes of negative codes */
+};
+
+static inline struct signs signs_of(__m128i q) {
+    struct signs s = {_mm_abs_epi8(q), _mm_cmpgt_epi8(_mm_setzero_si128(), q), 0};
+    s.negative = sum_bytes(_mm_and_si128(s.magnitude, s.flip));
+    return s;
+}
+
 static inline void prepare_lane(struct group g, const struct lanes_kind *kind, uint32_t v,
                                 uint32_t l, void *out) {
     if (kind->pairs) {
@@ -235,11 +247,10 @@ static inline void prepare_lane(struct group g, const struct lanes_kind *kind, u
         return;
     }
     struct lanes_signed *to = out;
-    __m128i flip = _mm_cmpgt_epi8(_mm_setzero_si128(), g.q), magnitude = _mm_abs_epi8(g.q);
-    store_chunks(magnitude, to->magnitude[v][0] + 4 * l);
-    store_chunks(flip, to->flip[v][0] + 4 * l);
-    int32_t negative = sum_bytes(_mm_and_si128(magnitude, flip));
-    set_scales(kind, v, l, g.d, g.sum, negative, &to->scales);
+    const struct signs s = signs_of(g.q);
+    store_chunks(s.magnitude, to->magnitude[v][0] + 4 * l);
+    store_chunks(s.flip, to->flip[v][0] + 4 * l);
+    set_scales(kind, v, l, g.d, g.sum, s.negative, &to->scales);
 }
 
 static inline uint64_t unit_bytes(const struct lanes_kind *kind) {
@@ -346,15 +357,19 @@ static void prepare_gemm_halves(const float *x, uint32_t n_cols, struct gemm_hal
     }
 }
 
-static void prepare_gemm_words(const float *x, uint32_t n_cols, struct gemm_words *out) {
+static void prepare_gemm_flips(const float *x, uint32_t n_cols, struct gemm_flips *out) {
     const float row_largest = largest_finite(x, n_cols);
     for (uint32_t col = 0; col < n_cols; col += 256, out += 8) {
         struct group groups[16] = {0};
         quantise_256(x + col, n_cols - col, row_largest, groups);
         for (uint32_t i = 0; i < 16; i++) {
-            const __m256i q = _mm256_cvtepi8_epi16(groups[i].q);
-            _mm256_storeu_si256((__m256i *)(void *)(out[i / 2].q + 16 * (i % 2)), q);
-            out[i / 2].d[i % 2] = groups[i].d;
+            struct gemm_flips *const to = &out[i / 2];
+            const uint32_t half = i % 2;
+            const struct signs s = signs_of(groups[i].q);
+            _mm_storeu_si128((__m128i *)(void *)(to->magnitude + 16 * half), s.magnitude);
+            _mm_storeu_si128((__m128i *)(void *)(to->flip + 16 * half), s.flip);
+            to->d[half] = groups[i].d;
+            to->start = groups[i].d * (float)s.negative + (half == 0 ? 0 : to->start);
         }
     }
 }
@@ -369,8 +384,8 @@ static uint64_t layout_bytes(uint8_t layout, uint32_t n_cols) {
     if (layout == LAYOUT_GEMM_HALVES) {
         return (uint64_t)layout_pad(n_cols) / 256 * sizeof(struct gemm_halves);
     }
-    if (layout == LAYOUT_GEMM_WORDS) {
-        return (uint64_t)layout_pad(n_cols) / 32 * sizeof(struct gemm_words);
+    if (layout == LAYOUT_GEMM_FLIPS) {
+        return (uint64_t)layout_pad(n_cols) / 32 * sizeof(struct gemm_flips);
     }
     return layout_bytes_scalar(layout, n_cols);
 }
@@ -385,8 +400,8 @@ static void prepare(uint8_t layout, const float *x, uint32_t n_cols, void *out) 
         prepare_gemm_units(x, n_cols, out);
     } else if (layout == LAYOUT_GEMM_HALVES) {
         prepare_gemm_halves(x, n_cols, out);
-    } else if (layout == LAYOUT_GEMM_WORDS) {
-        prepare_gemm_words(x, n_cols, out);
+    } else if (layout == LAYOUT_GEMM_FLIPS) {
+        prepare_gemm_flips(x, n_cols, out);
     } else {
         layout_prepare_scalar(layout, x, n_cols, out);
     }

@@ -15,7 +15,7 @@
 enum {
     LAYOUT_GEMM_UNITS = LAYOUT_GEMM_FIRST + 1, /* struct gemm_units */
     LAYOUT_GEMM_HALVES,                        /* struct gemm_halves */
-    LAYOUT_GEMM_WORDS,                         /* struct gemm_words */
+    LAYOUT_GEMM_FLIPS,                         /* struct gemm_flips */
     /* struct lanes */
     LAYOUT_LANES_Q4_0 = LAYOUT_GEMV_FIRST,
     LAYOUT_LANES_Q4_1,
@@ -98,10 +98,15 @@ struct gemm_halves {
     float unused[6];
 };
 
-/* 32 values for weights with signed codes of 8 bits, which are multiplied in 16 bits. */
-struct gemm_words {
-    int16_t q[32];
-    float d[2]; /* scales of the first and the second 16 values */
+/* 32 values for weights with signed codes of 8 bits, w. As in struct lanes_signed: products are of
+ * the magnitudes and of w with all bits flipped where q is negative.
+ *
+ * start: what is added for that, d * the sum of the magnitudes of negative q, of both halves. */
+struct gemm_flips {
+    uint8_t magnitude[32];
+    int8_t flip[32]; /* -1 where q is negative, else 0 */
+    float d[2];      /* scales of the first and the second 16 values */
+    float start;
 };
 
 #endif
