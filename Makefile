@@ -44,6 +44,10 @@ aarch64: ## the kernels' tests for aarch64, cross-compiled and run under qemu
 	sh tools/deps.sh gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 	sh tests/kernel_aarch64.sh . $(BUILD)-aarch64
 
+cgroup2: all ## the budget in control groups of version 2, in an emulated machine (minutes)
+	sh tools/deps.sh qemu-system-x86 busybox-static cpio e2fsprogs
+	sh tests/cgroup2/prove.sh $(BUILD) "$$(sh tools/fetch_model.sh smollm2)"
+
 bench: all ## speed on the models in the cache
 	for model in smollm2 gemma3; do $(BUILD)/onetrip inspect $$model >/dev/null 2>&1 && $(BUILD)/onetrip bench $$model; done; true
 
@@ -59,4 +63,4 @@ clean: ## remove what was built
 help:
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /\1: /p' Makefile | awk -F': ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
-.PHONY: all deps model demo test asan fuzz aarch64 bench bench-peers install clean help
+.PHONY: all deps model demo test asan fuzz aarch64 cgroup2 bench bench-peers install clean help
