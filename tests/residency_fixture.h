@@ -39,6 +39,7 @@ struct fixture_options {
     uint32_t n_layers; /* each: one small and two large extents */
     uint32_t n_files;
     bool experts; /* each layer has one extent of MAX_PARTS parts too */
+    bool wide;    /* the last extent is several sections */
     bool tied;    /* the last extent is also read by single rows; else a ROWS extent comes first */
     const char *directory;
 };
@@ -109,7 +110,7 @@ static void fixture_open(struct fixture *f, const struct fixture_options *o) {
                         RESIDENCY_EXPERT);
         }
     }
-    fixture_add(f, 0, 34 * 30, 1200, 1, RESIDENCY_SWEEP);
+    fixture_add(f, 0, 34 * 30, o->wide ? 6000 : 1200, 1, RESIDENCY_SWEEP);
     f->extents[f->n_extents - 1].also_rows = o->tied;
     struct ot_error err;
     assert_int_equal(ledger_open(MAX_EXTENTS, &f->ledger, &err), 0);

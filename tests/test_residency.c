@@ -18,12 +18,14 @@ static const struct fixture_options plain = {.seed = 1, .n_layers = 8, .n_files 
 static const struct fixture_options split = {.seed = 2, .n_layers = 8, .n_files = 2, .tied = true};
 static const struct fixture_options mixture = {
     .seed = 3, .n_layers = 4, .n_files = 2, .experts = true};
+static const struct fixture_options wide = {
+    .seed = 4, .n_layers = 4, .n_files = 2, .tied = true, .wide = true};
 
 static void test_every_row_is_the_files_in_every_mode(void **state) {
     (void)state;
-    const struct fixture_options *all[] = {&plain, &split, &mixture};
+    const struct fixture_options *all[] = {&plain, &split, &mixture, &wide};
     const enum ot_residency modes[] = {OT_RESIDENCY_CACHE, OT_RESIDENCY_WIRED, OT_RESIDENCY_STREAM};
-    for (uint32_t i = 0; i < 9; i++) {
+    for (uint32_t i = 0; i < 12; i++) {
         struct fixture f;
         fixture_open(&f, all[i / 3]);
         struct residency_params params = fixture_params(&f, UINT64_MAX);
@@ -39,8 +41,8 @@ static void test_every_row_is_the_files_in_every_mode(void **state) {
 
 static void test_every_budget_from_the_least_up_gives_the_same_bytes(void **state) {
     (void)state;
-    const struct fixture_options *all[] = {&plain, &split, &mixture};
-    for (uint32_t i = 0; i < 3; i++) {
+    const struct fixture_options *all[] = {&plain, &split, &mixture, &wide};
+    for (uint32_t i = 0; i < 4; i++) {
         struct fixture f;
         fixture_open(&f, all[i]);
         uint64_t least = residency_least_bytes(f.extents, f.n_extents);
@@ -159,10 +161,9 @@ static void test_each_byte_is_loaded_once_when_all_is_wired(void **state) {
     fixture_close(&f);
 }
 
-static void test_streamed_rows_are_spread_evenly_over_the_schedule(void **state) {
-    (void)state;
+static void check_spread(const struct fixture_options *options) {
     struct fixture f;
-    fixture_open(&f, &plain);
+    fixture_open(&f, options);
     uint64_t sweep = fixture_sum(&f, RESIDENCY_SWEEP);
     struct residency_params params = fixture_params(&f, sweep * 2 / 3);
     struct residency *r = walked(&f, &params, 1);
@@ -172,19 +173,27 @@ static void test_streamed_rows_are_spread_evenly_over_the_schedule(void **state)
         uint64_t bytes = fixture_extent_bytes(&f.extents[i]);
         large += f.extents[i].contract == RESIDENCY_SWEEP && bytes >= SMALL_BYTES ? bytes : 0;
     }
-    for (uint32_t i = 0; i < f.n_extents; i++) {
-        const struct residency_extent *e = &f.extents[i];
+    for (uint32_t i = 0; i < l->n_sections; i++) {
+        const struct section *x = &l->sections[i];
+        const struct residency_extent *e = &f.extents[x->extent];
         if (e->contract != RESIDENCY_SWEEP || fixture_extent_bytes(e) < SMALL_BYTES) {
             continue;
         }
-        passed += fixture_extent_bytes(e);
-        streamed += (e->n_rows - l->extents[i].wired_rows) * e->row_bytes;
+        passed += x->n_rows * e->row_bytes;
+        streamed += (x->n_rows - x->wired_rows) * e->row_bytes;
         double share = (double)l->streamed_bytes * (double)passed / (double)large;
         assert_true((double)streamed >= share - 1.5 * (double)l->slot_bytes);
         assert_true((double)streamed <= share + 1.5 * (double)l->slot_bytes);
     }
+    assert_true(!options->wide || l->n_sections >= f.n_extents + 4);
     residency_close(r);
     fixture_close(&f);
+}
+
+static void test_streamed_rows_are_spread_evenly_over_the_schedule(void **state) {
+    (void)state;
+    check_spread(&plain);
+    check_spread(&wide);
 }
 
 static void test_slots_are_a_tenth_of_a_real_budget_at_most(void **state) {

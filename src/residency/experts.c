@@ -365,7 +365,7 @@ static bool read_to_frame(struct experts *x, struct unit *u) {
 static bool issue_block(struct experts *x, struct unit *u, uint32_t row, uint32_t slot) {
     struct mover *m = x->m;
     const struct residency_extent *e = extent_of(x, u);
-    uint32_t n_rows = min_u32(m->layout.extents[u->extent].block_rows, e->n_rows - row);
+    uint32_t n_rows = min_u32(layout_part_block_rows(&m->layout, u->extent), e->n_rows - row);
     uint64_t offset = offset_of(x, u) + row * e->row_bytes;
     struct slot *s = &m->slots[slot];
     if (!reads_issue(m, FLIGHT_SLOT, slot, u->extent, offset, n_rows * e->row_bytes, s->memory)) {
@@ -391,7 +391,7 @@ static bool read_through_slots(struct experts *x, struct wish *w) {
         if (slot == NO_SLOT || !issue_block(x, u, w->next_row, slot)) {
             return false;
         }
-        w->next_row += x->m->layout.extents[u->extent].block_rows;
+        w->next_row += layout_part_block_rows(&x->m->layout, u->extent);
     }
     return true;
 }
@@ -527,7 +527,7 @@ static void advance_wish(struct experts *x, const struct unit *u, uint32_t row) 
 static int acquire_passing(struct mover *m, struct unit *u, uint32_t row, bool wait,
                            struct residency_view *view, struct ot_error *err) {
     struct experts *x = m->experts;
-    uint32_t block_rows = m->layout.extents[u->extent].block_rows;
+    uint32_t block_rows = layout_part_block_rows(&m->layout, u->extent);
     uint32_t part = part_of(x, u), slot;
     bool demanded = false;
     int code;

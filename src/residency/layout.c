@@ -32,8 +32,21 @@ struct sizes {
     uint64_t widest_block_bytes;
 };
 
+/* Rows of a section of a large swept extent. */
+static uint32_t rows_of_sections(const struct residency_extent *e, uint64_t section_bytes) {
+    return rows_of_blocks(e->row_bytes, e->n_rows * e->n_parts, section_bytes);
+}
+
+static uint32_t count_sections(const struct residency_extent *e, uint64_t section_bytes) {
+    if (e->contract != RESIDENCY_SWEEP || is_small(e)) {
+        return 1;
+    }
+    uint32_t rows = rows_of_sections(e, section_bytes);
+    return (e->n_rows * e->n_parts + rows - 1) / rows;
+}
+
 static struct sizes measure(const struct residency_extent *extents, uint32_t n_extents,
-                            uint64_t target_bytes, uint32_t align) {
+                            uint64_t target_bytes, uint64_t section_bytes, uint32_t align) {
     struct sizes s = {0};
     for (uint32_t i = 0; i < n_extents; i++) {
         const struct residency_extent *e = &extents[i];
@@ -47,7 +60,7 @@ static struct sizes measure(const struct residency_extent *extents, uint32_t n_e
             s.small_bytes += extent_bytes(e) + 2 * align;
         } else if (e->contract == RESIDENCY_SWEEP) {
             s.large_bytes += extent_bytes(e);
-            s.rounding_bytes += 2 * align;
+            s.rounding_bytes += 2ull * align * count_sections(e, section_bytes);
         } else if (e->contract == RESIDENCY_EXPERT) {
             s.expert_bytes += extent_bytes(e);
             streams = true;
@@ -69,7 +82,7 @@ static uint64_t least_of(const struct sizes *s) {
 }
 
 uint64_t residency_least_bytes(const struct residency_extent *extents, uint32_t n_extents) {
-    struct sizes s = measure(extents, n_extents, BLOCK_BYTES_LEAST, ALIGN_MOST);
+    struct sizes s = measure(extents, n_extents, BLOCK_BYTES_LEAST, UINT64_MAX, ALIGN_MOST);
     return least_of(&s);
 }
 
@@ -81,9 +94,10 @@ static uint32_t widest_align(const struct residency *r) {
     return align;
 }
 
-/* Size and number of slots for a budget. From SYS_MEMORY_HUGE on they fill whole huge pages: reads
- * into scattered small pages are slower. */
-static struct sizes choose_slots(const struct residency *r, struct layout *l) {
+/* Size and number of slots for a budget, and the size of a section. From SYS_MEMORY_HUGE on slots
+ * fill whole huge pages: reads into scattered small pages are slower. */
+static struct sizes choose_slots(const struct residency *r, struct layout *l,
+                                 uint64_t *section_bytes) {
     uint32_t align = widest_align(r);
     uint64_t room = min_u64(r->budget_bytes / SLOT_SHARE, SLOT_BYTES_MOST);
     if (room >= SYS_MEMORY_HUGE) {
@@ -92,9 +106,12 @@ static struct sizes choose_slots(const struct residency *r, struct layout *l) {
     uint64_t goal = room / SLOTS_WANTED / ALIGN_MOST * ALIGN_MOST;
     goal = min_u64(max_u64(goal, BLOCK_BYTES_LEAST), BLOCK_BYTES_MOST);
     uint64_t around = 2 * (uint64_t)align + OVERREAD_BYTES;
-    struct sizes s = measure(r->extents, r->n_extents, goal - min_u64(around, goal / 2), align);
+    *section_bytes = min_u64(2 * max_u64(room, SLOTS_LEAST * goal), SECTION_BYTES_MOST);
+    struct sizes s =
+        measure(r->extents, r->n_extents, goal - min_u64(around, goal / 2), *section_bytes, align);
     if (least_of(&s) > r->budget_bytes) {
-        s = measure(r->extents, r->n_extents, BLOCK_BYTES_LEAST, align);
+        *section_bytes = UINT64_MAX;
+        s = measure(r->extents, r->n_extents, BLOCK_BYTES_LEAST, *section_bytes, align);
         room = 0;
     }
     l->slot_bytes = s.slot_bytes;
@@ -110,13 +127,40 @@ static struct sizes choose_slots(const struct residency *r, struct layout *l) {
     return s;
 }
 
-/* Divides an extent into its wired rows and blocks, and lays the wired ones into the arena. */
-static void place(const struct residency *r, struct layout *l, uint32_t i, uint32_t streamed_rows,
-                  uint64_t target_bytes) {
-    const struct residency_extent *e = &r->extents[i];
-    struct layout_extent *x = &l->extents[i];
+/* Takes the arrays, and divides extents into sections. */
+static int divide(const struct residency *r, struct layout *l, uint64_t section_bytes,
+                  struct ot_error *err) {
+    for (uint32_t i = 0; i < r->n_extents; i++) {
+        l->n_sections += count_sections(&r->extents[i], section_bytes);
+    }
+    l->first_section = mem_calloc((size_t)r->n_extents + 1, sizeof *l->first_section);
+    l->sections = mem_calloc(l->n_sections, sizeof *l->sections);
+    if (l->first_section == NULL || l->sections == NULL) {
+        return error_memory(err, l->n_sections * sizeof *l->sections);
+    }
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < r->n_extents; i++) {
+        const struct residency_extent *e = &r->extents[i];
+        uint32_t n_rows = e->n_rows * e->n_parts, n_here = count_sections(e, section_bytes);
+        uint32_t rows = n_here > 1 ? rows_of_sections(e, section_bytes) : n_rows;
+        l->first_section[i] = n;
+        for (uint32_t row = 0; row < n_rows; row += min_u32(rows, n_rows - row)) {
+            l->sections[n++] = (struct section){.extent = i,
+                                                .row = row,
+                                                .n_rows = min_u32(rows, n_rows - row),
+                                                .offset = e->offset + row * e->row_bytes};
+        }
+    }
+    l->first_section[r->n_extents] = n;
+    return 0;
+}
+
+/* Divides a section into its wired rows and blocks, and lays the wired ones into the arena. */
+static void place(const struct residency *r, struct layout *l, struct section *x,
+                  uint32_t streamed_rows, uint64_t target_bytes) {
+    const struct residency_extent *e = &r->extents[x->extent];
     uint32_t align = r->files[e->file].direct_align;
-    x->wired_rows = e->n_rows * e->n_parts - streamed_rows;
+    x->wired_rows = x->n_rows - streamed_rows;
     x->first_block = l->n_blocks;
     x->first_piece = l->n_pieces;
     if (streamed_rows > 0) {
@@ -124,8 +168,8 @@ static void place(const struct residency *r, struct layout *l, uint32_t i, uint3
         x->n_blocks = (streamed_rows + x->block_rows - 1) / x->block_rows;
     }
     if (x->wired_rows > 0) {
-        uint64_t bytes = sectors_bytes(e->offset, x->wired_rows * e->row_bytes, align);
-        x->sector_start = sectors_start(e->offset, align);
+        uint64_t bytes = layout_run_bytes(x, e->row_bytes, align);
+        x->sector_start = sectors_start(x->offset, align);
         x->arena_at = round_up(l->arena_bytes, align);
         x->n_pieces = (uint32_t)((bytes + PIECE_BYTES - 1) / PIECE_BYTES);
         l->arena_bytes = x->arena_at + bytes;
@@ -136,30 +180,39 @@ static void place(const struct residency *r, struct layout *l, uint32_t i, uint3
     l->streamed_bytes += streamed_rows * e->row_bytes;
 }
 
-/* The rows to stream of each large extent: whole blocks, so that the sum over the extents so far
- * keeps up with its share; what the last block brings too much is wired again, row by row. */
-static void spread(const struct residency *r, uint32_t *streamed_rows, uint64_t large_bytes,
-                   uint64_t stream_bytes, uint64_t target_bytes) {
+/* Places the sections in turn. Of each large one whole blocks are streamed, so that the sum over
+ * the sections so far keeps up with its share; what the last block brings too much is wired again,
+ * row by row. */
+static void place_all(const struct residency *r, struct layout *l, uint64_t large_bytes,
+                      uint64_t stream_bytes, uint64_t target_bytes) {
     uint64_t passed = 0, streamed = 0;
-    uint32_t last = UINT32_MAX;
-    for (uint32_t i = 0; i < r->n_extents && stream_bytes > 0; i++) {
-        const struct residency_extent *e = &r->extents[i];
-        if (e->contract != RESIDENCY_SWEEP || is_small(e)) {
+    for (uint32_t i = 0; i < l->n_sections; i++) {
+        struct section *x = &l->sections[i];
+        const struct residency_extent *e = &r->extents[x->extent];
+        if (e->contract == RESIDENCY_EXPERT) {
+            x->block_rows = rows_of_blocks(e->row_bytes, e->n_rows, target_bytes);
+        }
+        if (e->contract != RESIDENCY_SWEEP) {
             continue;
         }
-        passed += extent_bytes(e);
-        uint64_t share = (uint64_t)((unsigned __int128)stream_bytes * passed / large_bytes);
-        uint32_t block = rows_of_blocks(e->row_bytes, e->n_rows, target_bytes);
-        while (streamed < share && streamed_rows[i] < e->n_rows) {
-            uint32_t rows = min_u32(block, e->n_rows - streamed_rows[i]);
-            streamed_rows[i] += rows;
-            streamed += rows * e->row_bytes;
-            last = i;
+        l->sweep_bytes += x->n_rows * e->row_bytes;
+        uint32_t rows = 0;
+        if (!is_small(e) && stream_bytes > 0) {
+            passed += x->n_rows * e->row_bytes;
+            uint64_t share = (uint64_t)((unsigned __int128)stream_bytes * passed / large_bytes);
+            uint32_t block = rows_of_blocks(e->row_bytes, x->n_rows, target_bytes);
+            while (streamed < share && rows < x->n_rows) {
+                uint32_t more = min_u32(block, x->n_rows - rows);
+                rows += more;
+                streamed += more * e->row_bytes;
+            }
+            if (streamed > stream_bytes) { /* that was the last block of all */
+                uint64_t many = min_u64((streamed - stream_bytes) / e->row_bytes, rows);
+                rows -= (uint32_t)many;
+                streamed -= many * e->row_bytes;
+            }
         }
-    }
-    if (last != UINT32_MAX && streamed > stream_bytes) {
-        uint64_t rows = (streamed - stream_bytes) / r->extents[last].row_bytes;
-        streamed_rows[last] -= (uint32_t)min_u64(rows, streamed_rows[last]);
+        place(r, l, x, rows, target_bytes);
     }
 }
 
@@ -171,19 +224,13 @@ int layout_make(const struct residency *r, struct layout *out, struct ot_error *
         planted.budget_bytes *= 2;
         r = &planted;
     }
-    struct sizes s = choose_slots(r, &l);
+    uint64_t section_bytes;
+    struct sizes s = choose_slots(r, &l, &section_bytes);
     uint64_t least = least_of(&s);
     if (least > r->budget_bytes) {
         return error_set(err, OT_ERR_BUDGET, "residency",
                          "%llu bytes for weights are too few; the least is %llu",
                          (unsigned long long)r->budget_bytes, (unsigned long long)least);
-    }
-    uint32_t *streamed_rows = mem_calloc(r->n_extents, sizeof *streamed_rows);
-    l.extents = mem_calloc(r->n_extents, sizeof *l.extents);
-    if (streamed_rows == NULL || l.extents == NULL) {
-        mem_free(streamed_rows);
-        mem_free(l.extents);
-        return error_memory(err, r->n_extents * sizeof *l.extents);
     }
     uint64_t target = max_u64(s.widest_block_bytes, 1);
     uint64_t fixed = s.small_bytes + s.rounding_bytes + ROW_READS * s.row_buffer_bytes + ALIGN_MOST;
@@ -194,17 +241,12 @@ int layout_make(const struct residency *r, struct layout *out, struct ot_error *
     }
     uint64_t room = r->budget_bytes - fixed - l.slots_bytes;
     uint64_t stream_bytes = s.large_bytes > room ? s.large_bytes - room : 0;
-    spread(r, streamed_rows, s.large_bytes, stream_bytes, target);
-    for (uint32_t i = 0; i < r->n_extents; i++) {
-        if (r->extents[i].contract == RESIDENCY_SWEEP) {
-            l.sweep_bytes += extent_bytes(&r->extents[i]);
-            place(r, &l, i, streamed_rows[i], target);
-        } else if (r->extents[i].contract == RESIDENCY_EXPERT) {
-            l.extents[i].block_rows =
-                rows_of_blocks(r->extents[i].row_bytes, r->extents[i].n_rows, target);
-        }
+    int code = divide(r, &l, stream_bytes > 0 ? section_bytes : UINT64_MAX, err);
+    if (code != 0) {
+        layout_deinit(&l);
+        return code;
     }
-    mem_free(streamed_rows);
+    place_all(r, &l, s.large_bytes, stream_bytes, target);
     uint64_t left = room - min_u64(room, s.large_bytes);
     l.expert_bytes = min_u64(left, s.expert_bytes + s.expert_bytes / 8);
     l.row_bytes = ROW_READS * s.row_buffer_bytes + min_u64(left - l.expert_bytes, s.rows_bytes);
@@ -213,15 +255,16 @@ int layout_make(const struct residency *r, struct layout *out, struct ot_error *
 }
 
 void layout_deinit(struct layout *l) {
-    mem_free(l->extents);
-    l->extents = NULL;
+    mem_free(l->sections);
+    mem_free(l->first_section);
+    l->sections = NULL;
+    l->first_section = NULL;
 }
 
-void layout_block_rows(const struct layout *l, const struct residency_extent *e, uint32_t extent,
-                       uint32_t block, uint32_t *row, uint32_t *n_rows) {
-    const struct layout_extent *x = &l->extents[extent];
-    *row = x->wired_rows + (block - x->first_block) * x->block_rows;
-    *n_rows = min_u32(x->block_rows, e->n_rows - *row);
+void layout_block_rows(const struct section *x, uint32_t block, uint32_t *row, uint32_t *n_rows) {
+    uint32_t skip = x->wired_rows + (block - x->first_block) * x->block_rows;
+    *row = x->row + skip;
+    *n_rows = min_u32(x->block_rows, x->n_rows - skip);
 }
 
 bool layout_check(const struct residency *r, const struct layout *l) {

@@ -16,11 +16,9 @@
 
 /* Bytes of the arena that a piece occupies, and where. */
 static uint64_t piece_place(const struct mover *m, uint32_t piece, uint8_t **start) {
-    uint32_t extent = m->pieces[piece].extent;
-    const struct residency_extent *e = &m->r->extents[extent];
-    const struct layout_extent *x = &m->layout.extents[extent];
-    uint32_t align = m->r->files[e->file].direct_align;
-    uint64_t run = sectors_bytes(e->offset, x->wired_rows * e->row_bytes, align);
+    const struct section *x = &m->layout.sections[m->pieces[piece].section];
+    const struct residency_extent *e = &m->r->extents[x->extent];
+    uint64_t run = layout_run_bytes(x, e->row_bytes, m->r->files[e->file].direct_align);
     uint64_t at = (uint64_t)(piece - x->first_piece) * PIECE_BYTES;
     *start = m->arena + x->arena_at + at;
     return min_u64(PIECE_BYTES, run - at);
@@ -40,8 +38,8 @@ static void recount(struct mover *m) {
     for (uint32_t i = 0; i < m->layout.n_pieces; i++) {
         m->n_lent_held += m->pieces[i].lent && m->pieces[i].state != EMPTY;
     }
-    for (uint32_t i = 0; i < m->r->n_extents; i++) {
-        const struct layout_extent *x = &m->layout.extents[i];
+    for (uint32_t i = 0; i < m->layout.n_sections; i++) {
+        const struct section *x = &m->layout.sections[i];
         uint32_t n = 0;
         while (n < x->n_pieces && m->pieces[x->first_piece + n].state == READY) {
             n++;
@@ -70,13 +68,14 @@ void lend_released(struct mover *m, const struct residency_view *view) {
     if (!m->lending) {
         return;
     }
-    const struct residency_extent *e = &m->r->extents[view->extent];
-    const struct layout_extent *x = &m->layout.extents[view->extent];
+    const struct layout *l = &m->layout;
+    const struct section *x = &l->sections[layout_section(l, view->extent, view->row)];
+    uint64_t row_bytes = m->r->extents[view->extent].row_bytes;
     uint32_t end_row = view->row + view->n_rows;
-    uint64_t end = e->offset - x->sector_start + end_row * e->row_bytes;
+    uint64_t end = layout_arena_at(x, row_bytes, end_row) - x->arena_at;
     for (uint32_t i = 0; i < x->n_pieces; i++) {
         uint32_t piece = x->first_piece + i;
-        bool done = end_row >= x->wired_rows || (i + 1ull) * PIECE_BYTES <= end;
+        bool done = end_row - x->row >= x->wired_rows || (i + 1ull) * PIECE_BYTES <= end;
         if (done && m->pieces[piece].lent && m->pieces[piece].state == READY) {
             drop(m, piece);
             m->n_lent_held--;
@@ -87,7 +86,8 @@ void lend_released(struct mover *m, const struct residency_view *view) {
 
 /* Pieces of large extents only: small ones are held in views of their own while others are used. */
 static bool lendable(const struct mover *m, uint32_t piece) {
-    return extent_bytes(&m->r->extents[m->pieces[piece].extent]) >= SMALL_BYTES;
+    return extent_bytes(&m->r->extents[m->layout.sections[m->pieces[piece].section].extent]) >=
+           SMALL_BYTES;
 }
 
 static void end_loan(struct mover *m) {

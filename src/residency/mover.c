@@ -17,9 +17,9 @@
 #include "sys/memory.h"
 
 /* A view of wired rows has at least the first, where fewer are in memory yet; and while blocks are
- * being read, all views that are given out at once have little more than the second, so that the
- * engine comes back soon enough to ask for the next ones. */
-enum { VIEW_BYTES_LEAST = 256 << 10, AT_ONCE_BYTES = 12 << 20 };
+ * being read, all views that are given out at once have little more than half of the slots' bytes,
+ * or the second, so that the engine comes back soon enough to ask for the next ones. */
+enum { VIEW_BYTES_LEAST = 256 << 10, AT_ONCE_BYTES_LEAST = 4 << 20 };
 
 /* ---- opening and closing ---- */
 
@@ -30,7 +30,7 @@ static int take_arrays(struct mover *m, struct ot_error *err) {
     m->flights = mem_calloc(m->n_flights, sizeof *m->flights);
     m->free_flights = mem_calloc(m->n_flights, sizeof *m->free_flights);
     m->pieces = mem_calloc(l->n_pieces, sizeof *m->pieces);
-    m->pieces_ready = mem_calloc(m->r->n_extents, sizeof *m->pieces_ready);
+    m->pieces_ready = mem_calloc(l->n_sections, sizeof *m->pieces_ready);
     m->block_slot = mem_calloc(l->n_blocks, sizeof *m->block_slot);
     m->block_seen = mem_calloc(l->n_blocks, sizeof *m->block_seen);
     m->slots = mem_calloc(l->n_slots, sizeof *m->slots);
@@ -45,9 +45,9 @@ static int take_arrays(struct mover *m, struct ot_error *err) {
     for (uint32_t i = 0; i < l->n_blocks; i++) {
         m->block_slot[i] = NO_SLOT;
     }
-    for (uint32_t i = 0; i < m->r->n_extents; i++) {
-        for (uint32_t p = 0; p < l->extents[i].n_pieces; p++) {
-            m->pieces[l->extents[i].first_piece + p].extent = i;
+    for (uint32_t i = 0; i < l->n_sections; i++) {
+        for (uint32_t p = 0; p < l->sections[i].n_pieces; p++) {
+            m->pieces[l->sections[i].first_piece + p].section = i;
         }
     }
     return 0;
@@ -91,6 +91,7 @@ int mover_open(struct residency *r, const struct residency_params *params, struc
     const char *verify = getenv("ONETRIP_VERIFY");
     m->verify = verify != NULL && verify[0] == '1';
     int code = layout_make(r, &m->layout, err);
+    m->at_once_bytes = max_u64(m->layout.slots_bytes / 2, AT_ONCE_BYTES_LEAST);
     if (code == 0) {
         code = take_arrays(m, err);
     }
@@ -226,17 +227,15 @@ static uint32_t blocks_reading(const struct mover *m) {
     return n;
 }
 
-static bool issue_piece(struct mover *m, uint32_t extent, uint32_t index) {
-    const struct residency_extent *e = &m->r->extents[extent];
-    const struct layout_extent *x = &m->layout.extents[extent];
-    uint32_t align = m->r->files[e->file].direct_align;
-    uint64_t run = sectors_bytes(e->offset, x->wired_rows * e->row_bytes, align);
+static bool issue_piece(struct mover *m, const struct section *x, uint32_t index) {
+    const struct residency_extent *e = &m->r->extents[x->extent];
+    uint64_t run = layout_run_bytes(x, e->row_bytes, m->r->files[e->file].direct_align);
     uint64_t at = (uint64_t)(index - x->first_piece) * PIECE_BYTES;
     uint64_t bytes = min_u64(PIECE_BYTES, run - at);
-    /* Of the run's outer sectors only the extent's own bytes are wanted. */
-    uint64_t start = max_u64(x->sector_start + at, e->offset);
-    uint64_t end = min_u64(x->sector_start + at + bytes, e->offset + x->wired_rows * e->row_bytes);
-    if (m->n_filling >= FILL_DEPTH || !reads_issue(m, FLIGHT_PIECE, index, extent, start,
+    /* Of the run's outer sectors only the section's own bytes are wanted. */
+    uint64_t start = max_u64(x->sector_start + at, x->offset);
+    uint64_t end = min_u64(x->sector_start + at + bytes, x->offset + x->wired_rows * e->row_bytes);
+    if (m->n_filling >= FILL_DEPTH || !reads_issue(m, FLIGHT_PIECE, index, x->extent, start,
                                                    end - start, m->arena + x->arena_at + at)) {
         return false;
     }
@@ -246,13 +245,13 @@ static bool issue_piece(struct mover *m, uint32_t extent, uint32_t index) {
     return true;
 }
 
-static bool issue_block(struct mover *m, uint32_t extent, uint32_t block, uint32_t slot) {
-    const struct residency_extent *e = &m->r->extents[extent];
+static bool issue_block(struct mover *m, const struct section *x, uint32_t block, uint32_t slot) {
+    const struct residency_extent *e = &m->r->extents[x->extent];
     struct slot *s = &m->slots[slot];
     uint32_t row, n_rows;
-    layout_block_rows(&m->layout, e, extent, block, &row, &n_rows);
+    layout_block_rows(x, block, &row, &n_rows);
     uint64_t offset = e->offset + row * e->row_bytes;
-    if (!reads_issue(m, FLIGHT_SLOT, slot, extent, offset, n_rows * e->row_bytes, s->memory)) {
+    if (!reads_issue(m, FLIGHT_SLOT, slot, x->extent, offset, n_rows * e->row_bytes, s->memory)) {
         return false;
     }
     uint32_t align = m->r->files[e->file].direct_align;
@@ -260,7 +259,7 @@ static bool issue_block(struct mover *m, uint32_t extent, uint32_t block, uint32
         .memory = s->memory,
         .data = s->memory + (offset - sectors_start(offset, align)),
         .state = READING,
-        .extent = extent,
+        .extent = x->extent,
         .row = row,
         .n_rows = n_rows,
         .block = block,
@@ -272,18 +271,18 @@ static bool issue_block(struct mover *m, uint32_t extent, uint32_t block, uint32
 /* Does what the cursor points at. False where that must wait. */
 static bool step(struct mover *m) {
     struct cursor *c = &m->cursor;
-    if (c->next_sweep && c->extent >= m->at_extent) {
+    if (c->next_sweep && c->section >= m->at_section) {
         return false; /* round to where the engine still is */
     }
-    const struct layout_extent *x = &m->layout.extents[c->extent];
+    const struct section *x = &m->layout.sections[c->section];
     if (c->sub < x->n_pieces) {
-        if (c->sub == 0 && m->pieces_ready[c->extent] == x->n_pieces) {
+        if (c->sub == 0 && m->pieces_ready[c->section] == x->n_pieces) {
             c->sub = x->n_pieces;
             return true;
         }
         uint32_t piece = x->first_piece + c->sub;
         if (m->pieces[piece].state == EMPTY &&
-            (!lend_may_read(m, piece) || !issue_piece(m, c->extent, piece))) {
+            (!lend_may_read(m, piece) || !issue_piece(m, x, piece))) {
             return false;
         }
         c->sub++;
@@ -296,7 +295,7 @@ static bool step(struct mover *m) {
             bool may = blocks_reading(m) < blocks_at_once(m) &&
                        (m->experts == NULL || mover_slots_to_spare(m, true));
             uint32_t slot = may ? mover_take_slot(m, false) : NO_SLOT;
-            if (slot == NO_SLOT || !issue_block(m, c->extent, block, slot)) {
+            if (slot == NO_SLOT || !issue_block(m, x, block, slot)) {
                 return false;
             }
         }
@@ -304,13 +303,13 @@ static bool step(struct mover *m) {
         return true;
     }
     uint32_t last = c->next_sweep ? m->r->n_extents - 1 : m->r->last_extent;
-    if (c->extent >= last) {
+    if (c->section + 1 >= m->layout.first_section[last + 1]) {
         if (c->next_sweep) {
             return false;
         }
         *c = (struct cursor){.next_sweep = true};
     } else {
-        c->extent++;
+        c->section++;
         c->sub = 0;
     }
     return true;
@@ -343,7 +342,7 @@ static void report_progress(const struct mover *m) {
 
 static void piece_landed(struct mover *m, const struct flight *f, bool ok) {
     struct piece *p = &m->pieces[f->index];
-    const struct layout_extent *x = &m->layout.extents[p->extent];
+    const struct section *x = &m->layout.sections[p->section];
     p->state = ok ? READY : EMPTY;
     m->n_filling--;
     p->failed = !ok;
@@ -354,7 +353,7 @@ static void piece_landed(struct mover *m, const struct flight *f, bool ok) {
         return;
     }
     m->filled_bytes += f->payload_bytes;
-    uint32_t *ready = &m->pieces_ready[p->extent];
+    uint32_t *ready = &m->pieces_ready[p->section];
     while (*ready < x->n_pieces && m->pieces[x->first_piece + *ready].state == READY) {
         (*ready)++;
     }
@@ -401,7 +400,7 @@ static void keep_what_comes_next(struct mover *m) {
 
 int mover_sweep_begin(struct mover *m, struct ot_error *err) {
     (void)err;
-    m->at_extent = 0;
+    m->at_extent = m->at_section = 0;
     lend_between_sweeps(m, false);
     keep_what_comes_next(m);
     if (m->fill_failed || !m->cursor.next_sweep) {
@@ -429,6 +428,7 @@ void mover_sweep_end(struct mover *m, bool failed) {
     experts_sweep_end(m);
     lend_between_sweeps(m, failed);
     m->at_extent = m->r->n_extents;
+    m->at_section = m->layout.n_sections;
     if (failed) {
         m->cursor = (struct cursor){.next_sweep = true};
     } else {
@@ -443,8 +443,11 @@ void mover_sweep_end(struct mover *m, bool failed) {
 
 bool mover_row_there(const struct mover *m, uint32_t extent, uint32_t row) {
     const struct residency_extent *e = &m->r->extents[extent];
-    const struct layout_extent *x = &m->layout.extents[extent];
-    uint64_t start = e->offset - x->sector_start + row * e->row_bytes;
+    const struct section *x = &m->layout.sections[layout_section(&m->layout, extent, row)];
+    if (row - x->row >= x->wired_rows) {
+        return false;
+    }
+    uint64_t start = layout_arena_at(x, e->row_bytes, row) - x->arena_at;
     for (uint64_t i = start / PIECE_BYTES; i <= (start + e->row_bytes - 1) / PIECE_BYTES; i++) {
         if (m->pieces[x->first_piece + i].state != READY) {
             return false;
@@ -456,10 +459,10 @@ bool mover_row_there(const struct mover *m, uint32_t extent, uint32_t row) {
 /* The first piece of a wired run that is not there has failed, or the cursor has passed it by when
  * it could not be read: it is read now. WAIT_NOT_YET, an error where it failed on demand (*demanded
  * is that piece) or for good, or 0. */
-static int demand_piece(struct mover *m, uint32_t extent, bool wait, uint32_t *demanded,
+static int demand_piece(struct mover *m, uint32_t section, bool wait, uint32_t *demanded,
                         struct ot_error *err) {
-    uint32_t sub = m->pieces_ready[extent];
-    uint32_t piece = m->layout.extents[extent].first_piece + sub;
+    uint32_t sub = m->pieces_ready[section];
+    uint32_t piece = m->layout.sections[section].first_piece + sub;
     struct piece *p = &m->pieces[piece];
     if (p->failed && (*demanded == piece || !p->passing)) {
         p->failed = false; /* the next sweep may find it healed */
@@ -470,35 +473,39 @@ static int demand_piece(struct mover *m, uint32_t extent, bool wait, uint32_t *d
     }
     *demanded = piece;
     p->failed = false;
-    m->cursor = (struct cursor){.extent = extent, .sub = sub};
+    m->cursor = (struct cursor){.section = section, .sub = sub};
     mover_pump(m);
     return 0;
 }
 
-/* Waits until enough of a wired run is there. 0, WAIT_NOT_YET or an error. */
-static int wired_rows_ready(struct mover *m, uint32_t extent, uint32_t row, bool wait,
-                            uint32_t *ready_rows, struct ot_error *err) {
-    const struct residency_extent *e = &m->r->extents[extent];
-    const struct layout_extent *x = &m->layout.extents[extent];
-    uint64_t skip = e->offset - x->sector_start;
-    uint64_t least_rows = max_u64(VIEW_BYTES_LEAST / e->row_bytes, 1);
-    least_rows = min_u64(least_rows, x->wired_rows - row);
+/* Waits until enough of a wired run is there, from `row` of the extent on. 0, WAIT_NOT_YET or an
+ * error. */
+static int wired_rows_ready(struct mover *m, uint32_t section, uint32_t row, bool wait,
+                            uint32_t *n_rows, struct ot_error *err) {
+    const struct section *x = &m->layout.sections[section];
+    uint64_t row_bytes = m->r->extents[x->extent].row_bytes;
+    uint64_t skip = x->offset - x->sector_start;
+    uint32_t first = row - x->row;
+    uint64_t least_rows = max_u64(VIEW_BYTES_LEAST / row_bytes, 1);
+    least_rows = min_u64(least_rows, x->wired_rows - first);
     for (uint32_t demanded = UINT32_MAX;;) {
-        if (m->pieces_ready[extent] == x->n_pieces) {
-            *ready_rows = x->wired_rows;
+        uint32_t ready = m->pieces_ready[section];
+        if (ready == x->n_pieces) {
+            *n_rows = x->wired_rows - first;
             return 0;
         }
-        uint64_t bytes = (uint64_t)m->pieces_ready[extent] * PIECE_BYTES;
-        *ready_rows = (uint32_t)((bytes - min_u64(bytes, skip)) / e->row_bytes);
-        if (*ready_rows >= row + least_rows) {
+        uint64_t bytes = (uint64_t)ready * PIECE_BYTES;
+        uint64_t rows = (bytes - min_u64(bytes, skip)) / row_bytes;
+        if (rows >= first + least_rows) {
+            *n_rows = (uint32_t)rows - first;
             return 0;
         }
         if (reads_take(m, false)) {
             continue;
         }
         mover_pump(m);
-        if (m->pieces[x->first_piece + m->pieces_ready[extent]].state == EMPTY) {
-            int code = demand_piece(m, extent, wait, &demanded, err);
+        if (m->pieces[x->first_piece + m->pieces_ready[section]].state == EMPTY) {
+            int code = demand_piece(m, section, wait, &demanded, err);
             if (code != 0) {
                 return code;
             }
@@ -510,13 +517,13 @@ static int wired_rows_ready(struct mover *m, uint32_t extent, uint32_t row, bool
 }
 
 /* Reads a block that the cursor did not read ahead, and lets the cursor go on behind it. */
-static int demand_block(struct mover *m, uint32_t extent, uint32_t block, struct ot_error *err) {
+static int demand_block(struct mover *m, uint32_t section, uint32_t block, struct ot_error *err) {
+    const struct section *x = &m->layout.sections[section];
     while (m->block_slot[block] == NO_SLOT) {
         uint32_t slot = mover_take_slot(m, true);
-        if (slot != NO_SLOT && issue_block(m, extent, block, slot)) {
-            const struct layout_extent *x = &m->layout.extents[extent];
-            m->cursor =
-                (struct cursor){.extent = extent, .sub = x->n_pieces + block - x->first_block + 1};
+        if (slot != NO_SLOT && issue_block(m, x, block, slot)) {
+            m->cursor = (struct cursor){.section = section,
+                                        .sub = x->n_pieces + block - x->first_block + 1};
             sys_reader_start(m->reader);
         } else if (!reads_take(m, true)) {
             return error_set(err, OT_ERR_ARGUMENT, "residency",
@@ -559,10 +566,10 @@ void mover_view_slot(struct mover *m, uint32_t slot, uint32_t row, struct reside
     };
 }
 
-static int acquire_block(struct mover *m, uint32_t extent, uint32_t row, bool wait,
+static int acquire_block(struct mover *m, uint32_t section, uint32_t row, bool wait,
                          struct residency_view *view, struct ot_error *err) {
-    const struct layout_extent *x = &m->layout.extents[extent];
-    uint32_t block = x->first_block + (row - x->wired_rows) / x->block_rows;
+    const struct section *x = &m->layout.sections[section];
+    uint32_t block = x->first_block + (row - x->row - x->wired_rows) / x->block_rows;
     if (m->block_slot[block] == NO_SLOT) {
         mover_pump(m);
     }
@@ -573,7 +580,7 @@ static int acquire_block(struct mover *m, uint32_t extent, uint32_t row, bool wa
             if (!wait) {
                 return WAIT_NOT_YET;
             }
-            if ((code = demand_block(m, extent, block, err)) != 0) {
+            if ((code = demand_block(m, section, block, err)) != 0) {
                 return code;
             }
             demanded = true;
@@ -586,28 +593,23 @@ static int acquire_block(struct mover *m, uint32_t extent, uint32_t row, bool wa
     return code;
 }
 
-static const uint8_t *wired_data(const struct mover *m, uint32_t extent) {
-    const struct layout_extent *x = &m->layout.extents[extent];
-    return m->arena + x->arena_at + (m->r->extents[extent].offset - x->sector_start);
-}
-
-static int acquire_wired(struct mover *m, uint32_t extent, uint32_t row, bool wait,
+static int acquire_wired(struct mover *m, uint32_t section, uint32_t row, bool wait,
                          struct residency_view *view, struct ot_error *err) {
-    const struct residency_extent *e = &m->r->extents[extent];
-    uint32_t ready_rows;
-    int code = wired_rows_ready(m, extent, row, wait, &ready_rows, err);
+    const struct section *x = &m->layout.sections[section];
+    uint64_t row_bytes = m->r->extents[x->extent].row_bytes;
+    uint32_t n_rows;
+    int code = wired_rows_ready(m, section, row, wait, &n_rows, err);
     if (code != 0) {
         return code;
     }
-    uint32_t n_rows = ready_rows - row;
     if (m->layout.n_blocks > 0) {
-        n_rows = min_u32(n_rows, (uint32_t)max_u64(AT_ONCE_BYTES / e->row_bytes, 1));
+        n_rows = min_u32(n_rows, (uint32_t)max_u64(m->at_once_bytes / row_bytes, 1));
     }
     *view = (struct residency_view){
-        .data = wired_data(m, extent) + row * e->row_bytes,
+        .data = m->arena + layout_arena_at(x, row_bytes, row),
         .row = row,
         .n_rows = n_rows,
-        .extent = extent,
+        .extent = x->extent,
         .slot = NO_SLOT,
     };
     return 0;
@@ -616,24 +618,27 @@ static int acquire_wired(struct mover *m, uint32_t extent, uint32_t row, bool wa
 int mover_acquire(struct mover *m, uint32_t extent, uint32_t part, uint32_t row, bool wait,
                   struct residency_view *view, struct ot_error *err) {
     const struct residency_extent *e = &m->r->extents[extent];
-    const struct layout_extent *x = &m->layout.extents[extent];
     if (e->contract == RESIDENCY_EXPERT) {
         m->at_extent = extent;
+        m->at_section = m->layout.first_section[extent];
         return experts_acquire(m, extent, part, row, wait, view, err);
     }
     if (e->contract != RESIDENCY_SWEEP) {
         return error_set(err, OT_ERR_ARGUMENT, "residency", "extent %u is read by single rows only",
                          extent);
     }
+    uint32_t section = layout_section(&m->layout, extent, row);
+    const struct section *x = &m->layout.sections[section];
     m->at_extent = extent;
+    m->at_section = section;
     take_in(m);
     if (wait) {
         m->given_bytes = 0; /* what was given before has been used */
-    } else if (m->given_bytes >= AT_ONCE_BYTES && blocks_reading(m) > 0) {
+    } else if (m->given_bytes >= m->at_once_bytes && blocks_reading(m) > 0) {
         return WAIT_NOT_YET;
     }
-    int code = row < x->wired_rows ? acquire_wired(m, extent, row, wait, view, err)
-                                   : acquire_block(m, extent, row, wait, view, err);
+    int code = row - x->row < x->wired_rows ? acquire_wired(m, section, row, wait, view, err)
+                                            : acquire_block(m, section, row, wait, view, err);
     if (code == 0) {
         m->given_bytes += view->n_rows * e->row_bytes;
     }
@@ -641,7 +646,9 @@ int mover_acquire(struct mover *m, uint32_t extent, uint32_t part, uint32_t row,
 }
 
 const uint8_t *mover_peek(const struct mover *m, uint32_t extent) {
-    return m->layout.n_blocks == 0 ? wired_data(m, extent) : NULL;
+    const struct section *x = &m->layout.sections[m->layout.first_section[extent]];
+    bool whole = m->layout.n_blocks == 0; /* then it is one section */
+    return whole ? m->arena + layout_arena_at(x, m->r->extents[extent].row_bytes, 0) : NULL;
 }
 
 void mover_release(struct mover *m, const struct residency_view *view) {

@@ -1,9 +1,9 @@
 /* mover.h - the state of modes wired and stream, shared by mover.c (pieces, blocks, views), reads.c
  * (issuing reads and taking them in), experts.c and rows.c.
  *
- * The cursor walks the schedule ahead of the engine: for each extent the pieces of its wired run that
- * are not in memory yet, then its streamed blocks; at the end of the sweep it goes on with the next.
- * A block needs a free slot. Reads are issued when the engine calls, and run without it.
+ * The cursor walks the schedule ahead of the engine: for each section the pieces of its wired run
+ * that are not in memory yet, then its streamed blocks; at the end of the sweep it goes on with the
+ * next. A block needs a free slot. Reads are issued when the engine calls, and run without it.
  *
  * Invariants, checked by mover_check():
  *   a slot with pins > 0 is READY and is never refilled
@@ -21,13 +21,13 @@
 #include "sys/reader.h"
 
 enum state { EMPTY, READING, READY, FAILED };
-/* Not yet: the caller does not wait. Read again: a read ahead failed, and the bytes are to be read on
- * demand before that counts as an error. */
+/* Not yet: the caller does not wait. Read again: a read ahead failed, and the bytes are to be read
+ * on demand before that counts as an error. */
 enum { WAIT_NOT_YET = 1, WAIT_READ_AGAIN = 2 };
 enum { TOUCH_THREADS = 2, FILL_DEPTH = 12, LEND_AHEAD = 4, NO_BLOCK = UINT32_MAX };
 
 struct piece {
-    uint32_t extent;
+    uint32_t section;
     uint8_t state; /* enum state */
     bool lent;     /* its memory is lent: read for its use, then dropped */
     bool seen;     /* it was read before */
@@ -36,23 +36,23 @@ struct piece {
 };
 
 struct slot {
-    uint8_t *memory; /* in slots_memory */
+    uint8_t *memory;     /* in slots_memory */
     const uint8_t *data; /* of the first row */
     enum state state;
     uint32_t pins;
     uint32_t extent, part, row, n_rows;
-    uint32_t block; /* streamed block, or NO_BLOCK: of an expert's part */
-    bool used;      /* a view was given of it */
+    uint32_t block;      /* streamed block, or NO_BLOCK: of an expert's part */
+    bool used;           /* a view was given of it */
     enum ot_cause cause; /* as posted when it was read, for the case that it is never used */
     uint64_t moved_bytes, needed_bytes, rounding_bytes;
-    bool orphan;    /* nobody wants it any more: free it when it has been read */
-    bool passing;   /* FAILED, by a fault of the disk that may have passed */
+    bool orphan;  /* nobody wants it any more: free it when it has been read */
+    bool passing; /* FAILED, by a fault of the disk that may have passed */
 };
 
 /* Position in the schedule. */
 struct cursor {
-    uint32_t extent;
-    uint32_t sub;  /* pieces, then blocks of the extent */
+    uint32_t section;
+    uint32_t sub; /* pieces, then blocks of the section */
     bool next_sweep;
 };
 
@@ -92,18 +92,20 @@ struct mover {
 
     uint8_t *arena, *slots_memory;
     struct touch touch;
-    struct piece *pieces;    /* owned [layout.n_pieces] */
-    uint32_t *pieces_ready;  /* owned [n_extents] from the first piece on, without a gap */
-    uint32_t *block_slot;    /* owned [layout.n_blocks] */
-    bool *block_seen;        /* owned [layout.n_blocks] it was read before */
-    struct slot *slots;      /* owned [layout.n_slots] */
+    struct piece *pieces;   /* owned [layout.n_pieces] */
+    uint32_t *pieces_ready; /* owned [layout.n_sections] from the first on, without a gap */
+    uint32_t *block_slot;   /* owned [layout.n_blocks] */
+    bool *block_seen;       /* owned [layout.n_blocks] it was read before */
+    struct slot *slots;     /* owned [layout.n_slots] */
     uint32_t n_filling;
     bool lending;
     uint32_t n_lent_held; /* lent pieces that are in memory or on their way */
     bool fill_failed; /* a piece could not be read since the sweep began: the cursor starts over */
     struct cursor cursor;
-    uint32_t at_extent; /* where the engine is */
-    uint64_t given_bytes; /* in views since the engine waited, or was told to */
+    uint32_t at_extent, at_section; /* where the engine is */
+    uint64_t at_once_bytes; /* of views, little more of which are given out while blocks are being
+                               read */
+    uint64_t given_bytes;   /* in views since the engine waited, or was told to */
 
     struct experts *experts; /* owned; NULL: no EXPERT extents */
     struct rows *rows;       /* owned; NULL: no single rows */
@@ -114,14 +116,14 @@ struct mover {
     bool locks; /* locking was granted, at least in part */
     uint64_t n_reads, n_reads_direct;
     uint64_t n_samples, n_samples_grown; /* direct reads looked at, and those that left pages */
-    bool buffered_found; /* O_DIRECT was asked for and had no effect */
-    bool verify;         /* compare what was read with a second, buffered read */
+    bool buffered_found;                 /* O_DIRECT was asked for and had no effect */
+    bool verify;                         /* compare what was read with a second, buffered read */
 };
 
 /* ---- reads.c ---- */
 
-/* Issues a read of the sectors that hold [offset, offset + payload) of an extent's file to buf. False
- * where as many reads are in flight as there may be. */
+/* Issues a read of the sectors that hold [offset, offset + payload) of an extent's file to buf.
+ * False where as many reads are in flight as there may be. */
 bool reads_issue(struct mover *m, enum flight_kind kind, uint32_t index, uint32_t extent,
                  uint64_t offset, uint64_t payload_bytes, void *buf);
 /* Takes in one completion; wait: sleeps until there is one, and counts the time. False where there
@@ -132,8 +134,8 @@ const char *reads_name(const struct mover *m);
 uint64_t reads_needed_bytes(const struct mover *m, uint64_t payload_bytes);
 /* For a caller that must give an error: what the last failed read said. */
 int reads_failure(const struct mover *m, struct ot_error *err);
-/* Whether that is a fault of the disk, which may have passed when it is asked again. Bytes that came
- * wrong, or a file that ends early, are none. */
+/* Whether that is a fault of the disk, which may have passed when it is asked again. Bytes that
+ * came wrong, or a file that ends early, are none. */
 bool reads_failure_may_pass(const struct mover *m);
 
 /* ---- mover.c, for the others ---- */
@@ -145,10 +147,11 @@ void mover_pump(struct mover *m);
 uint32_t mover_take_slot(struct mover *m, bool force);
 void mover_free_slot(struct mover *m, uint32_t slot);
 /* Whether reading ahead may take another slot: where experts' parts need some too, streamed blocks
- * have one half of the slots and parts the other, so that neither drives out what the other read. */
+ * have one half of the slots and parts the other, so that neither drives out what the other read.
+ */
 bool mover_slots_to_spare(const struct mover *m, bool for_block);
-/* Waits until a slot has been read; WAIT_NOT_YET, WAIT_READ_AGAIN (not where it was demanded, that is,
- * not read ahead), or an error. Frees it on failure. */
+/* Waits until a slot has been read; WAIT_NOT_YET, WAIT_READ_AGAIN (not where it was demanded, that
+ * is, not read ahead), or an error. Frees it on failure. */
 int mover_wait_slot(struct mover *m, uint32_t slot, bool wait, bool demanded, struct ot_error *err);
 void mover_view_slot(struct mover *m, uint32_t slot, uint32_t row, struct residency_view *view);
 /* A read of a slot or piece has ended. */

@@ -220,12 +220,9 @@ static void take_some(struct call *c, uint32_t *reading) {
 
 /* A row that is in memory anyway: wired, or read before. */
 static const uint8_t *resident_row(struct mover *m, uint32_t extent, uint32_t row) {
-    const struct residency_extent *e = &m->r->extents[extent];
-    const struct layout_extent *l = &m->layout.extents[extent];
-    if (row < l->wired_rows) {
-        if (mover_row_there(m, extent, row)) {
-            return m->arena + l->arena_at + (e->offset - l->sector_start) + row * e->row_bytes;
-        }
+    if (mover_row_there(m, extent, row)) {
+        const struct section *x = &m->layout.sections[layout_section(&m->layout, extent, row)];
+        return m->arena + layout_arena_at(x, m->r->extents[extent].row_bytes, row);
     }
     uint32_t buffer = find(m->rows, extent, row);
     if (buffer != NO_BUFFER && m->rows->buffers[buffer].state == READY) {
