@@ -127,15 +127,16 @@ static void affected(const struct cache *c, uint32_t extent, uint64_t start, uin
                   round_up(file_of(c, extent)->bytes, sys_page_bytes()));
 }
 
-/* Counts what of a range is not in the page cache, and asks for it. Under count_lock, since two
+/* Counts what of a range is not in the page cache, and asks for it. True where all of it is there:
+ * then touching it takes no more than entries of the page table. Under count_lock, since two
  * extents may share a window, and what one thread brings in must not change what another counts: a
  * window is counted by the first that comes to it in a pass, before any brings it in. */
-static void ask_for(struct cache *c, uint32_t extent, uint64_t start, uint64_t bytes, bool large) {
+static bool ask_for(struct cache *c, uint32_t extent, uint64_t start, uint64_t bytes, bool large) {
     const struct sys_file *file = file_of(c, extent);
     uint64_t from, to;
     affected(c, extent, start, bytes, large, &from, &to);
     pthread_mutex_lock(&c->count_lock);
-    bool counted = false;
+    bool counted = false, all = false;
     if (large) {
         uint64_t window = c->first_window[c->r->extents[extent].file] + from / SYS_MAP_WINDOW;
         counted = c->counted[window];
@@ -143,7 +144,8 @@ static void ask_for(struct cache *c, uint32_t extent, uint64_t start, uint64_t b
     }
     if (!counted) {
         uint64_t cached = sys_file_cached_range(file, from, to - from);
-        if (cached < to - from) {
+        all = cached >= to - from;
+        if (!all) {
             count(c, extent, from, to, to - from - cached);
             if (!large) {
                 sys_file_will_need(file, from, to - from);
@@ -151,6 +153,7 @@ static void ask_for(struct cache *c, uint32_t extent, uint64_t start, uint64_t b
         }
     }
     pthread_mutex_unlock(&c->count_lock);
+    return all;
 }
 
 /* Waits until a range is in memory. False with errno set where it cannot be read. */
@@ -567,11 +570,14 @@ const uint8_t *cache_peek(const struct cache *c, uint32_t extent) {
     return c->maps[e->file].data + e->offset;
 }
 
+/* What is in the page cache needs no waiting: the threads that compute enter it into the page table
+ * as they come to it, each its share. */
 void cache_want_parts(struct cache *c, const struct residency_part *parts, uint32_t n_parts) {
     for (uint32_t i = 0; i < n_parts; i++) {
         uint64_t bytes = part_bytes(&c->r->extents[parts[i].extent]);
-        if (!cache_has_part(c, parts[i].extent, parts[i].part)) {
-            ask_for(c, parts[i].extent, parts[i].part * bytes, bytes, false);
+        bool *ready = &c->part_ready[c->first_part[parts[i].extent] + parts[i].part];
+        if (!*ready) {
+            *ready = ask_for(c, parts[i].extent, parts[i].part * bytes, bytes, false);
         }
     }
 }
