@@ -385,7 +385,8 @@ static uint64_t layout_bytes(uint8_t layout, uint32_t n_cols) {
         return (uint64_t)layout_pad(n_cols) / 256 * sizeof(struct gemm_halves);
     }
     if (layout == LAYOUT_GEMM_FLIPS) {
-        return (uint64_t)layout_pad(n_cols) / 32 * sizeof(struct gemm_flips);
+        return round_up((uint64_t)layout_pad(n_cols) / 32 * sizeof(struct gemm_flips),
+                        KERNEL_ALIGN);
     }
     return layout_bytes_scalar(layout, n_cols);
 }
