@@ -75,7 +75,8 @@ GEMV_INLINE __m512 add_groups(uint32_t n, const uint8_t *p, const struct parts *
         dots[i] = dots_of(&c[i], a + i);
     }
     for (uint32_t i = 0; i < n; i++) {
-        __m512 scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(dots[i]), _mm512_load_ps(a[i].d));
+        __m512 d = _mm512_broadcast_f32x8(_mm256_load_ps(a[i].d));
+        __m512 scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(dots[i]), d);
         sum = gemv_pin_ps(_mm512_fmadd_ps(c[i].scales, scaled, sum));
     }
     return sum;

@@ -225,7 +225,7 @@ static void prepare_lanes4x32(const float *x, uint32_t n_cols, struct lanes4x32 
             uint32_t half = j % 2, b = j / 2 % 4, lane = 4 * half + b;
             store_chunks(g.q + 16 * j, 0, (int8_t *)(void *)to->q + 4 * lane, 32);
             to->start[lane] = -128 * g.sum[j];
-            to->d[lane] = to->d[8 + lane] = g.d[j];
+            to->d[lane] = g.d[j];
         }
     }
 }

@@ -70,9 +70,8 @@ struct lanes256 {
  * 2, 3 of q[1], so that two vectors are summed before they are scaled. */
 struct lanes4x32 {
     int8_t q[2][64];
-    float d[16];      /* the same twice */
     int32_t start[8]; /* -128 * sum of q; lanes 8 to 15 start at 0 */
-    int32_t unused[8];
+    float d[8];       /* of lanes 0 to 7; lanes 8 to 15 have the same */
 };
 
 /* 256 values, 8 blocks of 32: lane i of a vector belongs to block i % 8. The codes of half a block
