@@ -224,7 +224,9 @@ static void test_questions_about_the_machine_may_be_refused(void **state) {
     refuse_in_every_mode(SYS_statx);
     refuse_in_every_mode(SYS_sched_getaffinity);
     refuse_in_every_mode(SYS_getrusage);
-    refuse_in_every_mode(SYS_prlimit64);
+    if (!SANITIZER) { /* it asks for the limits itself, and insists */
+        refuse_in_every_mode(SYS_prlimit64);
+    }
 }
 
 static void test_one_thread_needs_no_other(void **state) {
