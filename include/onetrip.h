@@ -6,7 +6,7 @@
  *
  * Conventions. Functions that can fail return 0 or a negative OT_ERR_* code and fill *err (err may
  * be NULL). Results come through out-parameters, which are set only on success. Strings are UTF-8.
- * The library never prints, never exits and never aborts because of input.
+ * The library never prints, never exits and never aborts because of input. Closing NULL does nothing.
  *
  * Order: errors, model, tokens, chat, context, sampling, ledger and reports, measuring. */
 #ifndef ONETRIP_H
@@ -233,6 +233,10 @@ struct ot_context_params {
 };
 
 OT_API void ot_context_default_params(struct ot_context_params *params);
+/* Opens a context over a model, which must outlive it: divides the budget, takes all memory that it
+ * will use, and begins to read weights that own memory will hold. params NULL: the defaults.
+ * Errors: ARGUMENT (also: the model was opened for its vocabulary only), BUDGET (the message names the
+ * least budget in bytes), IO, MEMORY, CHANGED; nothing is left open then. */
 OT_API int ot_context_open(const struct ot_model *model, const struct ot_context_params *params,
                            struct ot_context **out, struct ot_error *err);
 OT_API void ot_context_close(struct ot_context *ctx);
@@ -267,9 +271,10 @@ OT_API int ot_decode(struct ot_context *ctx, const struct ot_input *inputs, uint
 
 /* Tokens the sequence holds. */
 OT_API uint32_t ot_seq_length(const struct ot_context *ctx, uint32_t seq);
-/* Forgets the tokens from position on; position <= length. */
+/* Forgets the tokens from position on; position <= length. Returns 0 or OT_ERR_ARGUMENT. */
 OT_API int ot_seq_truncate(struct ot_context *ctx, uint32_t seq, uint32_t position);
-/* Makes dst a copy of the first n tokens of src: a shared prompt is computed once. */
+/* Makes dst a copy of the first n tokens of src: a shared prompt is computed once. Errors: ARGUMENT
+ * (n above src's length, or a sequence that is not there); nothing changed then. */
 OT_API int ot_seq_copy(struct ot_context *ctx, uint32_t dst, uint32_t src, uint32_t n,
                        struct ot_error *err);
 
@@ -312,6 +317,7 @@ struct ot_sampler_params {
 
 struct ot_sampler;
 OT_API void ot_sampler_default_params(struct ot_sampler_params *params);
+/* params NULL: the defaults. Errors: ARGUMENT (a parameter is out of range), MEMORY. */
 OT_API int ot_sampler_open(uint32_t n_vocab, const struct ot_sampler_params *params,
                            struct ot_sampler **out, struct ot_error *err);
 OT_API void ot_sampler_close(struct ot_sampler *sampler);
@@ -374,16 +380,20 @@ struct ot_bench_result {
     double needed_bytes_per_token;
 };
 
-/* The summary as text: movements by boundary and class, settings, closure. */
+/* The summary as text: movements by boundary and class, settings, closure. run may be NULL. Errors:
+ * MEMORY; faults of writing stay in out (ferror). */
 OT_API int ot_report_print(struct ot_context *ctx, const struct ot_run *run, FILE *out,
                            struct ot_error *err);
-/* The JSON report. Written to a temporary name, then renamed. */
+/* The JSON report. Written to a temporary name, then renamed: after a failure path is as it was.
+ * run may be NULL. Errors: IO, MEMORY. */
 OT_API int ot_report_write(struct ot_context *ctx, const struct ot_run *run, const char *path,
                            struct ot_error *err);
-/* Every record, by tensor: JSON lines, or SQLite where path ends in .sqlite. */
+/* Every record, by tensor: JSON lines, or SQLite where path ends in .sqlite or .db. Written as the
+ * report is, with the same errors. */
 OT_API int ot_ledger_write(struct ot_context *ctx, const char *path, struct ot_error *err);
 /* Reads such a file (either kind) and prints tables; by: "boundary", "class", "tensor", "cause",
- * "layer". top: rows at most, 0 for all. */
+ * "layer". top: rows of a boundary at most, 0 for all.
+ * Errors: ARGUMENT (by), IO, MEMORY, FORMAT. */
 OT_API int ot_ledger_print(const char *path, const char *by, uint32_t top, FILE *out,
                            struct ot_error *err);
 /* Bytes moved and needed across a boundary since the context was opened, of a class
@@ -399,14 +409,17 @@ OT_API const char *ot_cause_name(enum ot_cause cause);
 /* Memory that this process may use: the machine's, or the smallest cgroup limit if that is less. */
 OT_API uint64_t ot_memory_bytes(void);
 /* Plain streaming read of memory by the context's threads, in bytes a second: best of a few
- * passes over buffers of mib_per_thread MiB. */
+ * passes over buffers of mib_per_thread MiB, which are memory beside the budget. Errors: ARGUMENT,
+ * MEMORY. */
 OT_API int ot_measure_bandwidth(struct ot_context *ctx, uint32_t mib_per_thread, double *out,
                                 struct ot_error *err);
-/* Reads the extents that the context streams in one sweep, without computing; bytes a second. */
+/* Reads the extents that the context streams in one sweep, without computing: how many bytes, and
+ * how many a second. Blocks. Errors: IO, CHANGED, MEMORY. */
 OT_API int ot_measure_disk(struct ot_context *ctx, double *bytes_per_s, uint64_t *bytes,
                            struct ot_error *err);
 /* Replays a trace (of ot_context_params.trace_path) against a policy ("fixed", "lru", "clock",
- * "sieve", "lfu", "min") at a budget and prints hits, misses and bytes. policy NULL: all. */
+ * "sieve", "lfu", "min") at a budget and prints hits, misses and bytes. policy NULL: all.
+ * Errors: ARGUMENT (policy), IO, MEMORY, FORMAT. */
 OT_API int ot_simulate(const char *trace_path, const char *policy, uint64_t budget_bytes, bool json,
                        FILE *out, struct ot_error *err);
 
