@@ -20,7 +20,8 @@ enum {
     PIECE_BYTES_MAX = 1 << 20,
     PIECES_PER_THREAD_MIN = 4,
     PIECES_PER_THREAD = 16,
-    PIECE_ROWS = 16, /* a multiple of what the kernels finish together */
+    PIECE_ROWS = 16,     /* a multiple of what the kernels finish together */
+    PIECE_TILES_MAX = 4, /* of a prompt: what gemm unpacks at once, some ms of work */
     TRIAL_BYTES = 1 << 20,
     TRIAL_JOBS = 64 * KERNEL_PREFETCH_WAYS, /* one layer of most models is four jobs */
     CACHED_BYTES = 128 << 10, /* of weights that a few tokens pass over, one after the other */
@@ -174,6 +175,7 @@ static uint32_t divide(struct matmul_item *items, uint32_t n_items, uint32_t n_t
         total_rows += items[i].n_rows;
     }
     uint64_t tiles = max_u64(total_rows / KERNEL_TILE_ROWS / n_threads / PIECES_PER_THREAD_MIN, 1);
+    tiles = min_u64(tiles, PIECE_TILES_MAX);
     uint32_t n_pieces = 0;
     for (uint32_t i = 0; i < n_items; i++) {
         struct matmul_item *item = &items[i];
