@@ -33,11 +33,13 @@ static void prepare(const struct kernels *k, uint32_t dtype, uint32_t n_cols, ui
     k->prepare(layout, x, n_cols, out);
 }
 
-/* Columns that a type can have: those of real models, one block, and odd numbers of blocks. */
-static const uint32_t cols_of_32[] = {32,  64,  96,  128, 160,  192,  224,
-                                      480, 512, 576, 640, 1536, 1632, 2048};
+/* Columns that a type can have: those of real models, one block, odd numbers of blocks, and more
+ * than fit the L1 cache. */
+static const uint32_t cols_of_32[] = {32,  64,  96,   128,  160,  192,  224,   480,  512,
+                                      576, 640, 1536, 1632, 2048, 8224, 11456, 14336};
 static const uint32_t cols_of_256[] = {256, 512, 768, 1024, 1280, 2048, 2304, 14336};
-static const uint32_t cols_of_1[] = {1, 3, 15, 16, 17, 31, 33, 63, 65, 127, 576, 577, 640, 2048};
+static const uint32_t cols_of_1[] = {1,   3,   15,  16,  17,   31,   33,   63,   65,
+                                     127, 576, 577, 640, 2048, 4097, 9001, 14336};
 
 static const uint32_t *cols_of(uint32_t dtype, uint32_t *n) {
     switch (dtype_get(dtype)->block_values) {

@@ -4,6 +4,7 @@
  * half of their codes each into the lanes' order. The last eight bytes are blended over eight that
  * the second permute does not want. Several groups are computed in step, and what is said of a
  * row's end, as in gemv_nibbles_avx512.c. */
+#include "base/checked.h"
 #include "kernel/blocks.h"
 #include "kernel/fill.h"
 #include "kernel/gemv_avx512.h"
@@ -20,6 +21,7 @@ static const uint8_t second_at[64] = {CHUNKS(10), CHUNKS(14)};
 static const uint16_t scales_at[32] = {SCALES, SCALES, SCALES, SCALES};
 
 enum { STEP = 2, BLOCK_BYTES = sizeof(struct block_q8_0), GROUP_BYTES = 4 * BLOCK_BYTES };
+enum { BLOCK_COLS = 8192 }; /* 12 KiB of activations */
 
 /* Where a group's later parts are read, and which blocks exist. */
 struct parts {
@@ -82,23 +84,67 @@ GEMV_INLINE __m512 add_groups(uint32_t n, const uint8_t *p, const struct parts *
     return sum;
 }
 
+/* A row's steps [from, to) and, if it is the row's end, its last groups; sum goes on. */
+GEMV_INLINE __m512 row_part(uint32_t n_last, const struct parts *last, const uint8_t *row,
+                            const struct lanes4x32 *acts, uint32_t from, uint32_t to, bool end,
+                            uint64_t ahead, __m512 sum) {
+    const uint8_t *p = row + (uint64_t)from * STEP * GROUP_BYTES;
+    const struct lanes4x32 *a = acts + from * STEP;
+    for (uint32_t i = from; i < to; i++, p += STEP * GROUP_BYTES, a += STEP) {
+        kernel_prefetch(p, ahead, STEP * GROUP_BYTES);
+        sum = add_groups(STEP, p, &full, a, sum);
+    }
+    if (end) {
+        kernel_prefetch(p, ahead, n_last * GROUP_BYTES);
+        sum = add_groups(n_last, p, last, a, sum);
+    }
+    return sum;
+}
+
+/* Rows of so many columns that their weights and activations do not fit the L1 cache together: all
+ * rows of a group of 16 go over a block of columns before any goes over the next one. Prefetched is
+ * the same block of the next row, or where the group, or the next one, goes on. */
+GEMV_INLINE void long_rows(uint32_t n_last, const struct parts *last, const uint8_t *w,
+                           uint64_t row_bytes, uint32_t n_rows, uint32_t n_steps, uint32_t n_blocks,
+                           const struct lanes4x32 *acts, float *y) {
+    const uint32_t block = layout_ceil(n_steps, n_blocks);
+    const uint64_t block_bytes = (uint64_t)block * STEP * GROUP_BYTES;
+    struct gemv_sums sums;
+    for (uint32_t first = 0; first < n_rows; first += 16) {
+        const uint32_t n = n_rows - first < 16 ? n_rows - first : 16;
+        const uint8_t *rows = w + first * row_bytes;
+        for (uint32_t b = 0; b < n_blocks; b++) {
+            const bool end = b + 1 == n_blocks;
+            const uint32_t from = min_u32(b * block, n_steps);
+            const uint32_t to = end ? n_steps : min_u32(from + block, n_steps);
+            const uint64_t back =
+                end ? 0 - b * block_bytes + row_bytes : block_bytes - (n - 1) * row_bytes;
+            for (uint32_t r = 0; r < n; r++) {
+                __m512 sum = b > 0 ? _mm512_load_ps(sums.of_row[r]) : _mm512_setzero_ps();
+                sum = row_part(n_last, last, rows + r * row_bytes, acts, from, to, end,
+                               r + 1 < n ? row_bytes : back, sum);
+                _mm512_store_ps(sums.of_row[r], sum);
+            }
+        }
+        gemv_write(&sums, n, y + first);
+    }
+}
+
 /* n_last: groups of the last step of a row, 1 to STEP; a constant where this is inlined. */
 GEMV_INLINE void rows(uint32_t n_last, const uint8_t *w, uint64_t row_bytes, uint32_t n_rows,
                       uint32_t n_cols, const struct lanes4x32 *acts, float *y) {
     const struct parts last = parts_of((n_cols - 1) % 128 / 32 + 1);
     const uint32_t n_steps = (layout_ceil(n_cols, 128) - n_last) / STEP;
+    if (n_cols > BLOCK_COLS) {
+        long_rows(n_last, &last, w, row_bytes, n_rows, n_steps, layout_ceil(n_cols, BLOCK_COLS),
+                  acts, y);
+        return;
+    }
     const uint64_t ahead = kernel_tuning.prefetch_light_bytes;
     struct gemv_sums done;
     for (uint32_t r = 0; r < n_rows; r++) {
-        const uint8_t *p = w + r * row_bytes;
-        const struct lanes4x32 *a = acts;
-        __m512 sum = _mm512_setzero_ps();
-        for (uint32_t i = 0; i < n_steps; i++, p += STEP * GROUP_BYTES, a += STEP) {
-            kernel_prefetch(p, ahead, STEP * GROUP_BYTES);
-            sum = add_groups(STEP, p, &full, a, sum);
-        }
-        kernel_prefetch(p, ahead, n_last * GROUP_BYTES);
-        sum = add_groups(n_last, p, &last, a, sum);
+        const __m512 sum = row_part(n_last, &last, w + r * row_bytes, acts, 0, n_steps, true, ahead,
+                                    _mm512_setzero_ps());
         gemv_row_done(&done, r, n_rows, sum, y);
     }
 }
