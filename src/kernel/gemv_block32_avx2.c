@@ -224,8 +224,7 @@ GEMV_INLINE __m256 add_rest(uint32_t dtype, const uint8_t *p, uint32_t n_cols, u
 GEMV_INLINE void gemv(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint32_t n_rows,
                       uint32_t n_cols, const void *acts, float *y) {
     const uint32_t size = block_bytes_of(dtype);
-    const uint64_t ahead =
-        dtype == OT_Q8_0 ? kernel_tuning.prefetch_light_bytes : kernel_tuning.prefetch_bytes;
+    const uint64_t ahead = kernel_tuning.prefetch_bytes;
     const uint32_t act_bytes =
         dtype == OT_IQ4_NL || dtype == OT_Q8_0 ? sizeof(struct lanes_signed) : sizeof(struct lanes);
     for (uint32_t r = 0; r < n_rows; r++) {

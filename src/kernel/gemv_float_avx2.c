@@ -47,7 +47,8 @@ GEMV_INLINE float row(uint32_t dtype, const uint8_t *p, uint32_t n_cols, const f
 
 GEMV_INLINE void gemv(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint32_t n_rows,
                       uint32_t n_cols, const float *x, float *y) {
-    const uint64_t ahead = kernel_tuning.prefetch_light_bytes;
+    const uint64_t ahead =
+        dtype == OT_F32 ? kernel_tuning.prefetch_light_bytes : kernel_tuning.prefetch_bytes;
     for (uint32_t r = 0; r < n_rows; r++) {
         y[r] = row(dtype, w + r * row_bytes, n_cols, x, ahead);
     }

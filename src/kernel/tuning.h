@@ -9,7 +9,7 @@
 
 struct kernel_tuning {
     /* How far ahead of its reads gemv prefetches: of types that take many instructions a byte, and
-     * of those that take few (Q8_0 and floats). 0: not ahead at all. */
+     * of those that take few (F32; with AVX-512 Q8_0, F16 and BF16 too). 0: not ahead at all. */
     _Atomic uint64_t prefetch_bytes, prefetch_light_bytes;
 };
 extern struct kernel_tuning kernel_tuning;
