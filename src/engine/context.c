@@ -231,9 +231,6 @@ const struct ledger *engine_ledger(const struct ot_context *ctx) {
 struct residency *engine_residency(const struct ot_context *ctx) {
     return ctx->residency;
 }
-const struct ot_context_params *engine_requested(const struct ot_context *ctx) {
-    return &ctx->requested;
-}
 const struct sys_process *engine_process_at_start(const struct ot_context *ctx) {
     return &ctx->model->at_start;
 }

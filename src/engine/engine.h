@@ -13,7 +13,5 @@ const struct ledger *engine_ledger(const struct ot_context *ctx);
 struct residency *engine_residency(const struct ot_context *ctx);
 /* The process's counters as they were when the model was opened: closures compare with now. */
 const struct sys_process *engine_process_at_start(const struct ot_context *ctx);
-/* As asked for, zeros where nothing was. */
-const struct ot_context_params *engine_requested(const struct ot_context *ctx);
 
 #endif

@@ -4,7 +4,7 @@
  * It needs no knowledge of the future and keeps no order.
  *
  * On a cyclic scan of W bytes it hits exactly its share: B of W bytes every sweep, which is the
- * optimum (DESIGN: dense models over budget). On skewed accesses it is as good as the luck of what
+ * optimum of a dense model over budget. On skewed accesses it is as good as the luck of what
  * came first.
  *
  * State: none beyond which items are held.
