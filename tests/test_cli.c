@@ -600,6 +600,17 @@ static void await(int terminal, const char *words, char *seen, size_t n) {
     }
 }
 
+/* Writes to the terminal and reads until words were answered and then a prompt was seen: what is
+ * written before that would be part of the same text. */
+static void say(int terminal, const char *text, const char *words, const char *prompt, char *seen,
+                size_t n) {
+    seen[0] = '\0';
+    assert_int_equal(write(terminal, text, strlen(text)), strlen(text));
+    await(terminal, words, seen, n);
+    char *rest = strstr(seen, words);
+    await(terminal, prompt, rest, n - (size_t)(rest - seen));
+}
+
 static void test_a_terminal_without_a_prompt_is_a_conversation(void **state) {
     static char seen[1 << 20];
     int terminal;
@@ -616,45 +627,26 @@ static void test_a_terminal_without_a_prompt_is_a_conversation(void **state) {
         _exit(127);
     }
     await(terminal, "> ", seen, sizeof seen);
-    seen[0] = '\0';
-    assert_int_equal(write(terminal, "/help\n", 6), 6);
-    await(terminal, "Ctrl-D", seen, sizeof seen);
-    await(terminal, "\n> ", seen, sizeof seen);
-    seen[0] = '\0';
-    assert_int_equal(write(terminal, "hello\n", 6), 6);
-    await(terminal, "\n> ", seen, sizeof seen);
-    seen[0] = '\0';
-    assert_int_equal(write(terminal, "/ledger\n", 8), 8);
-    await(terminal, "waiting for the disk", seen, sizeof seen);
+    say(terminal, "/help\n", "Ctrl-D", "\n> ", seen, sizeof seen);
+    say(terminal, "hello\n", "\n", "\n> ", seen, sizeof seen);
+    say(terminal, "/ledger\n", "waiting for the disk", "\n> ", seen, sizeof seen);
     assert_says(seen, "12 generated");
-    seen[0] = '\0';
-    assert_int_equal(write(terminal, "again\n", 6), 6);
-    await(terminal, "\n> ", seen, sizeof seen);
-    assert_int_equal(write(terminal, "/nonsense\n", 10), 10);
-    await(terminal, "is no command", seen, sizeof seen);
-    seen[0] = '\0';
+    say(terminal, "again\n", "\n", "\n> ", seen, sizeof seen);
+    say(terminal, "/nonsense\n", "is no command", "\n> ", seen, sizeof seen);
     char read_file[160];
-    int length = snprintf(read_file, sizeof read_file, "/read %s\n", in_directory("question.txt"));
+    snprintf(read_file, sizeof read_file, "/read %s\n", in_directory("question.txt"));
     FILE *file = fopen(in_directory("question.txt"), "w");
     assert_non_null(file);
     assert_int_equal(fputs("hello from a file", file) >= 0 ? fclose(file) : EOF, 0);
-    assert_int_equal(write(terminal, read_file, (size_t)length), length);
-    await(terminal, "17 bytes go before", seen, sizeof seen);
-    assert_int_equal(write(terminal, "/clear\n", 7), 7);
-    await(terminal, "a new conversation", seen, sizeof seen);
-    seen[0] = '\0';
+    say(terminal, read_file, "17 bytes go before", "\n> ", seen, sizeof seen);
+    say(terminal, "/clear\n", "a new conversation", "\n> ", seen, sizeof seen);
     /* One question: a line that goes on, and a paste. */
-    assert_int_equal(write(terminal, "one \\\n", 6), 6);
-    await(terminal, "\n  ", seen, sizeof seen);
-    seen[0] = '\0';
-    assert_int_equal(write(terminal, "two\nthree\n\nfour\n", 16), 16);
-    await(terminal, "\n> ", seen, sizeof seen);
-    seen[0] = '\0';
+    say(terminal, "one \\\n", "\n", "\n  ", seen, sizeof seen);
+    say(terminal, "two\nthree\n\nfour\n", "\n", "\n> ", seen, sizeof seen);
     static char too_long[5000];
-    memset(too_long, 'x', sizeof too_long);
-    too_long[sizeof too_long - 1] = '\n';
-    assert_int_equal(write(terminal, too_long, sizeof too_long), sizeof too_long);
-    await(terminal, "/read FILE takes longer ones", seen, sizeof seen);
+    memset(too_long, 'x', sizeof too_long - 2);
+    too_long[sizeof too_long - 2] = '\n';
+    say(terminal, too_long, "/read FILE takes longer ones", "\n> ", seen, sizeof seen);
     seen[0] = '\0';
     assert_int_equal(write(terminal, "\x03", 1), 1); /* Ctrl-C at the prompt */
     await(terminal, "Ctrl-D leaves", seen, sizeof seen);
