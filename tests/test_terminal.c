@@ -1,0 +1,152 @@
+/* test_terminal.c - the program as who sits at a terminal meets it: Ctrl-C, and the conversation,
+ * on a tiny model. */
+#include <pty.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "support/tiny_model.h"
+
+static char directory[64];
+static char model[128];
+
+static void end_an_answer_by(int signal_number) {
+    int out[2];
+    assert_int_equal(pipe(out), 0);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        dup2(out[1], 1);
+        close(out[0]);
+        close(out[1]);
+        alarm(60);
+        execl(ONETRIP_PROGRAM, ONETRIP_PROGRAM, "run", model, "--raw", "-p", "hello",
+              "--ignore-eos", "-c", "500000", "-q", "--temp", "0", (char *)NULL);
+        _exit(127);
+    }
+    close(out[1]);
+    char byte;
+    assert_int_equal(read(out[0], &byte, 1), 1);
+    kill(child, signal_number);
+    while (read(out[0], &byte, 1) > 0) {
+    }
+    close(out[0]);
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 130);
+    assert_int_equal(byte, '\n');
+}
+
+static void test_ctrl_c_and_sigterm_end_an_answer_with_exit_130(void **state) {
+    (void)state;
+    end_an_answer_by(SIGINT);
+    end_an_answer_by(SIGTERM);
+}
+
+/* Reads from the terminal until words were seen. */
+static void await(int terminal, const char *words, char *seen, size_t n) {
+    size_t used = strlen(seen);
+    while (strstr(seen, words) == NULL) {
+        ssize_t got = read(terminal, seen + used, n - used - 1);
+        if (got <= 0) {
+            print_error("the terminal closed; expected \"%s\" in:\n%s\n", words, seen);
+            fail();
+        }
+        used += (size_t)got;
+        seen[used] = '\0';
+    }
+}
+
+/* Writes to the terminal and reads until words were answered and then a prompt was seen: what is
+ * written before that would be part of the same text. */
+static void say(int terminal, const char *text, const char *words, const char *prompt, char *seen,
+                size_t n) {
+    seen[0] = '\0';
+    assert_int_equal(write(terminal, text, strlen(text)), strlen(text));
+    await(terminal, words, seen, n);
+    char *rest = strstr(seen, words);
+    await(terminal, prompt, rest, n - (size_t)(rest - seen));
+}
+
+static void test_a_terminal_without_a_prompt_is_a_conversation(void **state) {
+    static char seen[1 << 20];
+    int terminal;
+    (void)state;
+    pid_t child = forkpty(&terminal, NULL, NULL, NULL);
+    if (child < 0) {
+        print_message("skipped: no pseudo-terminal can be had here\n");
+        skip();
+    }
+    if (child == 0) {
+        alarm(60);
+        execl(ONETRIP_PROGRAM, ONETRIP_PROGRAM, "run", model, "-n", "12", "--temp", "0",
+              "--ignore-eos", "-c", "2000", (char *)NULL);
+        _exit(127);
+    }
+    await(terminal, "> ", seen, sizeof seen);
+    say(terminal, "/help\n", "Ctrl-D", "\n> ", seen, sizeof seen);
+    say(terminal, "hello\n", "\n", "\n> ", seen, sizeof seen);
+    say(terminal, "/ledger\n", "waiting for the disk", "\n> ", seen, sizeof seen);
+    assert_non_null(strstr(seen, "12 generated"));
+    say(terminal, "again\n", "\n", "\n> ", seen, sizeof seen);
+    say(terminal, "/nonsense\n", "is no command", "\n> ", seen, sizeof seen);
+    char question[128], read_file[160];
+    snprintf(question, sizeof question, "%s/question.txt", directory);
+    snprintf(read_file, sizeof read_file, "/read %s\n", question);
+    FILE *file = fopen(question, "w");
+    assert_non_null(file);
+    assert_int_equal(fputs("hello from a file", file) >= 0 ? fclose(file) : EOF, 0);
+    say(terminal, read_file, "17 bytes go before", "\n> ", seen, sizeof seen);
+    say(terminal, "/clear\n", "a new conversation", "\n> ", seen, sizeof seen);
+    /* One question: a line that goes on, and a paste. */
+    say(terminal, "one \\\n", "\n", "\n  ", seen, sizeof seen);
+    say(terminal, "two\nthree\n\nfour\n", "\n", "\n> ", seen, sizeof seen);
+    static char too_long[5000];
+    memset(too_long, 'x', sizeof too_long - 2);
+    too_long[sizeof too_long - 2] = '\n';
+    say(terminal, too_long, "/read FILE takes longer ones", "\n> ", seen, sizeof seen);
+    seen[0] = '\0';
+    assert_int_equal(write(terminal, "\x03", 1), 1); /* Ctrl-C at the prompt */
+    await(terminal, "Ctrl-D leaves", seen, sizeof seen);
+    assert_int_equal(write(terminal, "\x04", 1), 1); /* Ctrl-D */
+    await(terminal, "36 generated", seen, sizeof seen);
+    while (read(terminal, seen, sizeof seen) > 0) {
+    }
+    close(terminal);
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+static int set_up(void **state) {
+    struct tiny_model options;
+    (void)state;
+    image_directory_make(directory);
+    snprintf(model, sizeof model, "%s/tiny.gguf", directory);
+    tiny_model_defaults(&options, TINY_LLAMA, OT_Q4_0, 1);
+    tiny_model_write(&options, model);
+    return 0;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    image_directory_remove(directory);
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_ctrl_c_and_sigterm_end_an_answer_with_exit_130),
+        cmocka_unit_test(test_a_terminal_without_a_prompt_is_a_conversation),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
