@@ -30,7 +30,8 @@ static void test_keys_and_tensors_are_found_as_written(void **state) {
     assert_int_equal(p.g.n_tensors, 3);
     assert_int_equal(p.g.data_offset % 32, 0);
     assert_true(p.g.data_offset >= p.g.header_bytes && p.g.data_offset < p.g.header_bytes + 32);
-    assert_true(gguf_string_is(p.g.kv[0].key, "general.architecture"));
+    assert_int_equal(p.g.kv[0].key.bytes, strlen("general.architecture"));
+    assert_memory_equal(p.g.kv[0].key.data, "general.architecture", p.g.kv[0].key.bytes);
     assert_ptr_equal(gguf_find(&p.g, "flag"), &p.g.kv[3]);
     assert_null(gguf_find(&p.g, "fla"));
     assert_null(gguf_find(&p.g, "flags"));
@@ -267,7 +268,7 @@ static void test_any_integer_type_is_an_integer(void **state) {
         image_init(&image);
         add_raw(&image, "n", types[i].type, 77, types[i].bytes);
         parsed_open(&p, &image);
-        assert_int_equal(gguf_need_u32(&p.g, path, "n", 1, 100, &value, &err), 0);
+        assert_int_equal(gguf_get_u32(&p.g, path, "n", 5, 1, 100, &value, &err), 0);
         assert_int_equal(value, 77);
         assert_int_equal(gguf_get_u32(&p.g, path, "n", 5, 1, 76, &value, &err), OT_ERR_FORMAT);
         assert_non_null(strstr(err.message, "\"n\""));
@@ -332,12 +333,11 @@ static void test_an_absent_key_gives_the_fallback_or_is_missed(void **state) {
     assert_int_equal(gguf_get_bool(&p.g, path, "b", true, &flag, &err), 0);
     assert_true(flag);
     assert_int_equal(gguf_get_string(&p.g, path, "s", "word", &s, &err), 0);
-    assert_true(gguf_string_is(s, "word"));
+    assert_int_equal(s.bytes, 4);
+    assert_memory_equal(s.data, "word", 4);
     assert_int_equal(gguf_get_string(&p.g, path, "s", NULL, &s, &err), 0);
     assert_null(s.data);
     assert_int_equal(s.bytes, 0);
-    assert_int_equal(gguf_need_u32(&p.g, path, "n", 10, 20, &n, &err), OT_ERR_FORMAT);
-    assert_non_null(strstr(err.message, "\"n\": not found, expected an integer from 10 to 20"));
     parsed_close(&p);
     image_deinit(&image);
 }

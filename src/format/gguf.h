@@ -82,16 +82,12 @@ const char *gguf_type_name(uint32_t type);
 /* The string in quotes for a message, cut to what a line can hold, with every byte that is not
  * printable ASCII written as \xNN. Returns buf. */
 const char *gguf_quote(char buf[96], struct gguf_string string);
-/* True where the string's bytes are those of the C string. */
-bool gguf_string_is(struct gguf_string string, const char *text);
 
 /* Typed reads. Each returns 0 and sets *out; or, when the key is absent, sets *out to the fallback
- * and returns 0 (the gguf_need_ forms fail instead). A wrong type or a value out of range is
- * FORMAT, with the key and the value in the message. Any integer type is taken for an integer. */
+ * and returns 0. A wrong type or a value out of range is FORMAT, with the key and the value in the
+ * message. Any integer type is taken for an integer. */
 int gguf_get_u32(const struct gguf *g, const char *path, const char *key, uint32_t fallback,
                  uint32_t min, uint32_t max, uint32_t *out, struct ot_error *err);
-int gguf_need_u32(const struct gguf *g, const char *path, const char *key, uint32_t min,
-                  uint32_t max, uint32_t *out, struct ot_error *err);
 int gguf_get_f32(const struct gguf *g, const char *path, const char *key, float fallback, float min,
                  float max, float *out, struct ot_error *err);
 int gguf_get_bool(const struct gguf *g, const char *path, const char *key, bool fallback, bool *out,

@@ -42,10 +42,6 @@ const char *gguf_quote(char buf[96], struct gguf_string string) {
     return buf;
 }
 
-bool gguf_string_is(struct gguf_string string, const char *text) {
-    return string.bytes == strlen(text) && memcmp(string.data, text, (size_t)string.bytes) == 0;
-}
-
 /* ---- items -------------------------------------------------------------------------------- */
 
 static bool is_signed(enum gguf_type type) {
@@ -144,8 +140,13 @@ static int fail_value(const struct gguf_kv *kv, const char *path, const char *ke
 
 /* ---- typed reads -------------------------------------------------------------------------- */
 
-static int read_u32(const struct gguf_kv *kv, const char *path, const char *key, uint32_t min,
-                    uint32_t max, uint32_t *out, struct ot_error *err) {
+int gguf_get_u32(const struct gguf *g, const char *path, const char *key, uint32_t fallback,
+                 uint32_t min, uint32_t max, uint32_t *out, struct ot_error *err) {
+    const struct gguf_kv *kv = gguf_find(g, key);
+    if (kv == NULL) {
+        *out = fallback;
+        return 0;
+    }
     char expected[64];
     snprintf(expected, sizeof expected, "an integer from %u to %u", min, max);
     if (!is_integer(kv->type)) {
@@ -158,26 +159,6 @@ static int read_u32(const struct gguf_kv *kv, const char *path, const char *key,
     }
     *out = (uint32_t)value;
     return 0;
-}
-
-int gguf_get_u32(const struct gguf *g, const char *path, const char *key, uint32_t fallback,
-                 uint32_t min, uint32_t max, uint32_t *out, struct ot_error *err) {
-    const struct gguf_kv *kv = gguf_find(g, key);
-    if (kv == NULL) {
-        *out = fallback;
-        return 0;
-    }
-    return read_u32(kv, path, key, min, max, out, err);
-}
-
-int gguf_need_u32(const struct gguf *g, const char *path, const char *key, uint32_t min,
-                  uint32_t max, uint32_t *out, struct ot_error *err) {
-    const struct gguf_kv *kv = gguf_find(g, key);
-    if (kv == NULL) {
-        return error_set(err, OT_ERR_FORMAT, path,
-                         "key \"%s\": not found, expected an integer from %u to %u", key, min, max);
-    }
-    return read_u32(kv, path, key, min, max, out, err);
 }
 
 int gguf_get_f32(const struct gguf *g, const char *path, const char *key, float fallback, float min,

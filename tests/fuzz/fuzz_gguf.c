@@ -34,7 +34,6 @@ static void read_typed(const struct gguf *g, const char *key) {
     if (gguf_get_string(g, "fuzz", key, NULL, &text, &err) == 0 && text.bytes != 0) {
         sink += (uint8_t)text.data[text.bytes - 1];
     }
-    sink += gguf_need_u32(g, "fuzz", key, 0, UINT32_MAX, &n, &err) == 0;
 }
 
 static void read_key(const struct gguf *g, const struct gguf_kv *kv) {
