@@ -24,7 +24,7 @@ static inline bool text_failed(const struct text *t) {
 char *text_take(struct text *t, uint64_t *bytes);
 void text_deinit(struct text *t);
 
-/* "1.02 GB", "512.0 MB", "731 B": decimal units, as disks and buses are rated. Returns buf. */
+/* "1.02 GB", "51.2 MB", "731 B": decimal units, as disks and buses are rated. Returns buf. */
 const char *text_bytes(char buf[24], double bytes);
 
 #endif

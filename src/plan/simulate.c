@@ -12,6 +12,7 @@
 #include "base/alloc.h"
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/json_text.h"
 #include "base/text.h"
 
 int plan_next_uses(const struct plan_trace *trace, uint32_t **out, struct ot_error *err) {
@@ -139,26 +140,6 @@ static void print_text(const struct report *r, FILE *out) {
             100 * r->hottest_tenth);
 }
 
-/* A path is any bytes; JSON text is UTF-8. */
-static json_t *json_path(const char *path) {
-    json_t *string = json_string(path);
-    if (string != NULL) {
-        return string;
-    }
-    char *ascii = mem_strdup(path);
-    if (ascii == NULL) {
-        return NULL;
-    }
-    for (char *c = ascii; *c != '\0'; c++) {
-        if ((unsigned char)*c >= 0x80) {
-            *c = '?';
-        }
-    }
-    string = json_string(ascii);
-    mem_free(ascii);
-    return string;
-}
-
 static int print_json(const struct report *r, FILE *out, struct ot_error *err) {
     const struct plan_trace *t = r->trace;
     json_t *policies = json_array();
@@ -177,7 +158,7 @@ static int print_json(const struct report *r, FILE *out, struct ot_error *err) {
                       (json_int_t)(p->read_bytes - t->compulsory_bytes)));
     }
     json_t *root = json_pack(
-        "{s:{s:o, s:I, s:I, s:I, s:I, s:I, s:f}, s:I, s:o}", "trace", "path", json_path(r->path),
+        "{s:{s:o, s:I, s:I, s:I, s:I, s:I, s:f}, s:I, s:o}", "trace", "path", json_text(r->path),
         "extents", (json_int_t)t->n_extents, "uses", (json_int_t)t->n_uses, "sweeps",
         (json_int_t)t->n_sweeps, "used_bytes", (json_int_t)t->used_bytes, "compulsory_bytes",
         (json_int_t)t->compulsory_bytes, "hottest_tenth", r->hottest_tenth, "budget_bytes",

@@ -9,6 +9,7 @@
 
 #include "base/alloc.h"
 #include "base/error.h"
+#include "base/json_text.h"
 #include "base/text.h"
 #include "engine/engine.h"
 #include "report/record.h"
@@ -57,7 +58,7 @@ static int each_record(const struct ledger *l, int (*fn)(void *to, const struct 
 
 static int append_line(void *to, const struct record *r) {
     struct text *lines = to;
-    json_t *name = report_json_text(r->tensor);
+    json_t *name = json_text(r->tensor);
     char *quoted = name != NULL ? json_dumps(name, JSON_ENCODE_ANY) : NULL;
     json_decref(name);
     if (quoted == NULL) {

@@ -217,30 +217,3 @@ void ot_ledger_total(const struct ot_context *ctx, enum ot_boundary boundary, en
     *moved_bytes = sum.moved_bytes;
     *needed_bytes = sum.needed_bytes;
 }
-
-int report_boundary_id(const char *name) {
-    for (int i = 0; i < OT_BOUNDARY_COUNT; i++) {
-        if (strcmp(name, ot_boundary_name((enum ot_boundary)i)) == 0) {
-            return i;
-        }
-    }
-    return -1;
-}
-
-int report_class_id(const char *name) {
-    for (int i = 0; i < OT_CLASS_COUNT; i++) {
-        if (strcmp(name, ot_class_name((enum ot_class)i)) == 0) {
-            return i;
-        }
-    }
-    return -1;
-}
-
-int report_cause_id(const char *name) {
-    for (int i = 0; i < OT_CAUSE_COUNT; i++) {
-        if (strcmp(name, ot_cause_name((enum ot_cause)i)) == 0) {
-            return i;
-        }
-    }
-    return -1;
-}

@@ -101,11 +101,27 @@ static struct group *table_find(struct table *t, uint64_t boundary, const char *
     return g;
 }
 
+enum list { BOUNDARIES, CLASSES, CAUSES };
+
+/* The position of a word in a list, or -1. */
+static int find_word(enum list list, const char *word) {
+    static const int counts[] = {OT_BOUNDARY_COUNT, OT_CLASS_COUNT, OT_CAUSE_COUNT};
+    for (int i = 0; i < counts[list]; i++) {
+        const char *name = list == BOUNDARIES ? ot_boundary_name((enum ot_boundary)i)
+                           : list == CLASSES  ? ot_class_name((enum ot_class)i)
+                                              : ot_cause_name((enum ot_cause)i);
+        if (strcmp(word, name) == 0) {
+            return i;
+        }
+    }
+    return -1;
+}
+
 /* Adds a record whose fields were read but not checked. at: "file:line". */
 static int table_add(struct table *t, const struct record *r, const char *at,
                      struct ot_error *err) {
-    int boundary = report_boundary_id(r->boundary);
-    if (boundary < 0 || report_class_id(r->cls) < 0 || report_cause_id(r->cause) < 0) {
+    int boundary = find_word(BOUNDARIES, r->boundary);
+    if (boundary < 0 || find_word(CLASSES, r->cls) < 0 || find_word(CAUSES, r->cause) < 0) {
         return error_set(err, OT_ERR_FORMAT, at,
                          "unknown boundary, class or cause: \"%.40s\", \"%.40s\", \"%.40s\"",
                          r->boundary, r->cls, r->cause);
@@ -308,8 +324,9 @@ static void print_name(FILE *out, const char *name) {
 }
 
 static void print_table(const struct table *t, uint32_t top, FILE *out) {
-    fprintf(out, "%-9s %-28s %7s %7s %8s %7s %8s\n", "boundary", key_names[t->by], "moved",
-            "needed", "rounding", "amplif.", "times");
+    fprintf(out, "%-9s %-28s %7s %7s %8s %7s %8s\n", "boundary",
+            t->by == BY_BOUNDARY ? "" : key_names[t->by], "moved", "needed", "rounding", "amplif.",
+            "times");
     uint32_t shown = 0;
     for (uint32_t i = 0; i < t->n_groups; i++) {
         const struct group *g = &t->groups[i];

@@ -2,31 +2,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/alloc.h"
 #include "base/error.h"
+#include "base/json_text.h"
 #include "report/report.h"
 #include "sys/file.h"
 
-json_t *report_json_text(const char *text) {
-    size_t bytes = strlen(text);
-    json_t *value = json_stringn(text, bytes);
-    if (value != NULL) {
-        return value;
-    }
-    char *clean = mem_strndup(text, bytes);
-    if (clean == NULL) {
-        return NULL;
-    }
-    for (size_t i = 0; i < bytes; i++) {
-        clean[i] = (unsigned char)clean[i] >= 0x80 ? '?' : clean[i];
-    }
-    value = json_stringn(clean, bytes);
-    mem_free(clean);
-    return value;
-}
-
 static json_t *text(const char *value) {
-    return report_json_text(value != NULL ? value : "");
+    return json_text(value != NULL ? value : "");
 }
 static json_t *count(uint64_t value) {
     return json_integer((json_int_t)value);

@@ -64,19 +64,11 @@ void report_deinit(struct report *report);
 uint64_t report_decoded(const struct report *report);
 
 /* The judgements, apart from the gathering so that tests can feed them: fills closures,
- * found_bytes, stall_share and warnings from the other fields. */
+ * disk_weight_bytes, min_bytes, stall_share and warnings from the other fields. */
 void report_judge(struct report *report);
 
 void report_print(const struct report *report, FILE *out);
 /* NULL where there is no memory. The caller owns the reference. */
 json_t *report_json(const struct report *report);
-
-/* A JSON string of any bytes: what is not UTF-8 is replaced by '?'. NULL: no memory. */
-json_t *report_json_text(const char *text);
-
-/* The causes, boundaries and classes by name; -1 where the name is none of them. */
-int report_boundary_id(const char *name);
-int report_class_id(const char *name);
-int report_cause_id(const char *name);
 
 #endif
