@@ -7,13 +7,6 @@
 #include "base/alloc.h"
 #include "token/chat_parts.h"
 
-#define DS_USER                                                                                    \
-    "<\xEF\xBD\x9C"                                                                                \
-    "User\xEF\xBD\x9C>"
-#define DS_ASSISTANT                                                                               \
-    "<\xEF\xBD\x9C"                                                                                \
-    "Assistant\xEF\xBD\x9C>"
-
 static bool has(const char *text, const char *part) {
     return strstr(text, part) != NULL;
 }

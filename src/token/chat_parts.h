@@ -19,6 +19,14 @@ enum chat_format {
     CHAT_FORMATS
 };
 
+/* DeepSeek's marks. */
+#define DS_USER                                                                                    \
+    "<\xEF\xBD\x9C"                                                                                \
+    "User\xEF\xBD\x9C>"
+#define DS_ASSISTANT                                                                               \
+    "<\xEF\xBD\x9C"                                                                                \
+    "Assistant\xEF\xBD\x9C>"
+
 enum chat_deepseek { DEEPSEEK_V3, DEEPSEEK_V2, DEEPSEEK_CODER };
 
 /* What a template's text says about its variant of a format. Zeros mean the format's usual form. */

@@ -5,12 +5,6 @@
 #include "token/chat_parts.h"
 #include "token/utf8.h"
 
-#define DS_USER                                                                                    \
-    "<\xEF\xBD\x9C"                                                                                \
-    "User\xEF\xBD\x9C>"
-#define DS_ASSISTANT                                                                               \
-    "<\xEF\xBD\x9C"                                                                                \
-    "Assistant\xEF\xBD\x9C>"
 #define DS_END                                                                                     \
     "<\xEF\xBD\x9C"                                                                                \
     "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"
