@@ -52,8 +52,9 @@ struct ot_error {
     char message[512]; /* one line: what was found, what was expected, what to do */
 };
 
-/* "file: message" in one line, for printing. Returns buf. */
+/* "file: message" in one line, for printing, cut to buf_bytes (> 0). Returns buf. */
 OT_API const char *ot_error_text(const struct ot_error *err, char *buf, size_t buf_bytes);
+/* "argument", "format", ...; "ok" for 0, "unknown" for a number that is no enum ot_status. */
 OT_API const char *ot_status_name(int code);
 
 /* Version "0.1.0", commit "abc1234" (or "unknown"), kernels "avx512-vnni". */
@@ -100,7 +101,7 @@ struct ot_model_info {
     const char *name;         /* general.name, or "" */
     const char *architecture; /* general.architecture */
     const char *quantisation; /* the type that holds most weight bytes, as "Q4_0" */
-    const char *chat_format;  /* ot_chat_format_name of the file's template, or "" */
+    const char *chat_format;  /* the format that the file's template writes, or "": see ot_chat_render */
     uint32_t n_files;         /* parts of a split file */
     uint64_t file_bytes;      /* all parts together */
     uint64_t weight_bytes;    /* all tensors together */
@@ -128,7 +129,8 @@ struct ot_tensor_info {
 };
 
 /* Opens and checks a GGUF file (or the first part of a split one): header, vocabulary, every
- * tensor's place and shape. No weight byte is read. Errors: FORMAT, UNSUPPORTED, IO, MEMORY. */
+ * tensor's place and shape. No weight byte is read. params NULL: the whole model.
+ * Errors: FORMAT, UNSUPPORTED, IO, MEMORY; nothing is left open then. */
 OT_API int ot_model_open(const char *path, const struct ot_model_params *params,
                          struct ot_model **out, struct ot_error *err);
 OT_API void ot_model_close(struct ot_model *model);
@@ -151,18 +153,22 @@ OT_API int ot_tokenize(const struct ot_model *model, const char *text, size_t te
 
 /* The bytes a token stands for, written to buf (not NUL-terminated). Returns their number, which
  * may exceed buf_bytes (then buf holds the first buf_bytes). Control tokens give 0 bytes unless
- * special is set. A token's bytes may be part of a UTF-8 character. */
+ * special is set, ids outside the vocabulary always. A token's bytes may be part of a UTF-8
+ * character. */
 OT_API size_t ot_token_bytes(const struct ot_model *model, uint32_t token, bool special, char *buf,
                              size_t buf_bytes);
-/* Ids to text: *text is NUL-terminated and allocated; free with ot_free. Undoes the space that
- * ot_tokenize puts before the text. */
+/* Ids to text, the bytes of ot_token_bytes one after the other: *text is NUL-terminated and
+ * allocated; free with ot_free. Undoes the space that ot_tokenize puts before the text. Errors:
+ * MEMORY. */
 OT_API int ot_detokenize(const struct ot_model *model, const uint32_t *ids, size_t n_ids,
                          bool special, char **text, size_t *text_bytes, struct ot_error *err);
 /* True for tokens that end an answer (EOS, end of turn, ...). */
 OT_API bool ot_token_ends(const struct ot_model *model, uint32_t token);
-/* -1 where the vocabulary has none. */
+/* The tokens for the beginning and the end of a text, also where ot_tokenize does not add them; -1
+ * where the vocabulary has none. */
 OT_API int64_t ot_token_bos(const struct ot_model *model);
 OT_API int64_t ot_token_eos(const struct ot_model *model);
+/* Frees what the library allocated for the caller; NULL does nothing. */
 OT_API void ot_free(void *memory);
 
 /* Longest prefix of text that ends at a character boundary: what may be shown while more bytes are
@@ -269,7 +275,7 @@ struct ot_input {
 OT_API int ot_decode(struct ot_context *ctx, const struct ot_input *inputs, uint32_t n_inputs,
                      float *logits, struct ot_error *err);
 
-/* Tokens the sequence holds. */
+/* Tokens the sequence holds; 0 for one that is not there. */
 OT_API uint32_t ot_seq_length(const struct ot_context *ctx, uint32_t seq);
 /* Forgets the tokens from position on; position <= length. Returns 0 or OT_ERR_ARGUMENT. */
 OT_API int ot_seq_truncate(struct ot_context *ctx, uint32_t seq, uint32_t position);
@@ -289,7 +295,8 @@ struct ot_context_info {
     uint64_t wired_bytes, locked_bytes, slot_bytes, streamed_bytes_per_sweep;
     uint64_t kv_bytes, activation_bytes, table_bytes;
     uint64_t prefetch_bytes;    /* how far ahead decode kernels prefetch, as far as tried */
-    uint64_t n_sweeps_prompt, n_sweeps_decode;
+    uint64_t n_sweeps_prompt;   /* of calls that began a sequence or gave one several tokens */
+    uint64_t n_sweeps_decode;   /* of the others; guesses that are checked count as one token */
     double wait_disk_s;         /* time compute waited for bytes */
     double compute_s[8];        /* by enum ot_phase */
 };
@@ -352,6 +359,8 @@ enum ot_class {
     OT_CLASS_WEIGHT, OT_CLASS_KV, OT_CLASS_ACTIVATION, OT_CLASS_TRANSFORM, OT_CLASS_IO,
     OT_CLASS_OTHER, OT_CLASS_COUNT
 };
+/* The words of the ledger. No code of this version copies weights, spills or restores: ram>disk, class
+ * transform and the causes repack, dequant, spill and restore are there for ledgers that hold them. */
 enum ot_cause {
     OT_CAUSE_LOAD, OT_CAUSE_RELOAD, OT_CAUSE_STREAM, OT_CAUSE_COPY, OT_CAUSE_REPACK,
     OT_CAUSE_DEQUANT, OT_CAUSE_GATHER, OT_CAUSE_COMPUTE, OT_CAUSE_SPILL, OT_CAUSE_RESTORE,
@@ -368,7 +377,8 @@ struct ot_run {
     const uint32_t *generated;
     size_t n_generated;
     uint64_t n_drafted, n_accepted; /* tokens guessed, and those that were right */
-    double load_s, first_token_s, prompt_s, decode_s;
+    double load_s, first_token_s; /* since the caller began; 0: not known, and not printed */
+    double prompt_s, decode_s;    /* that calls took */
     const struct ot_bench_result *results; /* of `onetrip bench`; NULL: none */
     size_t n_results;
     double bandwidth_bytes_per_s; /* measured read bandwidth; 0: not measured */
@@ -393,13 +403,14 @@ OT_API int ot_report_write(struct ot_context *ctx, const struct ot_run *run, con
 OT_API int ot_ledger_write(struct ot_context *ctx, const char *path, struct ot_error *err);
 /* Reads such a file (either kind) and prints tables; by: "boundary", "class", "tensor", "cause",
  * "layer". top: rows of a boundary at most, 0 for all.
- * Errors: ARGUMENT (by), IO, MEMORY, FORMAT. */
+ * Errors: ARGUMENT (by), IO, MEMORY, FORMAT; nothing was printed then. Faults of writing stay in out. */
 OT_API int ot_ledger_print(const char *path, const char *by, uint32_t top, FILE *out,
                            struct ot_error *err);
 /* Bytes moved and needed across a boundary since the context was opened, of a class
  * (OT_CLASS_COUNT: of all). */
 OT_API void ot_ledger_total(const struct ot_context *ctx, enum ot_boundary boundary,
                             enum ot_class cls, uint64_t *moved_bytes, uint64_t *needed_bytes);
+/* "disk>ram", "weight", "load"; "unknown" for a number that is none. */
 OT_API const char *ot_boundary_name(enum ot_boundary boundary);
 OT_API const char *ot_class_name(enum ot_class cls);
 OT_API const char *ot_cause_name(enum ot_cause cause);
@@ -419,7 +430,7 @@ OT_API int ot_measure_disk(struct ot_context *ctx, double *bytes_per_s, uint64_t
                            struct ot_error *err);
 /* Replays a trace (of ot_context_params.trace_path) against a policy ("fixed", "lru", "clock",
  * "sieve", "lfu", "min") at a budget and prints hits, misses and bytes. policy NULL: all.
- * Errors: ARGUMENT (policy), IO, MEMORY, FORMAT. */
+ * Errors: ARGUMENT (policy), IO (also: out cannot be written), MEMORY, FORMAT. */
 OT_API int ot_simulate(const char *trace_path, const char *policy, uint64_t budget_bytes, bool json,
                        FILE *out, struct ot_error *err);
 
