@@ -62,15 +62,16 @@ enum { FASTER_ALONE = 3 };
 static int run_batch(struct ot_context *ctx, const struct ot_input *inputs, uint32_t n_inputs,
                      uint32_t n_batch, float *logits, struct ot_error *err) {
     uint32_t n_wanted = 0;
-    bool prompt = false;
+    bool begins = false, several = false; /* a sequence; tokens of one */
     for (uint32_t i = 0; i < n_inputs; i++) {
         n_wanted += inputs[i].want_logits;
-        prompt |= ctx->added[inputs[i].seq] > 1;
+        begins |= ctx->lengths[inputs[i].seq] == 0;
+        several |= ctx->added[inputs[i].seq] > 1;
     }
     /* one token, one and what is guessed to follow it, or those of a few sequences */
     bool guesses = n_inputs <= FORWARD_FEW && ctx->added[inputs[0].seq] == n_inputs;
     bool few = (guesses || n_inputs <= FASTER_ALONE) && (n_inputs == 1 || n_wanted == n_inputs);
-    prompt &= !few;
+    bool prompt = begins || (several && !few);
     n_batch = even_sweep(n_inputs, n_batch);
     memset(ctx->added, 0, ctx->n_seq * sizeof *ctx->added);
     for (uint32_t first = 0; first < n_inputs; first += n_batch) {

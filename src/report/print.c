@@ -210,16 +210,22 @@ static void print_closure(const struct report *r, FILE *out) {
             r->context.wait_disk_s, 100.0 * r->stall_share);
 }
 
+/* "; tokens/s: prompt 1166, decode 254.5" */
+static void print_rate(FILE *out, bool *first, const char *name, double rate) {
+    fprintf(out, "%s%s %.*f", *first ? "; tokens/s: " : ", ", name, rate < 1000.0 ? 1 : 0, rate);
+    *first = false;
+}
+
 static void print_heading(const struct report *r, FILE *out) {
     const struct ot_run *run = r->run;
     uint64_t decode = r->context.n_sweeps_decode;
     /* A sweep of a few tokens counts as decode, also where eval takes them from a text. */
     uint64_t prompt = r->context.n_sweeps_prompt + (run->n_generated == 0 ? decode : 0);
     char bytes[24];
-    fprintf(out, "ledger: %s %s, %s; %zu prompt tokens in %" PRIu64 " sweep%s",
+    fprintf(out, "ledger: %s %s, %s; %zu prompt token%s in %" PRIu64 " sweep%s",
             r->model.architecture, r->model.quantisation,
-            text_bytes(bytes, (double)r->model.weight_bytes), run->n_prompt, prompt,
-            prompt == 1 ? "" : "s");
+            text_bytes(bytes, (double)r->model.weight_bytes), run->n_prompt,
+            run->n_prompt == 1 ? "" : "s", prompt, prompt == 1 ? "" : "s");
     if (run->n_generated != 0) {
         fprintf(out, ", %zu generated in %" PRIu64, run->n_generated, decode);
     }
@@ -228,14 +234,12 @@ static void print_heading(const struct report *r, FILE *out) {
     if (run->first_token_s > 0.0) {
         fprintf(out, ", first token %.3f s", run->first_token_s);
     }
-    const char *before = "; tokens/s: ";
+    bool first = true;
     if (run->prompt_s > 0.0) {
-        fprintf(out, "%sprompt %.0f", before, (double)run->n_prompt / run->prompt_s);
-        before = ", ";
+        print_rate(out, &first, "prompt", (double)run->n_prompt / run->prompt_s);
     }
     if (run->decode_s > 0.0 && decode != 0) {
-        double rate = (double)report_decoded(r) / run->decode_s;
-        fprintf(out, "%sdecode %.*f", before, rate < 1000.0 ? 1 : 0, rate);
+        print_rate(out, &first, "decode", (double)report_decoded(r) / run->decode_s);
     }
     fprintf(out, "\n");
 }
