@@ -89,7 +89,8 @@ static int below_least(const struct budget *b, uint64_t slots, struct ot_error *
     return error_set(
         err, OT_ERR_BUDGET, "memory budget",
         "%s%s%s%s is too little: the least for this model and context is %s (%llu bytes): "
-        "program and tables %s, KV %s, activations %s, reserve %s, weights' slots %s",
+        "program and tables %s, KV %s (less with a smaller -c), activations %s, reserve %s, "
+        "weights' slots %s",
         text_bytes(total, (double)b->total_bytes), asked ? "" : " (", asked ? "" : b->source,
         asked ? "" : ")", text_bytes(least, (double)told), (unsigned long long)told,
         text_bytes(base, (double)b->base_bytes), text_bytes(kv, (double)b->kv_bytes),
