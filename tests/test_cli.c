@@ -1,90 +1,9 @@
 /* test_cli.c - the program's command line: flags, prompts, exit codes, files, on a tiny model. */
-#include <jansson.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
-#include "support/program.h"
-#include "support/tiny_model.h"
-
-static char directory[64];
-static char model[128];
-
-enum { MAX_ARGS = 28 };
-
-/* Runs the program with arguments up to NULL. */
-static struct outcome onetrip(const char *input, ...) {
-    const char *args[MAX_ARGS] = {ONETRIP_PROGRAM};
-    size_t n = 1;
-    va_list list;
-    va_start(list, input);
-    while (n + 1 < MAX_ARGS && (args[n] = va_arg(list, const char *)) != NULL) {
-        n++;
-    }
-    va_end(list);
-    return program_run(args, input, input != NULL ? strlen(input) : 0);
-}
-
-static const char *in_directory(const char *name) {
-    static char paths[4][128];
-    static unsigned turn;
-    char *path = paths[turn++ % 4];
-    snprintf(path, sizeof paths[0], "%s/%s", directory, name);
-    return path;
-}
-
-static void assert_says(const char *text, const char *words) {
-    if (strstr(text, words) == NULL) {
-        print_error("expected \"%s\" in:\n%s\n", words, text);
-        fail();
-    }
-}
-
-static void assert_one_line(const char *text) {
-    const char *end = strchr(text, '\n');
-    if (end == NULL || end[1] != '\0' || strncmp(text, "onetrip: ", 9) != 0) {
-        print_error("expected one line that begins with \"onetrip: \", found:\n%s\n", text);
-        fail();
-    }
-}
-
-/* No line is longer than 80 columns. */
-static void assert_fits_a_terminal(const char *text) {
-    for (size_t n; *text != '\0'; text += n + (text[n] == '\n')) {
-        n = strcspn(text, "\n");
-        if (n > 80) {
-            print_error("%zu columns:\n%.*s\n", n, (int)n, text);
-            fail();
-        }
-    }
-}
-
-static void assert_exit(const struct outcome *o, int exit_code) {
-    if (o->exit_code != exit_code) {
-        print_error("exit code %d (signal %d), expected %d; standard error:\n%s\n", o->exit_code,
-                    o->signal, exit_code, o->err);
-        fail();
-    }
-}
-
-static json_t *parse_json(const char *text) {
-    json_error_t fault;
-    json_t *root = json_loads(text, 0, &fault);
-    if (root == NULL) {
-        print_error("not JSON, line %d: %s\n%s\n", fault.line, fault.text, text);
-        fail();
-    }
-    return root;
-}
+#include "cli_fixture.h"
 
 /* ---- flags ---- */
 
@@ -95,6 +14,7 @@ static void test_every_wrong_command_line_is_one_clear_line_and_exit_2(void **st
     } table[] = {
         {{NULL}, "a command is missing"},
         {{"rnu"}, "the nearest is run"},
+        {{"-m", "x", "-p", "y"}, "a command comes before options"},
         {{"frobnicate"}, "unknown command"},
         {{"run"}, "MODEL is missing"},
         {{"run", "a", "b"}, "one MODEL expected"},
@@ -143,10 +63,15 @@ static void test_every_wrong_command_line_is_one_clear_line_and_exit_2(void **st
         {{"run", "m", "--io", "mmap"}, "auto|uring|threads"},
         {{"run", "m", "--raw=yes"}, "takes no value"},
         {{"run", "m", "--stop", ""}, "--stop"},
+        {{"run", "m", "--stop", "a\\x00"}, "byte 0"},
         {{"bench", "m", "-p", "1,"}, "list"},
         {{"bench", "m", "-p", "1,x"}, "list"},
         {{"bench", "m", "-r", "0"}, "from 1"},
-        {{"eval", "m", "--temp", "1"}, "unknown option --temp"},
+        {{"eval", "m", "--temp", "1"}, "here: no token is chosen"},
+        {{"eval", "m", "--chunks=3"}, "here: all of the text"},
+        {{"run", "m", "--prompt-cache", "f"}, "computed anew"},
+        {{"run", "m", "--threads-draft", "1"}, "without a second model"},
+        {{"tokenize", "m", "--show-count"}, "the ids are one line"},
         {{"eval", "m", "--ids", "i", "-f", "t"}, "one of them"},
         {{"ledger", "f", "--by", "colour"}, "unknown grouping"},
         {{"simulate", "t"}, "--budget SIZE is missing"},
@@ -419,6 +344,17 @@ static void test_a_stop_string_is_found_across_tokens_and_not_shown(void **state
     assert_exit(&cut, 0);
     assert_true(cut.out_bytes == at || cut.out_bytes == at + 1);
     assert_memory_equal(cut.out, whole.out, at);
+    /* The same string with its first byte as an escape. */
+    char escaped[16];
+    snprintf(escaped, sizeof escaped, "\\x%02x%s", (unsigned)stop[0], stop + 1);
+    for (int i = 0; i < 2; i++) {
+        struct outcome o = onetrip(NULL, "run", model, "--raw", "-p", "hello", "-n", "40", "--temp",
+                                   "0", "--ignore-eos", "-q", "--stop", escaped,
+                                   i == 0 ? NULL : "--no-escape", NULL);
+        assert_exit(&o, 0);
+        assert_string_equal(o.out, i == 0 ? cut.out : whole.out);
+        outcome_free(&o);
+    }
     outcome_free(&whole);
     outcome_free(&cut);
 }
@@ -542,12 +478,25 @@ static void test_output_never_replaces_a_model_or_what_the_command_reads(void **
     outcome_free(&o);
 }
 
-static void test_eval_counts_its_sweeps_as_those_of_the_prompt(void **state) {
+/* Else its sweep would count as decoded, and the speed of decoding would be too high. */
+static void test_a_prompt_of_one_token_has_a_sweep_of_its_own(void **state) {
     (void)state;
-    struct outcome o = onetrip(NULL, "eval", model, "-p", "two words", NULL);
+    struct tiny_model options;
+    const char *path = in_directory("no-bos.gguf"), *report = in_directory("short.json");
+    tiny_model_defaults(&options, TINY_QWEN2, OT_Q4_0, 1);
+    tiny_model_write(&options, path);
+    struct outcome o = onetrip(NULL, "run", path, "--raw", "-p", "a", "-n", "4", "--ignore-eos",
+                               "--report", report, NULL);
     assert_exit(&o, 0);
-    assert_says(o.err, "prompt tokens in 1 sweep\n");
+    assert_says(o.err, "; 1 prompt token in 1 sweep, 4 generated in 3\n");
     outcome_free(&o);
+    json_t *root = json_load_file(report, 0, NULL);
+    assert_non_null(root);
+    const json_t *timing = json_object_get(root, "timing");
+    double decode_s = json_real_value(json_object_get(timing, "decode_s"));
+    double rate = json_real_value(json_object_get(timing, "decode_tokens_per_s"));
+    assert_true(rate * decode_s > 2.999 && rate * decode_s < 3.001);
+    json_decref(root);
 }
 
 /* ---- the report and the ledger ---- */
@@ -643,195 +592,6 @@ static void test_a_ledger_reads_back_the_same_from_lines_and_from_sqlite(void **
     outcome_free(&top);
 }
 
-/* ---- eval, tokenize, inspect, bench ---- */
-
-static void test_eval_refuses_ids_that_are_none(void **state) {
-    static const struct {
-        const char *text, *says;
-    } table[] = {
-        {"", "line"},
-        {"{}", "not a JSON array"},
-        {"[1, 2", "line"},
-        {"[1, \"2\"]", "entry 1"},
-        {"[1, -1]", "entry 1 is -1"},
-        {"[1.5]", "entry 0"},
-        {"[99999999]", "entry 0 is 99999999"},
-        {"[99999999999999999999999]", "line"},
-        {"[[1]]", "entry 0"},
-        {"[null]", "entry 0"},
-        {"[]", "empty"},
-    };
-    (void)state;
-    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
-        image_write_bytes(in_directory("ids.json"), table[i].text, strlen(table[i].text));
-        struct outcome o = onetrip(NULL, "eval", model, "--ids", in_directory("ids.json"), NULL);
-        assert_exit(&o, 1);
-        assert_one_line(o.err);
-        assert_says(o.err, table[i].says);
-        outcome_free(&o);
-    }
-    char *deep = malloc(200001);
-    memset(deep, '[', 200000);
-    deep[200000] = '\0';
-    struct outcome o = onetrip(deep, "eval", model, "--ids", "-", NULL);
-    assert_exit(&o, 1);
-    assert_one_line(o.err);
-    outcome_free(&o);
-    free(deep);
-}
-
-static void test_eval_writes_every_logit_in_numpy_format(void **state) {
-    (void)state;
-    struct outcome o = onetrip("[1, 5, 9, 20, 7, 3, 2]", "eval", model, "--ids", "-", "--logits",
-                               in_directory("logits.npy"), "--json", "-c", "4", "-q", NULL);
-    assert_exit(&o, 0);
-    json_t *root = parse_json(o.out);
-    assert_int_equal(json_integer_value(json_object_get(root, "tokens")), 7);
-    assert_int_equal(json_integer_value(json_object_get(root, "windows")), 2);
-    assert_int_equal(json_integer_value(json_object_get(root, "scored")), 5);
-    assert_true(json_real_value(json_object_get(root, "perplexity")) > 1.0);
-    json_decref(root);
-    outcome_free(&o);
-    FILE *file = fopen(in_directory("logits.npy"), "rb");
-    assert_non_null(file);
-    unsigned char head[10];
-    assert_int_equal(fread(head, 1, 10, file), 10);
-    assert_memory_equal(head, "\x93NUMPY\x01\x00", 8);
-    size_t header = head[8] + 256u * head[9];
-    assert_int_equal((header + 10) % 64, 0);
-    char *text = calloc(header + 1, 1);
-    assert_int_equal(fread(text, 1, header, file), header);
-    unsigned rows = 0, columns = 0;
-    assert_int_equal(sscanf(text, "{'descr': '<f4', 'fortran_order': False, 'shape': (%u, %u), }",
-                            &rows, &columns),
-                     2);
-    assert_int_equal(rows, 7);
-    assert_int_equal(fseek(file, 0, SEEK_END), 0);
-    assert_int_equal((size_t)ftell(file), 10 + header + (size_t)rows * columns * 4);
-    free(text);
-    fclose(file);
-}
-
-static void test_tokens_go_back_to_the_text_they_came_from(void **state) {
-    static const char text[] = "hello \xc3\xa4 world\n\n 12";
-    (void)state;
-    struct outcome ids = onetrip(text, "tokenize", model, "--no-bos", NULL);
-    struct outcome json = onetrip(text, "tokenize", model, "--no-bos", "--json", NULL);
-    assert_exit(&ids, 0);
-    assert_exit(&json, 0);
-    json_t *array = parse_json(json.out);
-    assert_true(json_is_array(array));
-    json_decref(array);
-    struct outcome from_words = onetrip(ids.out, "tokenize", model, "--decode", NULL);
-    struct outcome from_json = onetrip(json.out, "tokenize", model, "--decode", NULL);
-    assert_exit(&from_words, 0);
-    assert_string_equal(from_words.out, text);
-    assert_string_equal(from_json.out, text);
-    struct outcome bad = onetrip("1 x", "tokenize", model, "--decode", NULL);
-    assert_exit(&bad, 1);
-    assert_says(bad.err, "entry 1");
-    outcome_free(&ids);
-    outcome_free(&json);
-    outcome_free(&from_words);
-    outcome_free(&from_json);
-    outcome_free(&bad);
-}
-
-static void assert_same_ids(const char *prompt, const char *no_escape, const char *text) {
-    struct outcome is = onetrip(NULL, "tokenize", model, "-p", prompt, no_escape, NULL);
-    struct outcome expected = onetrip(text, "tokenize", model, NULL);
-    assert_exit(&is, 0);
-    assert_exit(&expected, 0);
-    if (strcmp(is.out, expected.out) != 0) {
-        print_error("%s: ids %s, expected %s\n", prompt, is.out, expected.out);
-        fail();
-    }
-    outcome_free(&is);
-    outcome_free(&expected);
-}
-
-static void test_escapes_in_a_prompt_are_processed_unless_asked_not_to(void **state) {
-    static const struct {
-        const char *prompt, *text;
-    } cases[] = {
-        {"a\\nb\\tc\\rd", "a\nb\tc\rd"},
-        {"\\'x\\' \\\"y\\\"", "'x' \"y\""},
-        {"a\\\\nb", "a\\nb"},             /* a backslash that is escaped escapes nothing */
-        {"\\x41\\xc3\\xa4", "A\xc3\xa4"}, /* bytes, also halves of a character */
-        {"\\xg1 \\x4", "\\xg1 \\x4"},     /* no two digits: as it stands */
-        {"\\q\\", "\\q\\"},               /* unknown, and one at the end */
-    };
-    (void)state;
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        assert_same_ids(cases[i].prompt, NULL, cases[i].text);
-        assert_same_ids(cases[i].prompt, "--no-escape", cases[i].prompt);
-    }
-}
-
-static void test_inspect_sums_what_one_token_needs(void **state) {
-    (void)state;
-    struct outcome o = onetrip(NULL, "inspect", model, "--json", "--tensors", NULL);
-    assert_exit(&o, 0);
-    json_t *root = parse_json(o.out), *tensor;
-    json_int_t sum = 0;
-    size_t i;
-    json_array_foreach(json_object_get(root, "tensors"), i, tensor) {
-        sum += json_integer_value(json_object_get(tensor, "bytes_per_token"));
-    }
-    assert_true(sum > 0);
-    assert_int_equal(sum, json_integer_value(json_object_get(root, "bytes_per_token")));
-    json_decref(root);
-    outcome_free(&o);
-    o = onetrip(NULL, "inspect", model, "--tensors", NULL);
-    assert_exit(&o, 0);
-    assert_says(o.out, "blk.0.attn_q.weight");
-    assert_says(o.out, "llama");
-    outcome_free(&o);
-}
-
-static void test_bench_measures_each_test_of_its_lists(void **state) {
-    static const char *const tests[] = {"pp8", "pp16", "tg4", "pp8@d8", "pp16@d8", "tg4@d8"};
-    (void)state;
-    struct outcome o =
-        onetrip(NULL, "bench", model, "-p", "8,16", "-n", "4", "-d", "0,8", "-r", "2", "-t", "1",
-                "--ram", "200M", "--json", "--report", in_directory("bench.json"), NULL);
-    assert_exit(&o, 0);
-    json_t *printed = parse_json(o.out);
-    json_t *report = json_load_file(in_directory("bench.json"), 0, NULL);
-    assert_non_null(report);
-    const json_t *results[2] = {json_object_get(printed, "results"),
-                                json_object_get(report, "results")};
-    for (int k = 0; k < 2; k++) {
-        assert_int_equal(json_array_size(results[k]), 6);
-        for (size_t i = 0; i < 6; i++) {
-            const json_t *row = json_array_get(results[k], i);
-            assert_string_equal(json_string_value(json_object_get(row, "test")), tests[i]);
-            assert_true(json_real_value(json_object_get(row, "tokens_per_s")) > 0.0);
-            assert_true(json_real_value(json_object_get(row, "needed_bytes_per_token")) > 0.0);
-        }
-    }
-    /* Where the time went: one thread waits for no other, and a prompt picks no token. */
-    for (size_t i = 0; i < 6; i++) {
-        const json_t *parts = json_object_get(json_array_get(results[0], i), "seconds");
-        assert_true(json_real_value(json_object_get(parts, "weights")) > 0.0);
-        assert_true(json_real_value(json_object_get(parts, "attention")) > 0.0);
-        assert_true(json_real_value(json_object_get(parts, "barriers")) == 0.0);
-        assert_int_equal(json_real_value(json_object_get(parts, "sampling")) > 0.0,
-                         tests[i][0] == 't');
-    }
-    json_decref(printed);
-    json_decref(report);
-    outcome_free(&o);
-    o = onetrip(NULL, "bench", model, "-p", "8", "-n", "4", "-r", "1", NULL);
-    assert_exit(&o, 0);
-    assert_says(o.out, "time, %: weights");
-    assert_fits_a_terminal(o.out);
-    outcome_free(&o);
-    o = onetrip(NULL, "bench", model, "-p", "0", "-n", "0", NULL);
-    assert_exit(&o, 2);
-    outcome_free(&o);
-}
-
 /* How much one run of the program may hold more than the next, beyond what the told least allows
  * for: the sanitizer's own memory differs from run to run. */
 #if defined(__SANITIZE_ADDRESS__)
@@ -857,7 +617,6 @@ static void test_the_least_budget_that_is_told_is_enough(void **state) {
     }
 }
 
-/* Over budget, a decode test is measured against the disk, not against the bus. */
 /* An environment of one megabyte takes the place of what a start may hold more than the last. */
 static void test_the_told_least_allows_for_a_larger_start(void **state) {
     (void)state;
@@ -887,55 +646,6 @@ static void test_the_told_least_allows_for_a_larger_start(void **state) {
     outcome_free(&o);
 }
 
-static void test_bench_over_budget_measures_the_disk(void **state) {
-    (void)state;
-    struct tiny_model wide;
-    tiny_model_defaults(&wide, TINY_LLAMA, OT_Q4_0, 1);
-    wide.n_layers = 4;
-    wide.n_embd = wide.n_ff = 1024;
-    wide.n_heads = wide.n_kv_heads = 16;
-    wide.head_dim = 64;
-    const char *path = in_directory("wide.gguf");
-    tiny_model_write(&wide, path);
-    struct outcome o = onetrip(NULL, "bench", path, "--ram", "1M", NULL);
-    const char *least = strchr(o.err, '(');
-    assert_non_null(least);
-    char ram[32];
-    snprintf(ram, sizeof ram, "%llu", strtoull(least + 1, NULL, 10) + (3u << 20));
-    outcome_free(&o);
-    o = onetrip(NULL, "bench", path, "-p", "4", "-n", "4", "-r", "2", "--ram", ram, "--json", NULL);
-    assert_exit(&o, 0);
-    json_t *printed = parse_json(o.out);
-    const json_t *results = json_object_get(printed, "results");
-    const json_t *prompt = json_array_get(results, 0), *decode = json_array_get(results, 1);
-    assert_true(json_real_value(json_object_get(prompt, "disk_bytes_per_s")) == 0.0);
-    assert_true(json_real_value(json_object_get(decode, "disk_bytes_per_s")) > 0.0);
-    assert_true(json_real_value(json_object_get(decode, "of_disk")) > 0.0);
-    json_decref(printed);
-    outcome_free(&o);
-    o = onetrip(NULL, "bench", path, "-p", "0", "-n", "4", "-r", "1", "--ram", ram, NULL);
-    assert_exit(&o, 0);
-    assert_says(o.out, "% disk");
-    assert_says(o.out, "streamed:");
-    outcome_free(&o);
-}
-
-static int set_up(void **state) {
-    struct tiny_model options;
-    (void)state;
-    image_directory_make(directory);
-    snprintf(model, sizeof model, "%s/tiny.gguf", directory);
-    tiny_model_defaults(&options, TINY_LLAMA, OT_Q4_0, 1);
-    tiny_model_write(&options, model);
-    return 0;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    image_directory_remove(directory);
-    return 0;
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_wrong_command_line_is_one_clear_line_and_exit_2),
@@ -952,18 +662,11 @@ int main(void) {
         cmocka_unit_test(test_generation_ends_where_the_context_is_full),
         cmocka_unit_test(test_output_that_cannot_be_written_is_an_error),
         cmocka_unit_test(test_output_never_replaces_a_model_or_what_the_command_reads),
-        cmocka_unit_test(test_eval_counts_its_sweeps_as_those_of_the_prompt),
+        cmocka_unit_test(test_a_prompt_of_one_token_has_a_sweep_of_its_own),
         cmocka_unit_test(test_the_report_has_the_fields_that_others_rely_on),
         cmocka_unit_test(test_a_ledger_reads_back_the_same_from_lines_and_from_sqlite),
-        cmocka_unit_test(test_eval_refuses_ids_that_are_none),
-        cmocka_unit_test(test_eval_writes_every_logit_in_numpy_format),
-        cmocka_unit_test(test_tokens_go_back_to_the_text_they_came_from),
-        cmocka_unit_test(test_escapes_in_a_prompt_are_processed_unless_asked_not_to),
-        cmocka_unit_test(test_inspect_sums_what_one_token_needs),
-        cmocka_unit_test(test_bench_measures_each_test_of_its_lists),
         cmocka_unit_test(test_the_least_budget_that_is_told_is_enough),
         cmocka_unit_test(test_the_told_least_allows_for_a_larger_start),
-        cmocka_unit_test(test_bench_over_budget_measures_the_disk),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -40,7 +40,4 @@ int answer(struct answerer *a, const uint32_t *ids, size_t n_ids, struct stream 
 struct ot_run answerer_run(const struct answerer *a);
 void answerer_close(struct answerer *a);
 
-/* Loops of `run` on a terminal; returns the exit code. */
-int conversation(struct session *s, const char *format);
-
 #endif

@@ -45,7 +45,7 @@ struct settings {
     int64_t n_predict, seed, top_k, repeat_last_n;
     double temperature, top_p, min_p, repeat_penalty;
     bool ignore_eos;
-    const char *stops[MAX_STOPS];
+    const char *stops[MAX_STOPS]; /* escapes in them are processed once the command line is read */
     uint32_t n_stops;
     /* the context */
     int64_t n_ctx, n_threads, n_batch, n_draft;
@@ -67,7 +67,7 @@ struct settings {
 struct command {
     const char *name;
     uint32_t mask;       /* its bit in the option table */
-    const char *operand; /* "MODEL", or NULL: takes none */
+    const char *operand; /* what its argument is called: "MODEL" */
     const char *summary; /* one line */
     const char *about;   /* a paragraph for --help */
     int (*run)(const struct settings *settings);

@@ -5,6 +5,8 @@
  *
  * Every turn renders the whole conversation; what the context already holds of it is not computed
  * again. */
+#include "cli/conversation.h"
+
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +14,7 @@
 #include <unistd.h>
 
 #include "cli/answer.h"
+#include "cli/input.h"
 
 struct history {
     struct ot_message *messages; /* owned [n]; so are their texts */
@@ -149,7 +152,7 @@ static bool run_command(struct session *s, struct answerer *a, struct history *h
         read_file(q, line + 5 + strspn(line + 5, " "));
     } else {
         if (strcmp(line, "/help") != 0) {
-            fprintf(stderr, "%s is no command\n", line);
+            fprintf(stderr, "%s is no command (a space before it makes it text)\n", line);
         }
         fprintf(stderr, "/read FILE  put a file before what you type next\n"
                         "/clear      forget the conversation\n"
@@ -271,14 +274,15 @@ int conversation(struct session *s, const char *format) {
                     s->info.name[0] != '\0' ? s->info.name : s->path);
         }
         rc = converse(s, &a, &h, &q, format);
+        fprintf(stderr, "\n");
+        struct ot_run run = run_so_far(&a);
+        int reported = session_report(s, &run, !s->settings->quiet);
+        rc = rc != 0 ? rc : reported;
     }
-    fprintf(stderr, "\n");
-    struct ot_run run = run_so_far(&a);
-    int reported = session_report(s, &run, !s->settings->quiet);
     history_cut(&h, 0);
     free(h.messages);
     free(q.text);
     free(q.line);
     answerer_close(&a);
-    return rc != 0 ? rc : reported;
+    return rc;
 }

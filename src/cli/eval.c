@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/input.h"
 #include "cli/npy.h"
 #include "cli/session.h"
 
@@ -136,10 +137,7 @@ static int evaluate(struct evaluation *e) {
     rc = rc != 0 ? rc : closed;
     if (rc == 0) {
         print_result(e);
-        struct ot_run run = {.prompt = e->ids,
-                             .n_prompt = e->n_ids,
-                             .prompt_s = e->seconds,
-                             .first_token_s = s->load_s + e->seconds};
+        struct ot_run run = {.prompt = e->ids, .n_prompt = e->n_ids, .prompt_s = e->seconds};
         rc = session_report(s, &run, !set->quiet);
     }
     free(e->logits);

@@ -1,4 +1,6 @@
 /* input.c - texts and token ids from the command line, files and standard input. */
+#include "cli/input.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -92,9 +94,7 @@ static int hex_byte(const char *digits) {
     return (int)strtol(pair, NULL, 16);
 }
 
-/* Replaces \n, \t, \r, \', \", \\ and \xNN in place, as llama.cpp's tools do; other backslashes
- * stay. Returns the new length. text[bytes] is NUL. */
-static size_t process_escapes(char *text, size_t bytes) {
+size_t input_unescape(char *text, size_t bytes) {
     static const char letters[] = "nrt'\"\\", values[] = "\n\r\t'\"\\";
     size_t out = 0;
     for (size_t i = 0; i < bytes; i++) {
@@ -124,7 +124,7 @@ int input_read_prompt(const struct settings *set, char **text, size_t *bytes) {
     int rc = input_read(set->prompt, set->file, text, bytes);
     bool from_stdin = set->prompt == NULL && (set->file == NULL || strcmp(set->file, "-") == 0);
     if (rc == 0 && !from_stdin && !set->no_escape) {
-        *bytes = process_escapes(*text, *bytes);
+        *bytes = input_unescape(*text, *bytes);
     }
     return rc;
 }

@@ -6,7 +6,7 @@
 
 #include "cli/session.h"
 
-#define UNUSED "(unused)" /* the role of a tensor that the schedule does not use */
+static const char unused[] = "(unused)"; /* the role of a tensor that the schedule does not use */
 
 /* Bytes of the tensors of one type. */
 struct type_sum {
@@ -107,7 +107,7 @@ static void print_roles(const struct session *s) {
     printf("\n%-28s %8s %12s %14s\n", "role", "tensors", "bytes", "bytes a token");
     for (size_t r = 0; r < n_roles; r++) {
         char a[24], b[24];
-        printf("%-28s %8" PRIu32 " %12s %14s\n", roles[r].role[0] != '\0' ? roles[r].role : UNUSED,
+        printf("%-28s %8" PRIu32 " %12s %14s\n", roles[r].role[0] != '\0' ? roles[r].role : unused,
                roles[r].n, human_bytes(a, (double)roles[r].bytes),
                human_bytes(b, (double)roles[r].bytes_per_token));
     }
@@ -121,9 +121,23 @@ static void print_safe(const char *text, int width) {
     printf("%*s", n < width ? width - n : 0, "");
 }
 
+/* As wide as the longest name, within limits: a hostile file's may have 64 KiB. */
+static int name_width(const struct session *s) {
+    size_t width = 24;
+    for (uint32_t i = 0; i < s->info.n_tensors; i++) {
+        struct ot_tensor_info t;
+        ot_model_get_tensor(s->model, i, &t);
+        size_t n = strlen(t.name);
+        width = n > width && n <= 40 ? n : width;
+    }
+    return (int)width;
+}
+
 /* The role follows where the name does not say it. */
 static void print_tensors(const struct session *s) {
-    printf("\n%-32s %-7s %-17s %8s %13s\n", "tensor", "type", "shape", "bytes", "bytes a token");
+    int width = name_width(s);
+    printf("\n%-*s %-6s %-14s %8s %13s\n", width, "tensor", "type", "shape", "bytes",
+           "bytes a token");
     for (uint32_t i = 0; i < s->info.n_tensors; i++) {
         struct ot_tensor_info t;
         char shape[96] = "", a[24], b[24];
@@ -133,11 +147,11 @@ static void print_tensors(const struct session *s) {
             snprintf(shape + used, sizeof shape - used, "%s%" PRIu64, used != 0 ? " x " : "",
                      t.dims[d]);
         }
-        print_safe(t.name, 32);
-        const char *role = t.role[0] == '\0'                ? UNUSED
+        print_safe(t.name, width);
+        const char *role = t.role[0] == '\0'                ? unused
                            : strstr(t.name, t.role) == NULL ? t.role
                                                             : "";
-        printf(" %-7s %-17s %8s %13s%s%s\n", ot_dtype_name(t.dtype), shape,
+        printf(" %-6s %-14s %8s %13s%s%s\n", ot_dtype_name(t.dtype), shape,
                human_bytes(a, (double)t.bytes), human_bytes(b, (double)t.bytes_per_token),
                role[0] != '\0' ? "  " : "", role);
     }

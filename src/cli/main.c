@@ -25,7 +25,7 @@ static const struct command commands[] = {
      "Prints the ids on one line. Files that hold a vocabulary and no weights will do.",
      command_tokenize},
     {"inspect", FOR_INSPECT, "MODEL", "what a model file holds",
-     "Prints architecture, sizes and types, and the bytes that one token needs, by tensor.",
+     "Prints architecture, sizes and types, and the bytes that one token needs, by type and role.",
      command_inspect},
     {"bench", FOR_BENCH, "MODEL", "measure speed, and how near the memory's limit it is",
      "Measures prompt (pp) and generation (tg) speed, and the read bandwidth of the machine before "
@@ -57,6 +57,12 @@ static int unknown_command(const char *name) {
     names[N_COMMANDS] = "help";
     names[N_COMMANDS + 1] = NULL;
     const char *near = nearest_word(name, names);
+    if (name[0] == '-') {
+        complain("%.40s: a command comes before options, as in onetrip run MODEL -p TEXT; onetrip "
+                 "--help lists them",
+                 name);
+        return EXIT_USAGE;
+    }
     complain("unknown command \"%.40s\"; %s%s", name,
              near != NULL ? "the nearest is " : "onetrip --help lists them",
              near != NULL ? near : "");

@@ -1,10 +1,11 @@
 /* model_path.c - the model that a name means. */
+#include "cli/model_path.h"
+
+#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
-
-#include "cli/session.h"
 
 /* Short names of the models that `make model` fetches. */
 static const struct {

@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/input.h"
+
 enum kind { FLAG, TEXT, TEXTS, WHOLE, REAL, SIZE, CHOICE, LIST };
 
 struct option {
@@ -39,9 +41,8 @@ static const struct option options[] = {
     {'f', "--file", "FILE", TEXT, 0, 0, AT(file), 0, FOR_RUN | FOR_EVAL | FOR_TOKENIZE,
      "read the text from FILE (- for standard input)"},
     {0, "--no-escape", 0, FLAG, 0, 0, AT(no_escape), 0, FOR_RUN | FOR_EVAL | FOR_TOKENIZE,
-     "take backslashes in -p and -f as they are (default: \\n, \\t, \\r, \\', \\\", \\\\, \\xNN "
-     "are "
-     "processed; standard input is always taken as it is)"},
+     "take backslashes in -p, -f and --stop as they are (default: \\n, \\t, \\r, \\', \\\", \\\\, "
+     "\\xNN are processed; standard input is always taken as it is)"},
     {0, "--ids", "FILE", TEXT, 0, 0, AT(ids), 0, FOR_EVAL,
      "evaluate token ids from FILE, a JSON array, as they are"},
     {0, "--logits", "OUT.npy", TEXT, 0, 0, AT(logits), 0, FOR_EVAL,
@@ -125,8 +126,10 @@ static const struct option options[] = {
      "fixed, lru, clock, sieve, lfu or min (default: all of them)"},
     {0, "--json", 0, FLAG, 0, 0, AT(json), 0,
      FOR_EVAL | FOR_TOKENIZE | FOR_INSPECT | FOR_BENCH | FOR_SIMULATE, "print JSON"},
-    {'q', "--quiet", 0, FLAG, 0, 0, AT(quiet), 0, RUNS,
-     "no ledger summary, no notes, no progress; bench: not where the time went"},
+    {'q', "--quiet", 0, FLAG, 0, 0, AT(quiet), 0, FOR_RUN | FOR_EVAL,
+     "no ledger summary, no notes, no progress"},
+    {'q', "--quiet", 0, FLAG, 0, 0, AT(quiet), 0, FOR_BENCH,
+     "no progress, and not where the time went"},
     {'h', "--help", 0, FLAG, 0, 0, AT(help), 0, FOR_ALL, "print this and leave"},
 };
 enum { N_OPTIONS = sizeof options / sizeof *options };
@@ -403,8 +406,8 @@ static const struct option *find_letter(uint32_t mask, const char *arg, const ch
 }
 
 /* The row that an argument names, NULL after one line on standard error; *attached is the text
- * after
- * "=" or after the letter, or NULL. A name goes before a letter with a value: -ngl is no -n. */
+ * after "=" or after the letter, or NULL. A name goes before a letter with a value: -ngl is no -n.
+ */
 static const struct option *find(const struct command *command, const char *arg,
                                  const char **attached) {
     size_t length = strcspn(arg, "=");
@@ -429,16 +432,24 @@ static const struct option *find(const struct command *command, const char *arg,
 }
 
 static int take_operand(const struct command *command, const char *arg, struct settings *s) {
-    if (command->operand == NULL) {
-        complain("%s: takes no argument, found \"%.80s\"", command->name, arg);
-        return EXIT_USAGE;
-    }
     if (s->operand != NULL) {
         complain("%s: one %s expected, found \"%.80s\" as well (a text goes after -p)",
                  command->name, command->operand, arg);
         return EXIT_USAGE;
     }
     s->operand = arg;
+    return 0;
+}
+
+/* Stop strings are C strings, unlike texts. */
+static int unescape_stops(struct settings *s) {
+    for (uint32_t i = 0; i < s->n_stops; i++) {
+        char *stop = (char *)(uintptr_t)s->stops[i]; /* an argument of main: ours to change */
+        if (input_unescape(stop, strlen(stop)) != strlen(stop)) {
+            complain("--stop: a stop string cannot hold the byte 0");
+            return EXIT_USAGE;
+        }
+    }
     return 0;
 }
 
@@ -450,14 +461,14 @@ static int settle(const struct command *command, struct settings *s) {
         return EXIT_USAGE;
     }
     s->operand = s->model != NULL ? s->model : s->operand;
-    if (!s->help && command->operand != NULL && s->operand == NULL) {
+    if (!s->help && s->operand == NULL) {
         complain("%s: %s is missing; onetrip %s --help tells more", command->name, command->operand,
                  command->name);
         return EXIT_USAGE;
     }
     s->top_k = s->top_k < 0 ? 0 : s->top_k;
     s->n_threads = s->n_threads < 0 ? 0 : s->n_threads;
-    return 0;
+    return s->no_escape ? 0 : unescape_stops(s);
 }
 
 int options_parse(const struct command *command, int argc, char **argv, int first,

@@ -4,6 +4,8 @@
 #include <unistd.h>
 
 #include "cli/answer.h"
+#include "cli/conversation.h"
+#include "cli/input.h"
 #include "cli/output.h"
 #include "cli/session.h"
 

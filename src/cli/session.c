@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cli/model_path.h"
+
 volatile int stop_flag;
 
 static void on_interrupt(int number) {

@@ -30,22 +30,6 @@ void session_close(struct session *s);
 /* Loading goes on while the first sweep computes: to be called when that is over. */
 void progress_clear(void);
 
-/* The text of -p, of -f or of standard input, whole; *text is owned by the caller, NUL-terminated.
- * Returns 0 or an exit code after a message. */
-int input_read(const char *prompt, const char *file, char **text, size_t *bytes);
-/* The same as a text for the model: escapes in -p and -f are processed unless --no-escape is set.
- */
-int input_read_prompt(const struct settings *set, char **text, size_t *bytes);
-/* A JSON array of token ids below n_vocab, or (words) ids between spaces and commas. *ids is owned
- * by the caller. name: for messages. */
-int input_ids(const char *name, const char *text, size_t bytes, uint32_t n_vocab, bool words,
-              uint32_t **ids, size_t *n_ids);
-
-/* The file that the user means by MODEL: a path, or a name in the cache. NULL: no memory. */
-char *model_path(const char *name);
-/* Where models are kept, "" where there is no home; buf [n]. */
-const char *model_cache(char *buf, size_t n);
-
 /* Ctrl-C: the first one sets the flag and the running step ends; the second one kills. */
 extern volatile int stop_flag;
 void stop_watch(void);

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "cli/input.h"
 #include "cli/output.h"
 #include "cli/session.h"
 

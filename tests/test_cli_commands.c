@@ -1,0 +1,246 @@
+/* test_cli_commands.c - eval, tokenize, inspect and bench, on a tiny model. */
+#include "cli_fixture.h"
+
+static void test_eval_counts_its_sweeps_as_those_of_the_prompt(void **state) {
+    (void)state;
+    struct outcome o = onetrip(NULL, "eval", model, "-p", "two words", NULL);
+    assert_exit(&o, 0);
+    assert_says(o.err, "prompt tokens in 1 sweep\n");
+    assert_null(strstr(o.err, "first token")); /* eval picks none */
+    outcome_free(&o);
+}
+
+static void test_eval_refuses_ids_that_are_none(void **state) {
+    static const struct {
+        const char *text, *says;
+    } table[] = {
+        {"", "line"},
+        {"{}", "not a JSON array"},
+        {"[1, 2", "line"},
+        {"[1, \"2\"]", "entry 1"},
+        {"[1, -1]", "entry 1 is -1"},
+        {"[1.5]", "entry 0"},
+        {"[99999999]", "entry 0 is 99999999"},
+        {"[99999999999999999999999]", "line"},
+        {"[[1]]", "entry 0"},
+        {"[null]", "entry 0"},
+        {"[]", "empty"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        image_write_bytes(in_directory("ids.json"), table[i].text, strlen(table[i].text));
+        struct outcome o = onetrip(NULL, "eval", model, "--ids", in_directory("ids.json"), NULL);
+        assert_exit(&o, 1);
+        assert_one_line(o.err);
+        assert_says(o.err, table[i].says);
+        outcome_free(&o);
+    }
+    char *deep = malloc(200001);
+    memset(deep, '[', 200000);
+    deep[200000] = '\0';
+    struct outcome o = onetrip(deep, "eval", model, "--ids", "-", NULL);
+    assert_exit(&o, 1);
+    assert_one_line(o.err);
+    outcome_free(&o);
+    free(deep);
+}
+
+static void test_eval_writes_every_logit_in_numpy_format(void **state) {
+    (void)state;
+    struct outcome o = onetrip("[1, 5, 9, 20, 7, 3, 2]", "eval", model, "--ids", "-", "--logits",
+                               in_directory("logits.npy"), "--json", "-c", "4", "-q", NULL);
+    assert_exit(&o, 0);
+    json_t *root = parse_json(o.out);
+    assert_int_equal(json_integer_value(json_object_get(root, "tokens")), 7);
+    assert_int_equal(json_integer_value(json_object_get(root, "windows")), 2);
+    assert_int_equal(json_integer_value(json_object_get(root, "scored")), 5);
+    assert_true(json_real_value(json_object_get(root, "perplexity")) > 1.0);
+    json_decref(root);
+    outcome_free(&o);
+    FILE *file = fopen(in_directory("logits.npy"), "rb");
+    assert_non_null(file);
+    unsigned char head[10];
+    assert_int_equal(fread(head, 1, 10, file), 10);
+    assert_memory_equal(head, "\x93NUMPY\x01\x00", 8);
+    size_t header = head[8] + 256u * head[9];
+    assert_int_equal((header + 10) % 64, 0);
+    char *text = calloc(header + 1, 1);
+    assert_int_equal(fread(text, 1, header, file), header);
+    unsigned rows = 0, columns = 0;
+    assert_int_equal(sscanf(text, "{'descr': '<f4', 'fortran_order': False, 'shape': (%u, %u), }",
+                            &rows, &columns),
+                     2);
+    assert_int_equal(rows, 7);
+    assert_int_equal(fseek(file, 0, SEEK_END), 0);
+    assert_int_equal((size_t)ftell(file), 10 + header + (size_t)rows * columns * 4);
+    free(text);
+    fclose(file);
+}
+
+static void test_tokens_go_back_to_the_text_they_came_from(void **state) {
+    static const char text[] = "hello \xc3\xa4 world\n\n 12";
+    (void)state;
+    struct outcome ids = onetrip(text, "tokenize", model, "--no-bos", NULL);
+    struct outcome json = onetrip(text, "tokenize", model, "--no-bos", "--json", NULL);
+    assert_exit(&ids, 0);
+    assert_exit(&json, 0);
+    json_t *array = parse_json(json.out);
+    assert_true(json_is_array(array));
+    json_decref(array);
+    struct outcome from_words = onetrip(ids.out, "tokenize", model, "--decode", NULL);
+    struct outcome from_json = onetrip(json.out, "tokenize", model, "--decode", NULL);
+    assert_exit(&from_words, 0);
+    assert_string_equal(from_words.out, text);
+    assert_string_equal(from_json.out, text);
+    struct outcome bad = onetrip("1 x", "tokenize", model, "--decode", NULL);
+    assert_exit(&bad, 1);
+    assert_says(bad.err, "entry 1");
+    outcome_free(&ids);
+    outcome_free(&json);
+    outcome_free(&from_words);
+    outcome_free(&from_json);
+    outcome_free(&bad);
+}
+
+static void assert_same_ids(const char *prompt, const char *no_escape, const char *text) {
+    struct outcome is = onetrip(NULL, "tokenize", model, "-p", prompt, no_escape, NULL);
+    struct outcome expected = onetrip(text, "tokenize", model, NULL);
+    assert_exit(&is, 0);
+    assert_exit(&expected, 0);
+    if (strcmp(is.out, expected.out) != 0) {
+        print_error("%s: ids %s, expected %s\n", prompt, is.out, expected.out);
+        fail();
+    }
+    outcome_free(&is);
+    outcome_free(&expected);
+}
+
+static void test_escapes_in_a_prompt_are_processed_unless_asked_not_to(void **state) {
+    static const struct {
+        const char *prompt, *text;
+    } cases[] = {
+        {"a\\nb\\tc\\rd", "a\nb\tc\rd"},
+        {"\\'x\\' \\\"y\\\"", "'x' \"y\""},
+        {"a\\\\nb", "a\\nb"},             /* a backslash that is escaped escapes nothing */
+        {"\\x41\\xc3\\xa4", "A\xc3\xa4"}, /* bytes, also halves of a character */
+        {"\\xg1 \\x4", "\\xg1 \\x4"},     /* no two digits: as it stands */
+        {"\\q\\", "\\q\\"},               /* unknown, and one at the end */
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_same_ids(cases[i].prompt, NULL, cases[i].text);
+        assert_same_ids(cases[i].prompt, "--no-escape", cases[i].prompt);
+    }
+}
+
+static void test_inspect_sums_what_one_token_needs(void **state) {
+    (void)state;
+    struct outcome o = onetrip(NULL, "inspect", model, "--json", "--tensors", NULL);
+    assert_exit(&o, 0);
+    json_t *root = parse_json(o.out), *tensor;
+    json_int_t sum = 0;
+    size_t i;
+    json_array_foreach(json_object_get(root, "tensors"), i, tensor) {
+        sum += json_integer_value(json_object_get(tensor, "bytes_per_token"));
+    }
+    assert_true(sum > 0);
+    assert_int_equal(sum, json_integer_value(json_object_get(root, "bytes_per_token")));
+    json_decref(root);
+    outcome_free(&o);
+    o = onetrip(NULL, "inspect", model, "--tensors", NULL);
+    assert_exit(&o, 0);
+    assert_says(o.out, "blk.0.attn_q.weight");
+    assert_says(o.out, "llama");
+    outcome_free(&o);
+}
+
+static void test_bench_measures_each_test_of_its_lists(void **state) {
+    static const char *const tests[] = {"pp8", "pp16", "tg4", "pp8@d8", "pp16@d8", "tg4@d8"};
+    (void)state;
+    struct outcome o =
+        onetrip(NULL, "bench", model, "-p", "8,16", "-n", "4", "-d", "0,8", "-r", "2", "-t", "1",
+                "--ram", "200M", "--json", "--report", in_directory("bench.json"), NULL);
+    assert_exit(&o, 0);
+    json_t *printed = parse_json(o.out);
+    json_t *report = json_load_file(in_directory("bench.json"), 0, NULL);
+    assert_non_null(report);
+    const json_t *results[2] = {json_object_get(printed, "results"),
+                                json_object_get(report, "results")};
+    for (int k = 0; k < 2; k++) {
+        assert_int_equal(json_array_size(results[k]), 6);
+        for (size_t i = 0; i < 6; i++) {
+            const json_t *row = json_array_get(results[k], i);
+            assert_string_equal(json_string_value(json_object_get(row, "test")), tests[i]);
+            assert_true(json_real_value(json_object_get(row, "tokens_per_s")) > 0.0);
+            assert_true(json_real_value(json_object_get(row, "needed_bytes_per_token")) > 0.0);
+        }
+    }
+    /* Where the time went: one thread waits for no other, and a prompt picks no token. */
+    for (size_t i = 0; i < 6; i++) {
+        const json_t *parts = json_object_get(json_array_get(results[0], i), "seconds");
+        assert_true(json_real_value(json_object_get(parts, "weights")) > 0.0);
+        assert_true(json_real_value(json_object_get(parts, "attention")) > 0.0);
+        assert_true(json_real_value(json_object_get(parts, "barriers")) == 0.0);
+        assert_int_equal(json_real_value(json_object_get(parts, "sampling")) > 0.0,
+                         tests[i][0] == 't');
+    }
+    json_decref(printed);
+    json_decref(report);
+    outcome_free(&o);
+    o = onetrip(NULL, "bench", model, "-p", "8", "-n", "4", "-r", "1", NULL);
+    assert_exit(&o, 0);
+    assert_says(o.out, "time, %: weights");
+    assert_fits_a_terminal(o.out);
+    outcome_free(&o);
+    o = onetrip(NULL, "bench", model, "-p", "0", "-n", "0", NULL);
+    assert_exit(&o, 2);
+    outcome_free(&o);
+}
+
+/* Over budget, a decode test is measured against the disk, not against the bus. */
+static void test_bench_over_budget_measures_the_disk(void **state) {
+    (void)state;
+    struct tiny_model wide;
+    tiny_model_defaults(&wide, TINY_LLAMA, OT_Q4_0, 1);
+    wide.n_layers = 4;
+    wide.n_embd = wide.n_ff = 1024;
+    wide.n_heads = wide.n_kv_heads = 16;
+    wide.head_dim = 64;
+    const char *path = in_directory("wide.gguf");
+    tiny_model_write(&wide, path);
+    struct outcome o = onetrip(NULL, "bench", path, "--ram", "1M", NULL);
+    const char *least = strchr(o.err, '(');
+    assert_non_null(least);
+    char ram[32];
+    snprintf(ram, sizeof ram, "%llu", strtoull(least + 1, NULL, 10) + (3u << 20));
+    outcome_free(&o);
+    o = onetrip(NULL, "bench", path, "-p", "4", "-n", "4", "-r", "2", "--ram", ram, "--json", NULL);
+    assert_exit(&o, 0);
+    json_t *printed = parse_json(o.out);
+    const json_t *results = json_object_get(printed, "results");
+    const json_t *prompt = json_array_get(results, 0), *decode = json_array_get(results, 1);
+    assert_true(json_real_value(json_object_get(prompt, "disk_bytes_per_s")) == 0.0);
+    assert_true(json_real_value(json_object_get(decode, "disk_bytes_per_s")) > 0.0);
+    assert_true(json_real_value(json_object_get(decode, "of_disk")) > 0.0);
+    json_decref(printed);
+    outcome_free(&o);
+    o = onetrip(NULL, "bench", path, "-p", "0", "-n", "4", "-r", "1", "--ram", ram, NULL);
+    assert_exit(&o, 0);
+    assert_says(o.out, "% disk");
+    assert_says(o.out, "streamed:");
+    outcome_free(&o);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_eval_counts_its_sweeps_as_those_of_the_prompt),
+        cmocka_unit_test(test_eval_refuses_ids_that_are_none),
+        cmocka_unit_test(test_eval_writes_every_logit_in_numpy_format),
+        cmocka_unit_test(test_tokens_go_back_to_the_text_they_came_from),
+        cmocka_unit_test(test_escapes_in_a_prompt_are_processed_unless_asked_not_to),
+        cmocka_unit_test(test_inspect_sums_what_one_token_needs),
+        cmocka_unit_test(test_bench_measures_each_test_of_its_lists),
+        cmocka_unit_test(test_bench_over_budget_measures_the_disk),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
