@@ -1,4 +1,4 @@
-/* Rows of weights as f32 are the gguf Python package's, bit for bit (tools/make-dequant-vectors.py
+/* Rows of weights as f32 are the gguf Python package's, bit for bit (tools/make_dequant_vectors.py
  * made the files), and 16-bit floats convert exactly. */
 #include <math.h>
 #include <setjmp.h>

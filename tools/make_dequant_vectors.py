@@ -2,7 +2,7 @@
 """Writes tests/data/dequant/TYPE.bin: random blocks and the values the gguf Python package gives them.
 
     pip install gguf numpy
-    tools/make-dequant-vectors.py tests/data/dequant
+    tools/make_dequant_vectors.py tests/data/dequant
 
 File: uint32 number of values, then the blocks, then the values as float32, all little-endian.
 Scales cover ordinary numbers, zeros of both signs, denormals, the largest finite and infinity.
