@@ -6,22 +6,21 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include <cmocka.h>
 
 #include <errno.h>
 #include <jansson.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "support/program.h"
+#include "support/refuse.h"
 #include "support/tiny_model.h"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -44,30 +43,15 @@ static char *expected; /* what the program answers when nothing is refused */
 
 /* ---- the filter ---- */
 
-static int refuse(int error, char *calls) {
-    struct sock_filter code[MAX_CALLS * 2 + 2];
-    unsigned short n = 0;
-    code[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
-                                             (unsigned)offsetof(struct seccomp_data, nr));
-    uint32_t n_calls = 0;
-    for (char *call = strtok(calls, ","); call != NULL && n_calls < MAX_CALLS; n_calls++) {
-        code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K,
-                                                 (unsigned)strtoul(call, NULL, 10), 0, 1);
-        code[n++] =
-            (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (unsigned)error);
-        call = strtok(NULL, ",");
-    }
-    code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
-    struct sock_fprog program = {.len = n, .filter = code};
-    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
-                   prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0
-               ? -1
-               : 0;
-}
-
 /* What main does when it is started by one of the tests. */
 static int run_refused(char **args) {
-    if (refuse(atoi(args[0]), args[1]) != 0) {
+    long calls[MAX_CALLS];
+    uint32_t n = 0;
+    for (char *call = strtok(args[1], ","); call != NULL && n < MAX_CALLS;
+         call = strtok(NULL, ",")) {
+        calls[n++] = strtol(call, NULL, 10);
+    }
+    if (!refuse_calls(atoi(args[0]), calls, n)) {
         return NOT_FILTERED;
     }
     execv(args[2], args + 2);

@@ -10,12 +10,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "base/alloc.h"
+#include "support/refuse.h"
 #include "sys/facts.h"
 #include "sys/file.h"
 #include "sys/limits.h"
@@ -341,6 +343,103 @@ static void test_a_read_past_the_end_says_how_far_it_came(void **state) {
     }
 }
 
+/* Reads the file's beginning in many pieces; the ring is refused while the second round of them is
+ * under way. What a child process says: 0, or the step that failed. */
+static int read_while_the_ring_is_refused(int error) {
+    enum { DEPTH = 100, PIECE_BYTES = 8192, ROUNDS = 3, NO_FILTER = 77 };
+    struct sys_file f;
+    struct sys_reader *r;
+    struct ot_error err;
+    long call = SYS_io_uring_enter;
+    if (sys_file_open(&f, path, &err) != 0 ||
+        sys_reader_open(OT_IO_URING, DEPTH, 2, &r, &err) != 0) {
+        return 1;
+    }
+    uint8_t *memory = sys_memory_take((uint64_t)DEPTH * PIECE_BYTES, false, &err);
+    if (memory == NULL || !sys_reader_uring(r)) {
+        return NO_FILTER;
+    }
+    for (uint32_t round = 0; round < ROUNDS; round++) {
+        memset(memory, 0, (size_t)DEPTH * PIECE_BYTES);
+        for (uint32_t i = 0; i < DEPTH; i++) {
+            struct sys_read read = {.file = &f,
+                                    .offset = (uint64_t)i * PIECE_BYTES,
+                                    .buf = memory + i * PIECE_BYTES,
+                                    .bytes = PIECE_BYTES,
+                                    .need_bytes = PIECE_BYTES,
+                                    .tag = i};
+            if (!sys_reader_add(r, &read)) {
+                return 2;
+            }
+        }
+        if (round == 1 && !refuse_calls(error, &call, 1)) {
+            return NO_FILTER;
+        }
+        sys_reader_start(r);
+        struct sys_read_done done;
+        uint32_t n = 0;
+        for (; sys_reader_next(r, true, &done); n++) {
+            if (done.error != 0 || done.got_bytes != PIECE_BYTES) {
+                return 3;
+            }
+        }
+        if (n != DEPTH || sys_reader_uring(r) != (round == 0) ||
+            memcmp(memory, content, (size_t)DEPTH * PIECE_BYTES) != 0) {
+            return 4;
+        }
+    }
+    sys_reader_close(r);
+    sys_memory_free(memory, (uint64_t)DEPTH * PIECE_BYTES);
+    sys_file_close(&f);
+    return 0;
+}
+
+static void test_a_ring_that_is_refused_in_mid_run_hands_over_to_threads(void **state) {
+    (void)state;
+    const int errors[] = {EPERM, ENOSYS, EAGAIN};
+    for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+            alarm(60);
+            _exit(read_while_the_ring_is_refused(errors[i]));
+        }
+        int status = 0;
+        assert_int_equal(waitpid(child, &status, 0), child);
+        if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
+            skip();
+        }
+        assert_int_equal(status, 0);
+    }
+}
+
+static void test_a_read_that_is_interrupted_for_ever_is_given_up(void **state) {
+    (void)state;
+    for (uint32_t way = 0; way < 2; way++) {
+        const int errors[] = {EINTR, EAGAIN};
+        struct sys_file f;
+        struct sys_reader *r;
+        struct ot_error err;
+        uint8_t memory[64] = {0};
+        assert_int_equal(sys_file_open(&f, path, &err), 0);
+        assert_int_equal(sys_reader_open(way == 0 ? OT_IO_URING : OT_IO_THREADS, 4, 2, &r, &err),
+                         0);
+        sys_fail_reads(1, UINT32_MAX, errors[way]);
+        struct sys_read read = {.file = &f, .buf = memory, .bytes = 64, .need_bytes = 64};
+        assert_true(sys_reader_add(r, &read));
+        struct sys_read_done done;
+        assert_true(sys_reader_next(r, true, &done));
+        assert_int_equal(done.error, errors[way]);
+        assert_int_equal(sys_file_read(&f, 0, memory, sizeof memory, &err), OT_ERR_IO);
+        assert_int_equal(err.sys_errno, errors[way]);
+        sys_fail_reads(0, 0, 0);
+        assert_int_equal(sys_file_read(&f, 0, memory, sizeof memory, &err), 0);
+        assert_memory_equal(memory, content, sizeof memory);
+        sys_reader_close(r);
+        sys_file_close(&f);
+    }
+}
+
 /* ---- limits ---- */
 
 static char root[160];
@@ -460,6 +559,8 @@ int main(void) {
         cmocka_unit_test(test_touched_memory_is_resident_and_unchanged),
         cmocka_unit_test(test_many_reads_come_back_whole_in_any_order),
         cmocka_unit_test(test_a_read_past_the_end_says_how_far_it_came),
+        cmocka_unit_test(test_a_ring_that_is_refused_in_mid_run_hands_over_to_threads),
+        cmocka_unit_test(test_a_read_that_is_interrupted_for_ever_is_given_up),
         cmocka_unit_test(test_the_smallest_limit_on_the_way_up_holds_in_version_2),
         cmocka_unit_test(test_limits_of_version_1_are_found_inside_a_container),
         cmocka_unit_test(test_cpu_quotas_of_version_2_and_nonsense_are_read_right),

@@ -223,9 +223,11 @@ static int64_t read_once(int fd, uint64_t offset, void *buf, uint64_t bytes) {
 int sys_file_read(const struct sys_file *file, uint64_t offset, void *buf, uint64_t bytes,
                   struct ot_error *err) {
     uint64_t done = 0;
+    uint32_t n_again = 0;
     while (done < bytes) {
         int64_t n = read_once(file->fd, offset + done, (uint8_t *)buf + done, bytes - done);
-        if (n == -EINTR || n == -EAGAIN) {
+        if ((n == -EINTR || n == -EAGAIN) && n_again < SYS_AGAIN_MOST) {
+            n_again++;
             continue;
         }
         if (n < 0) {
@@ -240,6 +242,7 @@ int sys_file_read(const struct sys_file *file, uint64_t offset, void *buf, uint6
                              (unsigned long long)offset);
         }
         done += (uint64_t)n;
+        n_again = 0;
     }
     return 0;
 }

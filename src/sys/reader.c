@@ -35,13 +35,16 @@ uint32_t op_pop(struct sys_reader *r, struct op_list *list) {
 }
 
 bool op_result(struct op *op, int64_t result) {
-    if (result == -EINTR || result == -EAGAIN || result == -ECANCELED) {
+    bool again = result == -EINTR || result == -EAGAIN || result == -ECANCELED;
+    if (again && op->n_again < SYS_AGAIN_MOST) {
+        op->n_again++;
         return false;
     }
     if (result < 0) {
         op->error = (int)-result;
         return true;
     }
+    op->n_again = 0;
     op->got_bytes += (uint64_t)result;
     if (result == 0 || op->got_bytes >= op->read.need_bytes) {
         return true;
@@ -74,25 +77,21 @@ int sys_reader_open(enum ot_io io, uint32_t depth, uint32_t n_threads, struct sy
     }
     r->free = r->done = (struct op_list){OP_NONE, OP_NONE};
     r->ops = mem_calloc(depth, sizeof *r->ops);
-    if (r->ops == NULL) {
+    if (r->ops == NULL || !threads_take(r)) {
+        mem_free(r->ops);
         mem_free(r);
         return error_memory(err, depth * sizeof *r->ops);
     }
     r->depth = depth;
+    r->n_threads = n_threads;
     for (uint32_t i = 0; i < depth; i++) {
         op_push(r, &r->free, i);
     }
     const char *refused = getenv("ONETRIP_NO_URING");
     bool try_uring = io != OT_IO_THREADS && (refused == NULL || refused[0] != '1');
-    int error = try_uring ? uring_open(r) : EPERM;
-    r->uring = error == 0;
-    if (error != 0) {
-        error = threads_open(r, n_threads);
-    }
-    if (error != 0) {
-        mem_free(r->ops);
-        mem_free(r);
-        return error_sys(err, OT_ERR_MEMORY, error, "", "no threads to read with");
+    r->uring = try_uring && uring_open(r) == 0;
+    if (!r->uring) {
+        threads_begin(r);
     }
     *out = r;
     return 0;
@@ -106,11 +105,14 @@ void sys_reader_close(struct sys_reader *r) {
     while (sys_reader_next(r, true, &done)) {
     }
     r->way->close(r);
+    threads_free(r);
     mem_free(r->ops);
     mem_free(r);
 }
 
-bool sys_reader_uring(const struct sys_reader *r) { return r->uring; }
+bool sys_reader_uring(const struct sys_reader *r) {
+    return r->uring;
+}
 
 uint32_t sys_reader_in_flight(const struct sys_reader *r) {
     return r->n_in_flight;

@@ -10,6 +10,7 @@ struct op {
     struct sys_read read;
     uint64_t got_bytes;
     uint64_t ask_bytes; /* of the attempt under way */
+    uint32_t n_again;   /* attempts since the last bytes came that are to be repeated */
     int error;
     uint32_t next; /* in a list, by index; OP_NONE ends it */
 };
@@ -32,9 +33,10 @@ struct reader_way {
 struct sys_reader {
     const struct reader_way *way;
     bool uring;
-    void *state;    /* owned by the way */
-    struct op *ops; /* owned [depth] */
-    uint32_t depth, n_in_flight;
+    struct uring *ring;      /* owned; NULL where threads read */
+    struct threads *threads; /* owned; without threads while a ring reads */
+    struct op *ops;          /* owned [depth] */
+    uint32_t depth, n_in_flight, n_threads;
     struct op_list free, done; /* of the caller's thread */
 };
 
@@ -50,6 +52,10 @@ bool op_spoiled(struct op *op, int64_t *result);
 
 /* 0, or errno where this way is refused (r is then as before), or ENOMEM. */
 int uring_open(struct sys_reader *r);
-int threads_open(struct sys_reader *r, uint32_t n_threads);
+/* Takes the memory that reading by threads needs; false where there is none. */
+bool threads_take(struct sys_reader *r);
+/* From now on r->n_threads threads read, or fewer. */
+void threads_begin(struct sys_reader *r);
+void threads_free(struct sys_reader *r);
 
 #endif

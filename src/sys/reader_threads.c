@@ -59,12 +59,12 @@ static void *reader_main(void *arg) {
 }
 
 static void begin(struct sys_reader *r, uint32_t i) {
-    struct threads *t = r->state;
+    struct threads *t = r->threads;
     op_push(r, &t->added, i);
 }
 
 static void start(struct sys_reader *r) {
-    struct threads *t = r->state;
+    struct threads *t = r->threads;
     if (t->added.first == OP_NONE) {
         return;
     }
@@ -81,7 +81,7 @@ static void start(struct sys_reader *r) {
 }
 
 static void collect(struct sys_reader *r, bool wait) {
-    struct threads *t = r->state;
+    struct threads *t = r->threads;
     start(r);
     pthread_mutex_lock(&t->lock);
     while (wait && t->n_threads > 0 && t->finished.first == OP_NONE) {
@@ -94,7 +94,7 @@ static void collect(struct sys_reader *r, bool wait) {
 }
 
 static void threads_close(struct sys_reader *r) {
-    struct threads *t = r->state;
+    struct threads *t = r->threads;
     pthread_mutex_lock(&t->lock);
     t->closing = true;
     pthread_cond_broadcast(&t->work);
@@ -102,30 +102,40 @@ static void threads_close(struct sys_reader *r) {
     for (uint32_t i = 0; i < t->n_threads; i++) {
         pthread_join(t->threads[i], NULL);
     }
-    pthread_cond_destroy(&t->finish);
-    pthread_cond_destroy(&t->work);
-    pthread_mutex_destroy(&t->lock);
-    mem_free(t);
+    t->n_threads = 0;
 }
 
 static const struct reader_way threads_way = {begin, start, collect, threads_close};
 
-int threads_open(struct sys_reader *r, uint32_t n_threads) {
+bool threads_take(struct sys_reader *r) {
     struct threads *t = mem_calloc(1, sizeof *t);
     if (t == NULL) {
-        return ENOMEM;
+        return false;
     }
     t->reader = r;
     t->waiting = t->finished = t->added = (struct op_list){OP_NONE, OP_NONE};
     pthread_mutex_init(&t->lock, NULL);
     pthread_cond_init(&t->work, NULL);
     pthread_cond_init(&t->finish, NULL);
-    r->state = t;
+    r->threads = t;
+    return true;
+}
+
+void threads_begin(struct sys_reader *r) {
+    struct threads *t = r->threads;
+    uint32_t wanted = r->n_threads == 0 ? THREADS_CHOSEN : r->n_threads;
     r->way = &threads_way;
-    n_threads = n_threads == 0 ? THREADS_CHOSEN : n_threads;
-    while (t->n_threads < n_threads && t->n_threads < THREADS_MAX &&
+    r->uring = false;
+    while (t->n_threads < wanted && t->n_threads < THREADS_MAX &&
            pthread_create(&t->threads[t->n_threads], NULL, reader_main, t) == 0) {
         t->n_threads++; /* fewer than asked for will do */
     }
-    return 0;
+}
+
+void threads_free(struct sys_reader *r) {
+    struct threads *t = r->threads;
+    pthread_cond_destroy(&t->finish);
+    pthread_cond_destroy(&t->work);
+    pthread_mutex_destroy(&t->lock);
+    mem_free(t);
 }
