@@ -76,7 +76,7 @@ static double least(double a, double b) {
     return a < b ? a : b;
 }
 
-enum { STREAM_PIECE = 1 << 20 };
+enum { STREAM_PIECE = 1 << 20, FEW_CACHED_BYTES = 128 << 10 };
 
 static void stream_piece(void *arg, uint32_t piece, uint32_t worker) {
     struct job *job = arg;
@@ -104,6 +104,39 @@ static void gemv_piece(void *arg, uint32_t piece, uint32_t worker) {
     uint32_t n = job->n_rows - row < job->rows_a_piece ? job->n_rows - row : job->rows_a_piece;
     job->type->gemv(job->b->memory + row * job->row_bytes, job->row_bytes, n, job->n_cols, job->act,
                     job->y + row);
+}
+
+static uint32_t rows_in(const struct job *job, uint64_t bytes) {
+    return bytes > job->row_bytes ? (uint32_t)(bytes / job->row_bytes) : 1;
+}
+
+/* As in model/matmul.c: rows that stay in the cache for all tokens, KERNEL_FEW tokens at a time. */
+static void few_piece(void *arg, uint32_t piece, uint32_t worker) {
+    (void)worker;
+    struct job *job = arg;
+    uint32_t first = piece * job->rows_a_piece, n_tokens = job->b->o.n_tokens;
+    uint32_t end =
+        job->n_rows - first < job->rows_a_piece ? job->n_rows : first + job->rows_a_piece;
+    uint32_t step = rows_in(job, FEW_CACHED_BYTES);
+    uint32_t groups = job->type->few != NULL ? (n_tokens + KERNEL_FEW - 1) / KERNEL_FEW : n_tokens;
+    for (uint32_t row = first; row < end; row += step) {
+        const uint8_t *w = job->b->memory + row * job->row_bytes;
+        uint32_t n = end - row < step ? end - row : step;
+        for (uint32_t g = 0, t = 0; g < groups; g++) {
+            const void *x[KERNEL_FEW];
+            uint32_t count = (n_tokens - t) / (groups - g);
+            for (uint32_t i = 0; i < count; i++) {
+                x[i] = (const uint8_t *)job->act + (t + i) * job->act_bytes;
+            }
+            float *y = job->y + (uint64_t)t * job->n_rows + row;
+            if (count == 1) {
+                job->type->gemv(w, job->row_bytes, n, job->n_cols, x[0], y);
+            } else {
+                job->type->few(w, job->row_bytes, n, job->n_cols, x, count, y, job->n_rows);
+            }
+            t += count;
+        }
+    }
 }
 
 static void gemm_piece(void *arg, uint32_t piece, uint32_t worker) {
@@ -153,8 +186,46 @@ static uint8_t *prepare_rows(const struct bench *b, uint8_t layout, uint32_t n, 
 /* Of a gemv: what a thread takes at most, as in model/matmul.c; and what stays in the cache. */
 enum { GEMV_PIECE_BYTES = 1 << 20, GEMV_CACHED_BYTES = 256 << 10 };
 
-static uint32_t rows_in(const struct job *job, uint64_t bytes) {
-    return bytes > job->row_bytes ? (uint32_t)(bytes / job->row_bytes) : 1;
+static void measure_few(struct bench *b, uint32_t dtype) {
+    struct job job = {.b = b, .type = &b->o.k->type[dtype], .n_cols = b->o.n_cols};
+    uint32_t n_tokens = b->o.n_tokens;
+    job.row_bytes = dtype_bytes(dtype, b->o.n_cols);
+    uint8_t *act = prepare_rows(b, job.type->layout_gemv, n_tokens, &job.act_bytes);
+    uint64_t whole = b->o.n_rows != 0 ? b->o.n_rows * job.row_bytes : b->memory_bytes;
+    job.act = act;
+    job.n_rows = rows_in(&job, whole);
+    job.y = mem_calloc((uint64_t)job.n_rows * n_tokens, sizeof *job.y);
+    if (act == NULL || job.y == NULL) {
+        fprintf(stderr, "onetrip-kernels: out of memory\n");
+        exit(1);
+    }
+    uint32_t all_rows = job.n_rows;
+    job.rows_a_piece = rows_in(&job, GEMV_PIECE_BYTES);
+    uint32_t n_pieces = (job.n_rows + job.rows_a_piece - 1) / job.rows_a_piece;
+    double seconds = 1e9, one = 1e9;
+    for (uint32_t i = 0; i < b->o.n_passes; i++) {
+        seconds = least(seconds, pass_seconds(b, n_pieces, few_piece, &job));
+        one = least(one, pass_seconds(b, n_pieces, gemv_piece, &job));
+    }
+    job.n_rows = job.rows_a_piece = rows_in(&job, FEW_CACHED_BYTES);
+    double cached = 1e9, cached_one = 1e9;
+    for (uint32_t i = 0; i < 400; i++) {
+        uint64_t from = clock_ns();
+        few_piece(&job, 0, 0);
+        cached = least(cached, clock_seconds(from, clock_ns()));
+        from = clock_ns();
+        gemv_piece(&job, 0, 0);
+        cached_one = least(cached_one, clock_seconds(from, clock_ns()));
+    }
+    double bytes = (double)all_rows * (double)job.row_bytes;
+    printf("few  %-8s %2u tokens %8.2f GB/s  %5.2f x one (%6.2f GB/s)   from cache, 1 thread %7.2f "
+           "GB/s, %5.2f x one\n",
+           ot_dtype_name(dtype), n_tokens, bytes / seconds * 1e-9, seconds / one,
+           bytes / one * 1e-9, (double)job.n_rows * (double)job.row_bytes / cached * 1e-9,
+           cached / cached_one);
+    fflush(stdout);
+    mem_free(job.y);
+    sys_memory_free(act, job.act_bytes * n_tokens);
 }
 
 static void measure_gemv(struct bench *b, uint32_t dtype) {
@@ -440,6 +511,9 @@ static void measure_types(struct bench *b) {
         if (wanted(b, "gemv")) {
             measure_gemv(b, d);
         }
+        if (b->o.only != NULL && wanted(b, "few")) {
+            measure_few(b, d);
+        }
         if (wanted(b, "gemm")) {
             measure_gemm(b, d);
         }
@@ -469,7 +543,7 @@ int main(int argc, char **argv) {
            sys_cpu_facts()->name, b.o.k->isa, b.o.n_threads, b.o.n_cols,
            (unsigned long long)kernel_tuning.prefetch_bytes);
     printf("stream read   %8.2f GB/s\n", measure_stream(&b) * 1e-9);
-    if (wanted(&b, "gemv") || wanted(&b, "gemm")) {
+    if (wanted(&b, "gemv") || wanted(&b, "few") || wanted(&b, "gemm")) {
         measure_types(&b);
     }
     if (wanted(&b, "attention")) {

@@ -16,6 +16,7 @@
 #include "base/alloc.h"
 #include "engine/engine.h"
 #include "kernel/kernel.h"
+#include "model/forward.h"
 #include "onetrip.h"
 #include "support/tiny_model.h"
 #include "sys/file.h"
@@ -293,34 +294,43 @@ static void test_sequences_of_a_batch_do_not_see_each_other(void **state) {
     session_close(&s);
 }
 
-static void test_three_sequences_get_the_bits_of_calls_of_their_own(void **state) {
-    (void)state;
-    write_model(TINY_QWEN3MOE, OT_Q4_0);
-    struct ot_context_params params = {.n_seq = 3};
+static void assert_sequences_equal_alone(enum tiny_family family, uint32_t dtype) {
+    write_model(family, dtype);
+    struct ot_context_params params = {.n_seq = FORWARD_FEW_ROUTED};
     struct session s;
     session_open(&s, &params);
     float *alone = logits_for(s.n_vocab), *together = logits_for(s.n_vocab);
     struct ot_error err;
-    enum { STEPS = N_TOKENS / 3 };
-    struct ot_input inputs[N_TOKENS]; /* of three sequences in turn */
-    for (uint32_t i = 0; i < 3 * STEPS; i++) {
-        inputs[i] = (struct ot_input){token_at(i), i % 3, true};
+    uint32_t most = forward_few(s.model, kernels_get());
+    assert_in_range(most, 3, FORWARD_FEW_ROUTED);
+    struct ot_input inputs[N_TOKENS]; /* of the sequences in turn */
+    for (uint32_t i = 0; i < N_TOKENS; i++) {
+        inputs[i] = (struct ot_input){token_at(i), i % most, true};
     }
-    for (uint32_t i = 0; i < 3 * STEPS; i++) {
+    for (uint32_t i = 0; i < N_TOKENS; i++) {
         assert_int_equal(ot_decode(s.ctx, inputs + i, 1, alone + i * s.n_vocab, &err), 0);
     }
-    for (uint32_t n = 2; n <= 3; n++) {
-        for (uint32_t seq = 0; seq < 3; seq++) {
+    for (uint32_t n = 2; n <= most; n++) {
+        uint32_t done = N_TOKENS / n * n;
+        for (uint32_t seq = 0; seq < most; seq++) {
             assert_int_equal(ot_seq_truncate(s.ctx, seq, 0), 0);
         }
-        for (uint32_t i = 0; i + n <= 3 * STEPS; i += n) {
+        for (uint32_t i = 0; i < done; i += n) {
             assert_int_equal(ot_decode(s.ctx, inputs + i, n, together + i * s.n_vocab, &err), 0);
         }
-        assert_memory_equal(alone, together, (3 * STEPS - n + 1) * s.n_vocab * sizeof(float));
+        assert_memory_equal(alone, together, done * s.n_vocab * sizeof(float));
     }
     free(alone);
     free(together);
     session_close(&s);
+}
+
+static void test_a_few_sequences_get_the_bits_of_calls_of_their_own(void **state) {
+    (void)state;
+    assert_sequences_equal_alone(TINY_QWEN3MOE, OT_Q4_0);
+    for (uint32_t i = 0; i < TINY_DTYPE_COUNT; i++) {
+        assert_sequences_equal_alone(TINY_LLAMA, tiny_dtypes[i]);
+    }
 }
 
 static void test_a_copied_prompt_goes_on_like_its_origin(void **state) {
@@ -786,7 +796,7 @@ int main(void) {
         cmocka_unit_test(test_no_way_to_prefetch_changes_a_bit),
         cmocka_unit_test(test_every_type_runs_and_one_by_one_equals_a_batch),
         cmocka_unit_test(test_sequences_of_a_batch_do_not_see_each_other),
-        cmocka_unit_test(test_three_sequences_get_the_bits_of_calls_of_their_own),
+        cmocka_unit_test(test_a_few_sequences_get_the_bits_of_calls_of_their_own),
         cmocka_unit_test(test_a_copied_prompt_goes_on_like_its_origin),
         cmocka_unit_test(test_only_wanted_logits_are_written_in_order),
         cmocka_unit_test(test_every_residency_and_budget_gives_the_same_bits),

@@ -163,6 +163,46 @@ static void test_a_row_does_not_depend_on_the_rows_computed_with_it(void **state
     for_every_variant(check_partition);
 }
 
+/* Several tokens at once are each what they are alone, in any number of rows. */
+static void check_few(const struct kernels *k, uint32_t dtype) {
+    enum { N_ROWS = 35, STRIDE = N_ROWS + 3 };
+    static _Alignas(64) uint8_t acts[KERNEL_FEW][MAX_COLS * 8];
+    static float got[KERNEL_FEW * STRIDE], alone[KERNEL_FEW][N_ROWS];
+    uint32_t n;
+    const uint32_t *cols = cols_of(dtype, &n);
+    for (uint32_t i = 0; i < n && k->type[dtype].few != NULL; i++) {
+        uint64_t row_bytes = dtype_bytes(dtype, cols[i]);
+        struct guarded g;
+        uint8_t *w = weights_open(&g, row_bytes * N_ROWS);
+        const void *x_of[KERNEL_FEW];
+        weights_fill(dtype, w, (uint64_t)cols[i] * N_ROWS, -1);
+        for (uint32_t t = 0; t < KERNEL_FEW; t++) {
+            fill_x(cols[i]);
+            prepare(k, dtype, cols[i], acts[t]);
+            k->type[dtype].gemv(w, row_bytes, N_ROWS, cols[i], acts[t], alone[t]);
+            x_of[t] = acts[t];
+        }
+        for (uint32_t n_tokens = 2; n_tokens <= KERNEL_FEW; n_tokens++) {
+            for (uint32_t r = 0; r < STRIDE * KERNEL_FEW; r++) {
+                got[r] = 7.0f;
+            }
+            uint32_t first = i % 3, n_rows = i % 2 == 0 ? N_ROWS - first : 5;
+            k->type[dtype].few(w + first * row_bytes, row_bytes, n_rows, cols[i], x_of, n_tokens,
+                               got, STRIDE);
+            for (uint32_t t = 0; t < n_tokens; t++) {
+                assert_memory_equal(got + t * STRIDE, alone[t] + first, n_rows * sizeof *got);
+                assert_true(got[t * STRIDE + n_rows] == 7.0f);
+            }
+        }
+        guarded_close(&g);
+    }
+}
+
+static void test_tokens_computed_together_are_what_each_is_alone(void **state) {
+    (void)state;
+    for_every_variant(check_few);
+}
+
 /* x of zeros, huge and denormal numbers; scales zero, denormal, the largest. */
 static void check_extremes(const struct kernels *k, uint32_t dtype) {
     const struct kernels *scalar = kernels_find("scalar");
@@ -315,6 +355,7 @@ int main(void) {
         cmocka_unit_test(test_products_are_the_scalar_ones),
         cmocka_unit_test(test_products_are_those_of_the_dequantised_weights),
         cmocka_unit_test(test_a_row_does_not_depend_on_the_rows_computed_with_it),
+        cmocka_unit_test(test_tokens_computed_together_are_what_each_is_alone),
         cmocka_unit_test(test_extreme_scales_and_activations),
         cmocka_unit_test(test_nan_and_infinity_reach_the_result),
     };

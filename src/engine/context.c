@@ -121,6 +121,7 @@ static int open_parts(struct ot_context *ctx, struct ot_error *err) {
     };
     rc = forward_open(&ctx->forward, &p, err);
     ctx->forward_open = rc == OT_OK;
+    ctx->n_few = forward_few(ctx->model, ctx->kernels);
     ctx->n_batch_most =
         budget_fit_batch(ctx->model, ctx->kernels, ctx->n_threads,
                          ctx->budget.activation_bytes + residency_lend_most(ctx->residency),

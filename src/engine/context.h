@@ -16,6 +16,7 @@ struct ot_context {
     struct budget budget;
     uint32_t n_ctx, n_seq, n_threads;
     uint32_t n_batch_most; /* tokens of a sweep, with all that may be lent */
+    uint32_t n_few;        /* most tokens of any sequences that take the kernels for a few */
 
     struct ledger *ledger;       /* owned */
     uint32_t header_extent;      /* in the ledger: the files' headers */

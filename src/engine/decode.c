@@ -55,10 +55,6 @@ static void end_loan(struct ot_context *ctx) {
     residency_lend(ctx->residency, 0);
 }
 
-/* With so many tokens or fewer, whatever sequences they belong to, the kernels for one token are
- * faster than those for many, which unpack all weights first (bench/results/small-models.md). */
-enum { FASTER_ALONE = 3 };
-
 static int run_batch(struct ot_context *ctx, const struct ot_input *inputs, uint32_t n_inputs,
                      uint32_t n_batch, float *logits, struct ot_error *err) {
     uint32_t n_wanted = 0;
@@ -68,9 +64,10 @@ static int run_batch(struct ot_context *ctx, const struct ot_input *inputs, uint
         begins |= ctx->lengths[inputs[i].seq] == 0;
         several |= ctx->added[inputs[i].seq] > 1;
     }
-    /* one token, one and what is guessed to follow it, or those of a few sequences */
+    /* one token, one and what is guessed to follow it, or those of a few sequences: the kernels
+     * for a few are faster than those for many, which unpack all weights first */
     bool guesses = n_inputs <= FORWARD_FEW && ctx->added[inputs[0].seq] == n_inputs;
-    bool few = (guesses || n_inputs <= FASTER_ALONE) && (n_inputs == 1 || n_wanted == n_inputs);
+    bool few = (guesses || n_inputs <= ctx->n_few) && (n_inputs == 1 || n_wanted == n_inputs);
     bool prompt = begins || (several && !few);
     n_batch = even_sweep(n_inputs, n_batch);
     memset(ctx->added, 0, ctx->n_seq * sizeof *ctx->added);

@@ -3,28 +3,30 @@
 
 #include "kernel/fill.h"
 
-GEMV_INLINE __m512 add_lanes(__m512 a, __m512 b) {
-    return _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+GEMV_INLINE __m512 add_halves(__m512 a, __m512 b) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+}
+GEMV_INLINE __m512 add_quarters(__m512 a, __m512 b) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
 }
 GEMV_INLINE __m512 add_pairs(__m512 a, __m512 b) {
     __m512d x = _mm512_castps_pd(a), y = _mm512_castps_pd(b);
     return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)),
                          _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
 }
-GEMV_INLINE __m512 add_quarters(__m512 a, __m512 b) {
-    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+GEMV_INLINE __m512 add_lanes(__m512 a, __m512 b) {
+    return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));
 }
 
 void gemv_write(const struct gemv_sums *sums, uint32_t n, float *y) {
-    __m512 a[8], b[4];
-    for (uint32_t i = 0; i < 8; i++) {
-        uint32_t first = 2 * i < n ? 2 * i : 0, second = 2 * i + 1 < n ? 2 * i + 1 : 0;
-        a[i] = add_lanes(_mm512_load_ps(sums->of_row[first]), _mm512_load_ps(sums->of_row[second]));
+    __m512 row[16], a[4];
+    for (uint32_t i = 0; i < 16; i++) {
+        row[i] = _mm512_load_ps(sums->of_row[i < n ? i : 0]);
     }
-    for (uint32_t i = 0; i < 4; i++) { /* in each 16 bytes: four rows */
-        b[i] = add_pairs(a[2 * i], a[2 * i + 1]);
+    for (uint32_t i = 0; i < 4; i++) { /* 16 bytes each of rows i, i + 4, i + 8, i + 12 */
+        a[i] = add_quarters(add_halves(row[i], row[i + 4]), add_halves(row[i + 8], row[i + 12]));
     }
-    __m512 all = add_quarters(add_quarters(b[0], b[1]), add_quarters(b[2], b[3]));
+    __m512 all = add_lanes(add_pairs(a[0], a[1]), add_pairs(a[2], a[3]));
     _mm512_mask_storeu_ps(y, (__mmask16)((1u << n) - 1), all);
 }
 

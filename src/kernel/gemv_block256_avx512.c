@@ -302,21 +302,30 @@ GEMV_INLINE __m512i codes(uint32_t dtype, const struct packed *p, int chunk) {
     }
 }
 
-GEMV_INLINE __m512i dots_of(uint32_t dtype, const void *b, const struct lanes256 *a) {
-    const bool has_min = dtype == OT_Q2_K || dtype == OT_Q4_K || dtype == OT_Q5_K;
-    __m512i dots = has_min ? _mm512_setzero_si512() : _mm512_load_si512(a->start);
-    __m512i chunks[4];
+/* The codes as they are multiplied with the four vectors of activations. */
+struct chunks {
+    __m512i q[4];
+};
+
+GEMV_INLINE struct chunks chunks_of(uint32_t dtype, const void *b) {
+    struct chunks c;
     if (dtype == OT_Q5_K || dtype == OT_Q6_K) {
         struct whole q = dtype == OT_Q5_K ? whole_q5_k(b) : whole_q6_k(b);
-        transpose(&q, chunks);
+        transpose(&q, c.q);
     } else {
         struct packed p = unpack(dtype, b);
-        for (int c = 0; c < 4; c++) {
-            chunks[c] = codes(dtype, &p, c);
+        for (int i = 0; i < 4; i++) {
+            c.q[i] = codes(dtype, &p, i);
         }
     }
-    for (int c = 0; c < 4; c++) {
-        dots = _mm512_dpbusd_epi32(dots, chunks[c], _mm512_load_si512(a->q[c]));
+    return c;
+}
+
+GEMV_INLINE __m512i dots_of(uint32_t dtype, const struct chunks *c, const struct lanes256 *a) {
+    const bool has_min = dtype == OT_Q2_K || dtype == OT_Q4_K || dtype == OT_Q5_K;
+    __m512i dots = has_min ? _mm512_setzero_si512() : _mm512_load_si512(a->start);
+    for (int i = 0; i < 4; i++) {
+        dots = _mm512_dpbusd_epi32(dots, c->q[i], _mm512_load_si512(a->q[i]));
     }
     return gemv_pin(dots);
 }
@@ -514,7 +523,8 @@ GEMV_INLINE void add_blocks(uint32_t dtype, uint32_t n, const uint8_t *p, const 
     __m512i dots[4];
     _Pragma("GCC unroll 4") for (uint32_t i = 0; i < n; i++) {
         s[i] = scales_of(dtype, p + i * block_bytes);
-        dots[i] = dots_of(dtype, p + i * block_bytes, a + i);
+        const struct chunks c = chunks_of(dtype, p + i * block_bytes);
+        dots[i] = dots_of(dtype, &c, a + i);
     }
     _Pragma("GCC unroll 4") for (uint32_t i = 0; i < n; i++) {
         add_scaled(dtype, dots[i], &s[i], a + i, sums);
@@ -589,6 +599,41 @@ GEMV_INLINE void gemv_quads(uint32_t dtype, const uint8_t *w, uint64_t row_bytes
     }
 }
 
+/* ---- several tokens: sums and minima in two vectors each ---- */
+
+GEMV_INLINE void few_part(uint32_t dtype, uint32_t n, const uint8_t *row, uint32_t n_cols,
+                          uint32_t from, uint32_t to, bool end, uint64_t ahead,
+                          const void *const *x, __m512 *kept) {
+    (void)n_cols;
+    const bool has_min = dtype == OT_Q4_K || dtype == OT_Q5_K;
+    const uint32_t block_bytes = block_bytes_of(dtype), stride = has_min ? 2 : 1;
+    const uint8_t *p = row + from * (uint64_t)block_bytes;
+    const struct lanes256 *a[GEMV_TOGETHER];
+    struct sums sums[GEMV_TOGETHER];
+    _Pragma("GCC unroll 8") for (uint32_t t = 0; t < n; t++) {
+        a[t] = (const struct lanes256 *)x[t] + from;
+        sums[t].dots = kept[t * stride];
+        sums[t].minima_8 =
+            has_min ? _mm512_castps512_ps256(kept[t * stride + 1]) : _mm256_setzero_ps();
+    }
+    for (uint32_t i = from; i < to; i++, p += block_bytes) {
+        kernel_prefetch(p, ahead, block_bytes);
+        const struct scales s = scales_of(dtype, p);
+        const struct chunks c = chunks_of(dtype, p);
+        _Pragma("GCC unroll 8") for (uint32_t t = 0; t < n; t++) {
+            const struct lanes256 *at = a[t]++;
+            add_scaled(dtype, dots_of(dtype, &c, at), &s, at, &sums[t]);
+        }
+    }
+    _Pragma("GCC unroll 8") for (uint32_t t = 0; t < n; t++) {
+        const __m512 minima = _mm512_zextps256_ps512(sums[t].minima_8);
+        kept[t * stride] = end ? _mm512_sub_ps(sums[t].dots, minima) : sums[t].dots;
+        if (has_min) {
+            kept[t * stride + 1] = minima;
+        }
+    }
+}
+
 /* One function a type: the compiler makes each from the code above. */
 static void gemv_q2_k(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
                       const void *x, float *y) {
@@ -614,17 +659,25 @@ static void gemv_iq4_xs(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, u
                         const void *x, float *y) {
     gemv(OT_IQ4_XS, w, row_bytes, n_rows, n_cols, x, y);
 }
+#define FEW(name, dtype, n_sums, block)                                                            \
+    GEMV_FEW(name, few_part, dtype, n_sums, 8, 256, sizeof(struct block), sizeof(struct lanes256))
+FEW(few_q4_k, OT_Q4_K, 2, block_q4_k)
+FEW(few_q5_k, OT_Q5_K, 2, block_q5_k)
+FEW(few_q6_k, OT_Q6_K, 1, block_q6_k)
+FEW(few_iq4_xs, OT_IQ4_XS, 1, block_iq4_xs)
 
-static void set(struct kernels *k, uint32_t dtype, kernel_gemv_fn *fn, uint8_t layout) {
+static void set(struct kernels *k, uint32_t dtype, kernel_gemv_fn *fn, kernel_few_fn *few_fn,
+                uint8_t layout) {
     k->type[dtype].gemv = fn;
+    k->type[dtype].few = few_fn;
     k->type[dtype].layout_gemv = layout;
 }
 
 void gemv_block256_fill_avx512(struct kernels *k) {
-    set(k, OT_Q2_K, gemv_q2_k, LAYOUT_LANES256_Q2_K);
-    set(k, OT_Q3_K, gemv_q3_k, LAYOUT_LANES256_Q3_K);
-    set(k, OT_Q4_K, gemv_q4_k, LAYOUT_LANES256_Q4_K);
-    set(k, OT_Q5_K, gemv_q5_k, LAYOUT_LANES256_Q5_K);
-    set(k, OT_Q6_K, gemv_q6_k, LAYOUT_LANES256_Q6_K);
-    set(k, OT_IQ4_XS, gemv_iq4_xs, LAYOUT_LANES256_IQ4_XS);
+    set(k, OT_Q2_K, gemv_q2_k, NULL, LAYOUT_LANES256_Q2_K);
+    set(k, OT_Q3_K, gemv_q3_k, NULL, LAYOUT_LANES256_Q3_K);
+    set(k, OT_Q4_K, gemv_q4_k, few_q4_k, LAYOUT_LANES256_Q4_K);
+    set(k, OT_Q5_K, gemv_q5_k, few_q5_k, LAYOUT_LANES256_Q5_K);
+    set(k, OT_Q6_K, gemv_q6_k, few_q6_k, LAYOUT_LANES256_Q6_K);
+    set(k, OT_IQ4_XS, gemv_iq4_xs, few_iq4_xs, LAYOUT_LANES256_IQ4_XS);
 }

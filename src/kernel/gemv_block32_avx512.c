@@ -65,6 +65,12 @@ GEMV_INLINE __m512i dots_of(const struct codes *c, const struct lanes4x32 *a) {
     return gemv_pin(_mm512_dpbusd_epi32(sum, c->second, _mm512_load_si512(a->q[1])));
 }
 
+GEMV_INLINE __m512 add_scaled(__m512i dots, __m512 scales, const struct lanes4x32 *a, __m512 sum) {
+    const __m512 d = _mm512_broadcast_f32x8(_mm256_load_ps(a->d));
+    const __m512 scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(dots), d);
+    return gemv_pin_ps(_mm512_fmadd_ps(scales, scaled, sum));
+}
+
 /* n groups in step; n is a constant where this is inlined. last: the parts of the last one. */
 GEMV_INLINE __m512 add_groups(uint32_t n, const uint8_t *p, const struct parts *last,
                               const struct lanes4x32 *a, __m512 sum) {
@@ -77,9 +83,7 @@ GEMV_INLINE __m512 add_groups(uint32_t n, const uint8_t *p, const struct parts *
         dots[i] = dots_of(&c[i], a + i);
     }
     for (uint32_t i = 0; i < n; i++) {
-        __m512 d = _mm512_broadcast_f32x8(_mm256_load_ps(a[i].d));
-        __m512 scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(dots[i]), d);
-        sum = gemv_pin_ps(_mm512_fmadd_ps(c[i].scales, scaled, sum));
+        sum = add_scaled(dots[i], c[i].scales, a + i, sum);
     }
     return sum;
 }
@@ -158,7 +162,32 @@ static void gemv_q8_0(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uin
     }
 }
 
+/* ---- several tokens ---- */
+
+GEMV_INLINE void few_part(uint32_t dtype, uint32_t n, const uint8_t *row, uint32_t n_cols,
+                          uint32_t from, uint32_t to, bool end, uint64_t ahead,
+                          const void *const *x, __m512 *sums) {
+    (void)dtype;
+    const struct parts last = parts_of(end ? (n_cols - 1) % 128 / 32 + 1 : 4);
+    const uint8_t *p = row + from * (uint64_t)GROUP_BYTES;
+    const struct lanes4x32 *a[GEMV_TOGETHER];
+    _Pragma("GCC unroll 8") for (uint32_t t = 0; t < n; t++) {
+        a[t] = (const struct lanes4x32 *)x[t] + from;
+    }
+    for (uint32_t i = from; i < to; i++, p += GROUP_BYTES) {
+        kernel_prefetch(p, ahead, GROUP_BYTES);
+        const struct codes c = read_group(p, i + 1 == to ? &last : &full);
+        _Pragma("GCC unroll 8") for (uint32_t t = 0; t < n; t++) {
+            const struct lanes4x32 *at = a[t]++;
+            sums[t] = add_scaled(dots_of(&c, at), c.scales, at, sums[t]);
+        }
+    }
+}
+
+GEMV_FEW(few_q8_0, few_part, OT_Q8_0, 1, 8, 128, GROUP_BYTES, sizeof(struct lanes4x32))
+
 void gemv_block32_fill_avx512(struct kernels *k) {
+    k->type[OT_Q8_0].few = few_q8_0;
     k->type[OT_Q8_0].gemv = gemv_q8_0;
     k->type[OT_Q8_0].layout_gemv = LAYOUT_LANES4X32_Q8_0;
 }

@@ -47,9 +47,11 @@ GEMV_INLINE struct row_sums add_columns(uint32_t dtype, const uint8_t *row, cons
     return s;
 }
 
+GEMV_INLINE __m512 all_of(struct row_sums s) {
+    return _mm512_add_ps(_mm512_add_ps(s.of[0], s.of[1]), _mm512_add_ps(s.of[2], s.of[3]));
+}
 GEMV_INLINE float sum_of(struct row_sums s) {
-    return _mm512_reduce_add_ps(
-        _mm512_add_ps(_mm512_add_ps(s.of[0], s.of[1]), _mm512_add_ps(s.of[2], s.of[3])));
+    return gemv_sum(all_of(s));
 }
 
 GEMV_INLINE void short_rows(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint32_t n_rows,
@@ -107,7 +109,52 @@ GEMV_FLOAT(gemv_f32, OT_F32)
 GEMV_FLOAT(gemv_f16, OT_F16)
 GEMV_FLOAT(gemv_bf16, OT_BF16)
 
+/* ---- several tokens: units of 64 columns, four sums each ---- */
+
+GEMV_INLINE void few_part(uint32_t dtype, uint32_t n, const uint8_t *row, uint32_t n_cols,
+                          uint32_t from, uint32_t to, bool end, uint64_t ahead,
+                          const void *const *acts, __m512 *sums) {
+    const uint32_t size = dtype == OT_F32 ? 4 : 2, cols = end ? n_cols : to * 64;
+    const __mmask16 all = 0xffff;
+    const uint8_t *p = row + (uint64_t)from * 64 * size;
+    const float *x[GEMV_TOGETHER];
+    uint32_t c = from * 64;
+    _Pragma("GCC unroll 8") for (uint32_t t = 0; t < n; t++) {
+        x[t] = acts[t];
+    }
+    for (; c + 64 <= cols; c += 64, p += 64 * size) {
+        kernel_prefetch(p, ahead, 64 * size);
+        _Pragma("GCC unroll 4") for (uint32_t i = 0; i < 4; i++) {
+            const __m512 w = weights(dtype, p + 16u * size * i, all);
+            _Pragma("GCC unroll 8") for (uint32_t t = 0; t < n; t++) {
+                sums[4 * t + i] =
+                    _mm512_fmadd_ps(w, _mm512_loadu_ps(x[t] + c + 16 * i), sums[4 * t + i]);
+            }
+        }
+    }
+    for (; c < cols; c += 16, p += 16 * size) {
+        __mmask16 mask = (__mmask16)(cols - c >= 16 ? 0xffffu : (1u << (cols - c)) - 1);
+        const __m512 w = weights(dtype, p, mask);
+        _Pragma("GCC unroll 8") for (uint32_t t = 0; t < n; t++) {
+            sums[4 * t] = _mm512_fmadd_ps(w, _mm512_maskz_loadu_ps(mask, x[t] + c), sums[4 * t]);
+        }
+    }
+    if (end) {
+        _Pragma("GCC unroll 8") for (uint32_t t = 0; t < n; t++) {
+            sums[4 * t] = all_of((struct row_sums){
+                {sums[4 * t], sums[4 * t + 1], sums[4 * t + 2], sums[4 * t + 3]}});
+        }
+    }
+}
+
+GEMV_FEW(few_f32, few_part, OT_F32, 4, 4, 64, 256, 256)
+GEMV_FEW(few_f16, few_part, OT_F16, 4, 4, 64, 128, 256)
+GEMV_FEW(few_bf16, few_part, OT_BF16, 4, 4, 64, 128, 256)
+
 void gemv_float_fill_avx512(struct kernels *k) {
+    k->type[OT_F32].few = few_f32;
+    k->type[OT_F16].few = few_f16;
+    k->type[OT_BF16].few = few_bf16;
     k->type[OT_F32].gemv = gemv_f32;
     k->type[OT_F16].gemv = gemv_f16;
     k->type[OT_BF16].gemv = gemv_bf16;

@@ -282,19 +282,6 @@ GEMV_INLINE __m512i codes_mixed(uint32_t dtype, __m512i q, bool low_first) {
     return _mm512_and_si512(q, _mm512_inserti64x4(_mm512_set1_epi8(l), _mm256_set1_epi8(h), 1));
 }
 
-/* The first eight lanes' low nibbles, the others' high ones; and the other way round. */
-GEMV_INLINE struct dots dots_mixed(uint32_t dtype, const struct codes *c,
-                                   const struct lanes8x32 *a) {
-    struct dots d;
-    d.a = has_minima(dtype) ? _mm512_setzero_si512() : _mm512_load_si512(a->start);
-    d.b = _mm512_setzero_si512();
-    d.a = dot(d.a, codes_mixed(dtype, c->first, true), a->q[0]);
-    d.b = dot(d.b, codes_mixed(dtype, c->first, false), a->q[1]);
-    d.a = dot(d.a, codes_mixed(dtype, c->second, true), a->q[2]);
-    d.b = dot(d.b, codes_mixed(dtype, c->second, false), a->q[3]);
-    return d;
-}
-
 /* Unsigned codes of the low nibbles; bits: the fifth ones of each lane's chunk, lowest. */
 GEMV_INLINE __m512i codes_uniform(__m512i q, __m512i bits) {
     /* (q & 15) | fifth */
@@ -302,24 +289,40 @@ GEMV_INLINE __m512i codes_uniform(__m512i q, __m512i bits) {
                                      _mm512_set1_epi8(15), 0xf8);
 }
 
-GEMV_INLINE struct dots dots_uniform(uint32_t dtype, const struct codes *c,
-                                     const struct lanes8x32 *a) {
+/* Codes as they are multiplied with the four vectors of activations. */
+struct chunks {
+    __m512i q[4];
+};
+
+GEMV_INLINE struct chunks chunks_of(uint32_t dtype, const struct codes *c) {
+    if (is_mixed(dtype)) {
+        return (struct chunks){
+            {codes_mixed(dtype, c->first, true), codes_mixed(dtype, c->first, false),
+             codes_mixed(dtype, c->second, true), codes_mixed(dtype, c->second, false)}};
+    }
     const __m512i bits = c->fifth;
     const uint32_t next = dtype == OT_Q5_0 ? 4 : 8; /* bits from the first chunks to the second */
-    const __m512i high_first = _mm512_srli_epi16(c->first, 4);
-    const __m512i high_second = _mm512_srli_epi16(c->second, 4);
-    struct dots d;
-    d.a = has_minima(dtype) ? _mm512_setzero_si512() : start(a->start);
-    d.b = has_minima(dtype) ? _mm512_setzero_si512() : start(a->start + 8);
-    d.a = dot(d.a, codes_uniform(c->first, bits), a->q[0]);
-    d.b = dot(d.b, codes_uniform(high_first, _mm512_srli_epi32(bits, 16)), a->q[1]);
-    d.a = dot(d.a, codes_uniform(c->second, _mm512_srli_epi32(bits, next)), a->q[2]);
-    d.b = dot(d.b, codes_uniform(high_second, _mm512_srli_epi32(bits, 16 + next)), a->q[3]);
-    return d;
+    return (struct chunks){
+        {codes_uniform(c->first, bits),
+         codes_uniform(_mm512_srli_epi16(c->first, 4), _mm512_srli_epi32(bits, 16)),
+         codes_uniform(c->second, _mm512_srli_epi32(bits, next)),
+         codes_uniform(_mm512_srli_epi16(c->second, 4), _mm512_srli_epi32(bits, 16 + next))}};
 }
 
-GEMV_INLINE struct dots dots_of(uint32_t dtype, const struct codes *c, const struct lanes8x32 *a) {
-    struct dots d = is_mixed(dtype) ? dots_mixed(dtype, c, a) : dots_uniform(dtype, c, a);
+GEMV_INLINE struct dots dots_of(uint32_t dtype, const struct chunks *c, const struct lanes8x32 *a) {
+    const __m512i zero = _mm512_setzero_si512();
+    struct dots d;
+    if (is_mixed(dtype)) {
+        d.a = has_minima(dtype) ? zero : _mm512_load_si512(a->start);
+        d.b = zero;
+    } else {
+        d.a = has_minima(dtype) ? zero : start(a->start);
+        d.b = has_minima(dtype) ? zero : start(a->start + 8);
+    }
+    d.a = dot(d.a, c->q[0], a->q[0]);
+    d.b = dot(d.b, c->q[1], a->q[1]);
+    d.a = dot(d.a, c->q[2], a->q[2]);
+    d.b = dot(d.b, c->q[3], a->q[3]);
     return (struct dots){gemv_pin(d.a), gemv_pin(d.b)};
 }
 
@@ -358,7 +361,8 @@ GEMV_INLINE __m512 add_groups(uint32_t dtype, uint32_t n, const uint8_t *p,
         c[i] = read_group(dtype, p + i * 8 * full.block_bytes, i + 1 == n ? last : &full);
     }
     for (uint32_t i = 0; i < n; i++) {
-        d[i] = dots_of(dtype, &c[i], a + i);
+        const struct chunks q = chunks_of(dtype, &c[i]);
+        d[i] = dots_of(dtype, &q, a + i);
     }
     for (uint32_t i = 0; i < n; i++) {
         sum = add_scaled(dtype, d[i], c[i].scales, a + i, sum);
@@ -386,7 +390,7 @@ GEMV_INLINE void rows(uint32_t dtype, uint32_t n_last, const uint8_t *w, uint64_
         kernel_prefetch(p, ahead, n_last * 8 * full.block_bytes);
         sum = add_groups(dtype, n_last, p, &last, a, sum);
         if (dtype == OT_Q4_0) { /* From memory its rows are faster by a tenth one by one. */
-            y[r] = _mm512_reduce_add_ps(sum);
+            y[r] = gemv_sum(sum);
         } else {
             gemv_row_done(&done, r, n_rows, sum, y);
         }
@@ -400,6 +404,30 @@ GEMV_INLINE void gemv(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint
     case 1: rows(dtype, 2, w, row_bytes, n_rows, n_cols, acts, y); break;
     case 2: rows(dtype, 3, w, row_bytes, n_rows, n_cols, acts, y); break;
     default: rows(dtype, 4, w, row_bytes, n_rows, n_cols, acts, y);
+    }
+}
+
+/* ---- several tokens ---- */
+
+GEMV_INLINE void few_part(uint32_t dtype, uint32_t n, const uint8_t *row, uint32_t n_cols,
+                          uint32_t from, uint32_t to, bool end, uint64_t ahead,
+                          const void *const *x, __m512 *sums) {
+    const struct parts full = parts_full(dtype);
+    const struct parts last = parts_of(dtype, end ? (n_cols - 1) % 256 / 32 + 1 : 8);
+    const uint32_t group_bytes = 8 * full.block_bytes;
+    const uint8_t *p = row + from * (uint64_t)group_bytes;
+    const struct lanes8x32 *a[GEMV_TOGETHER];
+    _Pragma("GCC unroll 8") for (uint32_t t = 0; t < n; t++) {
+        a[t] = (const struct lanes8x32 *)x[t] + from;
+    }
+    for (uint32_t i = from; i < to; i++, p += group_bytes) {
+        kernel_prefetch(p, ahead, group_bytes);
+        const struct codes c = read_group(dtype, p, i + 1 == to ? &last : &full);
+        const struct chunks q = chunks_of(dtype, &c);
+        _Pragma("GCC unroll 8") for (uint32_t t = 0; t < n; t++) {
+            const struct lanes8x32 *at = a[t]++;
+            sums[t] = add_scaled(dtype, dots_of(dtype, &q, at), c.scales, at, sums[t]);
+        }
     }
 }
 
@@ -429,16 +457,27 @@ static void gemv_mxfp4(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, ui
     gemv(OT_MXFP4, w, row_bytes, n_rows, n_cols, x, y);
 }
 
-static void set(struct kernels *k, uint32_t dtype, kernel_gemv_fn *fn, uint8_t layout) {
+#define FEW(name, dtype, together, block_bytes)                                                    \
+    GEMV_FEW(name, few_part, dtype, 1, together, 256, 8 * (block_bytes), sizeof(struct lanes8x32))
+FEW(few_q4_0, OT_Q4_0, 8, 18)
+FEW(few_q4_1, OT_Q4_1, 8, 20)
+FEW(few_q5_0, OT_Q5_0, 4, 22)
+FEW(few_q5_1, OT_Q5_1, 4, 24)
+FEW(few_iq4_nl, OT_IQ4_NL, 4, 18)
+FEW(few_mxfp4, OT_MXFP4, 4, 17)
+
+static void set(struct kernels *k, uint32_t dtype, kernel_gemv_fn *fn, kernel_few_fn *few_fn,
+                uint8_t layout) {
     k->type[dtype].gemv = fn;
+    k->type[dtype].few = few_fn;
     k->type[dtype].layout_gemv = layout;
 }
 
 void gemv_nibbles_fill_avx512(struct kernels *k) {
-    set(k, OT_Q4_0, gemv_q4_0, LAYOUT_LANES8X32_Q4_0);
-    set(k, OT_Q4_1, gemv_q4_1, LAYOUT_LANES8X32_Q4_1);
-    set(k, OT_Q5_0, gemv_q5_0, LAYOUT_LANES8X32_Q5_0);
-    set(k, OT_Q5_1, gemv_q5_1, LAYOUT_LANES8X32_Q5_1);
-    set(k, OT_IQ4_NL, gemv_iq4_nl, LAYOUT_LANES8X32_IQ4_NL);
-    set(k, OT_MXFP4, gemv_mxfp4, LAYOUT_LANES8X32_MXFP4);
+    set(k, OT_Q4_0, gemv_q4_0, few_q4_0, LAYOUT_LANES8X32_Q4_0);
+    set(k, OT_Q4_1, gemv_q4_1, few_q4_1, LAYOUT_LANES8X32_Q4_1);
+    set(k, OT_Q5_0, gemv_q5_0, few_q5_0, LAYOUT_LANES8X32_Q5_0);
+    set(k, OT_Q5_1, gemv_q5_1, few_q5_1, LAYOUT_LANES8X32_Q5_1);
+    set(k, OT_IQ4_NL, gemv_iq4_nl, few_iq4_nl, LAYOUT_LANES8X32_IQ4_NL);
+    set(k, OT_MXFP4, gemv_mxfp4, few_mxfp4, LAYOUT_LANES8X32_MXFP4);
 }

@@ -36,6 +36,12 @@ enum { KERNEL_LAYOUT_F32 = 0 };
 typedef void kernel_gemv_fn(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
                             const void *x, float *y);
 
+/* gemv for n_tokens tokens, 2 to KERNEL_FEW, whose prepared rows are x[t]: each weight is read and
+ * unpacked once for all of them. y[t * y_stride + r] is what gemv gives for x[t], to the bit. */
+enum { KERNEL_FEW = 8 };
+typedef void kernel_few_fn(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
+                           const void *const *x, uint32_t n_tokens, float *y, uint64_t y_stride);
+
 /* y[t * y_stride + r] = sum over c of W[r, c] * x_t[c] for n_tokens >= 1 tokens.
  *   acts       prepared rows in the type's layout_gemm, act_bytes apart
  *   act_index  [n_tokens] which row of acts is token t; NULL: row t
@@ -51,6 +57,7 @@ typedef void kernel_dequant_fn(const uint8_t *w, uint64_t n_values, float *y);
 struct kernel_type {
     kernel_dequant_fn *dequant;
     kernel_gemv_fn *gemv;
+    kernel_few_fn *few; /* NULL: there is none, gemv does it token by token */
     kernel_gemm_fn *gemm;
     uint8_t layout_gemv, layout_gemm;
 };

@@ -47,12 +47,30 @@ static uint64_t act_need(const struct ot_model *m, const struct kernels *k, uint
                    n_few * max_layout_bytes(m, k, true, n_cols));
 }
 
+/* Where a tenth of the weights have no kernel for a few tokens, each token of a few unpacks them
+ * anew (bench/results/several-sequences.md). */
+enum { FEW_ALONE = 3, FEW_SHARE = 10 };
+
+uint32_t forward_few(const struct ot_model *model, const struct kernels *kernels) {
+    uint64_t all = 0, without = 0;
+    for (uint32_t i = 0; i < model->n_tensors; i++) {
+        const struct gguf_tensor *t = &model->tensors[i];
+        all += t->bytes;
+        without += kernels->type[t->dtype].few == NULL ? t->bytes : 0;
+    }
+    if (without > all / FEW_SHARE) {
+        return FEW_ALONE;
+    }
+    return model->hp.n_experts > 0 ? FORWARD_FEW_ROUTED : FORWARD_FEW;
+}
+
 static void lay_out(struct forward *f, struct carve *c, const struct ot_model *m,
                     const struct kernels *k, uint32_t n_threads, uint32_t n) {
     const struct hparams *hp = &m->hp;
     uint32_t q = hp->n_heads * hp->head_dim, kv = hp->n_kv_heads * hp->head_dim;
     uint32_t d = hp->n_embd, E = hp->n_experts, used = hp->n_experts_used, ffe = hp->n_ff_expert;
-    uint32_t widest = max_u32(max_u32(d, q), hp->n_ff), n_few = min_u32(n, FORWARD_FEW);
+    uint32_t widest = max_u32(max_u32(d, q), hp->n_ff);
+    uint32_t n_few = min_u32(n, max_u32(FORWARD_FEW, forward_few(m, k)));
     f->n_work = max_u32(2 * q + 2 * kv, 2 * hp->n_ff);
     f->n_routed_rows = E > 0 ? max_u32(n, used) : 0;
     f->x = take(c, 4ull * n * d);

@@ -36,8 +36,9 @@ struct forward_token {
 
 enum { FORWARD_MAX_ITEMS = 64, FORWARD_MAX_LAYOUTS = 8, FORWARD_VECTORS = 6, FORWARD_MAX_NEXT = 4 };
 
-/* Most tokens of a sweep that are computed with the kernels for one token. */
-enum { FORWARD_FEW = 8 };
+/* Most tokens of a sweep that are computed with the kernels for one token or a few: of dense models,
+ * and where experts, of whose weights each token uses a few, would be unpacked for a token or two. */
+enum { FORWARD_FEW = 8, FORWARD_FEW_ROUTED = 16 };
 
 /* One view of a weight matrix, to be multiplied with n_tokens prepared rows. */
 struct matmul_item {
@@ -45,7 +46,7 @@ struct matmul_item {
     const uint8_t *w;
     uint64_t row_bytes;
     uint32_t dtype, n_rows, n_cols;
-    bool decode; /* the kernel for one token */
+    bool decode; /* the kernels for one token and for a few */
     const uint8_t *acts;
     uint64_t act_bytes;
     const uint32_t *act_index;
@@ -130,7 +131,7 @@ struct forward {
     /* of the sweep that runs */
     const struct forward_token *tokens;
     uint32_t n_tokens;
-    bool decode; /* few tokens: gemv for each */
+    bool decode; /* few tokens: the kernels for one and for a few */
     struct matmul_item items[FORWARD_MAX_ITEMS];
     uint32_t n_items;
     struct matmul_item next[FORWARD_MAX_NEXT]; /* of the job after this one, as far as known */
@@ -146,6 +147,9 @@ struct attend_tile {
     uint32_t first, count;
 };
 
+/* Up to so many tokens, whatever sequences they belong to, the kernels for one and for a few are
+ * faster than those for many. */
+uint32_t forward_few(const struct ot_model *model, const struct kernels *kernels);
 /* Bytes forward_open takes for activations and scratch. */
 uint64_t forward_need_bytes(const struct ot_model *model, const struct kernels *kernels,
                             uint32_t n_threads, uint32_t n_batch);
@@ -158,8 +162,8 @@ void forward_close(struct forward *f);
 void forward_drop(struct forward *f);
 
 /* Runs n <= n_batch tokens; their KV is written, whether or not logits are wanted.
- *   decode      use the kernels for one token, for each of them (n <= FORWARD_FEW): results are
- *               those of n sweeps of one token, to the bit
+ *   decode      use the kernels for one token or a few (n <= FORWARD_FEW): results are those of n
+ *               sweeps of one token, to the bit
  *   one_logit   the whole call wants one row of logits: use the one-token kernel for the output
  *   logits      [number of wanted, n_vocab]
  * Errors: IO, CHANGED, NOT_FINITE, INTERRUPTED; KV beyond the sequences' lengths is then undefined.

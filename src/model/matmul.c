@@ -24,7 +24,7 @@ enum {
     PIECE_TILES_MAX = 4, /* of a prompt: what gemm unpacks at once, some ms of work */
     TRIAL_BYTES = 1 << 20,
     TRIAL_JOBS = 64 * KERNEL_PREFETCH_WAYS, /* one layer of most models is four jobs */
-    CACHED_BYTES = 128 << 10, /* of weights that a few tokens pass over, one after the other */
+    CACHED_BYTES = 128 << 10, /* of weights that groups of tokens pass over, one after another */
     AHEAD_SHARE = 4,          /* of a thread's L2 cache, for what it will read next */
 };
 
@@ -108,21 +108,37 @@ void matmul_prepare(struct forward *f, struct prepared *p, const struct weight *
     prepare_some(f, p, i, first, n);
 }
 
-/* Rows [row, row + n) for a few tokens, with the kernel for one: rows are taken from memory once,
- * in pieces that stay in the cache for the other tokens. */
+/* Rows [row, row + n) for the item's tokens [first, first + count), count at most KERNEL_FEW. */
+static void compute_tokens(const struct kernel_type *type, const struct matmul_item *item,
+                           uint32_t row, uint32_t n, uint32_t first, uint32_t count) {
+    const uint8_t *w = item->w + row * item->row_bytes;
+    float *y = item->y + first * item->y_stride + row;
+    const void *x[KERNEL_FEW];
+    for (uint32_t t = 0; t < count; t++) {
+        uint32_t act = item->act_index != NULL ? item->act_index[first + t] : first + t;
+        x[t] = item->acts + act * item->act_bytes;
+    }
+    if (count == 1) {
+        type->gemv(w, item->row_bytes, n, item->n_cols, x[0], y);
+    } else {
+        type->few(w, item->row_bytes, n, item->n_cols, x, count, y, item->y_stride);
+    }
+}
+
+/* Rows [row, row + n) for a few tokens, each of which gets what a sweep of its own would give it:
+ * rows are taken from memory once, in pieces that stay in the cache for all groups of tokens. */
 static void compute_few(const struct forward *f, const struct matmul_item *item, uint32_t row,
                         uint32_t n) {
-    uint32_t step = n;
-    if (item->n_tokens > 1) {
+    const struct kernel_type *type = &f->k->type[item->dtype];
+    uint32_t most = type->few != NULL ? KERNEL_FEW : 1;
+    uint32_t n_groups = (item->n_tokens + most - 1) / most, step = n;
+    if (n_groups > 1) {
         step = (uint32_t)max_u64(CACHED_BYTES / item->row_bytes, 1);
     }
     for (uint32_t done = 0; done < n; done += step) {
-        const uint8_t *w = item->w + (row + done) * item->row_bytes;
-        for (uint32_t t = 0; t < item->n_tokens; t++) {
-            uint32_t act = item->act_index != NULL ? item->act_index[t] : t;
-            f->k->type[item->dtype].gemv(w, item->row_bytes, min_u32(step, n - done), item->n_cols,
-                                         item->acts + act * item->act_bytes,
-                                         item->y + t * item->y_stride + row + done);
+        for (uint32_t g = 0, first = 0, count; g < n_groups; g++, first += count) {
+            count = (item->n_tokens - first) / (n_groups - g);
+            compute_tokens(type, item, row + done, min_u32(step, n - done), first, count);
         }
     }
 }
@@ -257,7 +273,8 @@ int matmul_flush(struct forward *f, struct ot_error *err) {
     read_next_ahead(f);
     pool_run(f->pool, n_pieces, compute_piece, f);
     phase_end(f, phase, OT_PHASE_WEIGHTS);
-    if (f->items[0].decode && bytes >= TRIAL_BYTES && f->prefetch.n_jobs < TRIAL_JOBS) {
+    if (f->n_tokens == 1 && f->items[0].decode && bytes >= TRIAL_BYTES &&
+        f->prefetch.n_jobs < TRIAL_JOBS) {
         try_prefetch(f, bytes, clock_ns() - phase.start_ns);
     }
     matmul_drop(f);
