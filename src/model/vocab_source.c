@@ -184,8 +184,7 @@ static int read_flags(const struct reader *r, struct vocab_source *s) {
         int *out;
     } flags[] = {{KEY("add_bos_token"), &s->add_bos},
                  {KEY("add_eos_token"), &s->add_eos},
-                 {KEY("add_space_prefix"), &s->add_space_prefix},
-                 {KEY("remove_extra_whitespaces"), &s->remove_extra_whitespaces}};
+                 {KEY("add_space_prefix"), &s->add_space_prefix}};
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
         bool value;
         int rc = gguf_get_bool(r->g, r->path, flags[i].key, false, &value, r->err);

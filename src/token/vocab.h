@@ -40,9 +40,9 @@ struct vocab_source {
     int64_t bos, eos, unk, eot, eom; /* -1: not given */
     const uint32_t *eog;             /* [n_eog] more tokens that end an answer; may be NULL */
     uint32_t n_eog;
-    int add_bos, add_eos, add_space_prefix, remove_extra_whitespaces; /* -1: not given */
-    int64_t fim_pad, fim_rep, fim_sep; /* -1: not given; an answer ends there, too */
-    bool strip_after_special;          /* white space after a special token is dropped (Phi-3) */
+    int add_bos, add_eos, add_space_prefix; /* -1: not given */
+    int64_t fim_pad, fim_rep, fim_sep;      /* -1: not given; an answer ends there, too */
+    bool strip_after_special; /* white space after a special token is dropped (Phi-3) */
 };
 
 /* Errors: FORMAT (tokens not UTF-8 where they must be, merges that name nothing, ids out of range),

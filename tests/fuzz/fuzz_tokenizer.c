@@ -104,7 +104,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                              .add_bos = -1,
                              .add_eos = -1,
                              .add_space_prefix = (data[0] & 2) != 0,
-                             .remove_extra_whitespaces = -1,
                              .strip_after_special = (data[0] & 4) != 0,
                              .pre = pres[data[1] % (sizeof pres / sizeof *pres)]};
     uint64_t live = mem_live_bytes();

@@ -89,8 +89,7 @@ static void small_begin(struct small_vocab *v, const char *model) {
                                       .fim_sep = -1,
                                       .add_bos = -1,
                                       .add_eos = -1,
-                                      .add_space_prefix = -1,
-                                      .remove_extra_whitespaces = -1};
+                                      .add_space_prefix = -1};
 }
 
 uint32_t small_add(struct small_vocab *v, const char *text, int32_t type, float score) {
