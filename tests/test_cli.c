@@ -348,9 +348,9 @@ static void test_a_stop_string_is_found_across_tokens_and_not_shown(void **state
     char escaped[16];
     snprintf(escaped, sizeof escaped, "\\x%02x%s", (unsigned)stop[0], stop + 1);
     for (int i = 0; i < 2; i++) {
-        struct outcome o = onetrip(NULL, "run", model, "--raw", "-p", "hello", "-n", "40", "--temp",
-                                   "0", "--ignore-eos", "-q", "--stop", escaped,
-                                   i == 0 ? NULL : "--no-escape", NULL);
+        struct outcome o =
+            onetrip(NULL, "run", model, "--raw", "-p", "hello", "-n", "40", "--temp", "0",
+                    "--ignore-eos", "-q", "--stop", escaped, i == 0 ? NULL : "--no-escape", NULL);
         assert_exit(&o, 0);
         assert_string_equal(o.out, i == 0 ? cut.out : whole.out);
         outcome_free(&o);
@@ -646,6 +646,42 @@ static void test_the_told_least_allows_for_a_larger_start(void **state) {
     outcome_free(&o);
 }
 
+/* KV of 4096 positions takes 16 MB here, of those that a short answer needs 2. */
+static void test_a_context_that_nobody_asked_for_is_as_short_as_the_budget_needs(void **state) {
+    struct tiny_model wide;
+    const char *path = in_directory("wide.gguf"), *report = in_directory("ctx.json");
+    char ram[32];
+    (void)state;
+    tiny_model_defaults(&wide, TINY_LLAMA, OT_Q4_0, 1);
+    wide.n_layers = 1;
+    wide.n_embd = wide.n_ff = 1024;
+    wide.n_heads = wide.n_kv_heads = 16;
+    wide.head_dim = 64;
+    wide.n_ctx = 8192;
+    tiny_model_write(&wide, path);
+    struct outcome o =
+        onetrip(NULL, "run", path, "--raw", "-p", "x", "-c", "4096", "-q", "--ram", "1", NULL);
+    assert_exit(&o, 1);
+    assert_says(o.err, "less with a smaller -c");
+    const char *least = strchr(o.err, '(');
+    assert_non_null(least);
+    snprintf(ram, sizeof ram, "%llu", strtoull(least + 1, NULL, 10) - (8u << 20));
+    outcome_free(&o);
+    o = onetrip(NULL, "run", path, "--raw", "-p", "x", "-c", "4096", "-q", "--ram", ram, NULL);
+    assert_exit(&o, 1);
+    outcome_free(&o);
+    o = onetrip(NULL, "run", path, "--raw", "-p", "x", "-q", "--temp", "0", "--ram", ram,
+                "--report", report, NULL);
+    assert_exit(&o, 0);
+    outcome_free(&o);
+    json_t *root = json_load_file(report, 0, NULL);
+    assert_non_null(root);
+    json_int_t n_ctx =
+        json_integer_value(json_object_get(json_object_get(root, "effective"), "ctx"));
+    assert_in_range(n_ctx, 513, 2048);
+    json_decref(root);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_wrong_command_line_is_one_clear_line_and_exit_2),
@@ -667,6 +703,7 @@ int main(void) {
         cmocka_unit_test(test_a_ledger_reads_back_the_same_from_lines_and_from_sqlite),
         cmocka_unit_test(test_the_least_budget_that_is_told_is_enough),
         cmocka_unit_test(test_the_told_least_allows_for_a_larger_start),
+        cmocka_unit_test(test_a_context_that_nobody_asked_for_is_as_short_as_the_budget_needs),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -89,8 +89,9 @@ static const struct row rows[] = {
     {"-v|--verbose|-lv|--verbosity|--log-*|--no-log-*|--show-timings|"
      "--no-show-timings|--print-token-count|--perf|--no-perf|--verbose-prompt|--no-warmup|--warmup",
      LOADS, NULL, "there is no log: -q turns the ledger off, --report writes all figures"},
-    {"-n|--predict|--n-predict|-s|--seed|--temp|--temperature|--top-k|--top-p|--min-p|--repeat-*|"
-     "--ignore-eos|--samplers",
+    {"-n|--predict|--n-predict|-s|--seed|--temp|--temperature|--top-*|--min-p|--repeat-*|"
+     "--ignore-eos|--sampl*|--xtc-*|--typical*|--presence-penalty|--frequency-penalty|--dry-*|"
+     "--adaptive-*|--dynatemp-*|--mirostat*|-l|--logit-bias|--grammar*|-j|--json-schema*|-jf",
      FOR_EVAL, NULL, "no token is chosen: leave it out"},
     {"--chunks|--ppl-*", FOR_EVAL, NULL, "all of the text is evaluated, in windows of -c tokens"},
     {"--hellaswag*|--winogrande*|--multiple-choice*", FOR_EVAL, NULL,

@@ -9,7 +9,7 @@
 #include "cli/output.h"
 #include "cli/session.h"
 
-enum { DEFAULT_CTX = 4096, ROOM_FOR_ANSWER = 512 };
+enum { DEFAULT_CTX = 4096, ROOM_FOR_ANSWER = 512, LEAST_TALK = 1024 };
 
 static void note(const struct settings *set, const char *text) {
     if (!set->quiet) {
@@ -86,17 +86,18 @@ static int tokenize(const struct session *s, bool raw, const char *format, const
 
 /* The context that -c asks for; else one that holds the prompt and the answer, as far as the model
  * goes. Where -n bounds the answer it is no longer than that: KV that is never used would take its
- * place in the budget from weights. */
-static int choose_ctx(const struct session *s, size_t n_ids, uint32_t *n_ctx) {
+ * place in the budget from weights. Where nothing bounds it, a short one will do if the budget has
+ * no room for more. */
+static int choose_ctx(struct session *s, size_t n_ids, uint32_t *n_ctx) {
     const struct settings *set = s->settings;
     uint32_t most = s->info.n_ctx_train;
     if (set->n_ctx != CTX_CHOSEN) {
         *n_ctx = session_ctx_asked(s);
     } else {
-        uint64_t wanted =
-            n_ids + (uint64_t)(set->n_predict >= 0 ? set->n_predict : ROOM_FOR_ANSWER);
-        wanted = set->n_predict < 0 && wanted < DEFAULT_CTX ? DEFAULT_CTX : wanted;
+        uint64_t least = n_ids + (uint64_t)(set->n_predict >= 0 ? set->n_predict : ROOM_FOR_ANSWER);
+        uint64_t wanted = set->n_predict < 0 && least < DEFAULT_CTX ? DEFAULT_CTX : least;
         *n_ctx = wanted < most ? (uint32_t)wanted : most;
+        s->least_ctx = least < most ? (uint32_t)least : most;
     }
     if (n_ids > *n_ctx) {
         complain("the prompt has %zu tokens, the context holds %u (the model was made for %u): use "
@@ -187,7 +188,12 @@ static int run_conversation(struct session *s, bool raw, const char *format) {
         return EXIT_USAGE;
     }
     const struct settings *set = s->settings;
-    uint32_t n_ctx = set->n_ctx != CTX_CHOSEN ? session_ctx_asked(s) : 0;
+    uint32_t most = s->info.n_ctx_train, n_ctx = most < DEFAULT_CTX ? most : DEFAULT_CTX;
+    if (set->n_ctx != CTX_CHOSEN) {
+        n_ctx = session_ctx_asked(s);
+    } else {
+        s->least_ctx = most < LEAST_TALK ? most : LEAST_TALK;
+    }
     int rc = session_open_context(s, n_ctx, (uint32_t)set->n_threads, guesses_asked(set));
     return rc != 0 ? rc : conversation(s, format);
 }

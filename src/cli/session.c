@@ -237,6 +237,10 @@ int session_open_context(struct session *s, uint32_t n_ctx, uint32_t n_threads, 
     note_requests(s, n_threads, n_draft);
     struct ot_error err;
     int rc = ot_context_open(s->model, &params, &s->ctx, &err);
+    while (rc == OT_ERR_BUDGET && s->least_ctx != 0 && params.n_ctx > s->least_ctx) {
+        params.n_ctx = params.n_ctx / 2 > s->least_ctx ? params.n_ctx / 2 : s->least_ctx;
+        rc = ot_context_open(s->model, &params, &s->ctx, &err);
+    }
     progress_clear();
     if (rc != 0) {
         s->ctx = NULL;
