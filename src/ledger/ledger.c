@@ -117,8 +117,7 @@ const struct ledger_counter *ledger_get(const struct ledger *l, uint32_t extent,
     return &l->counters[extent][boundary][cause];
 }
 
-enum ot_known ledger_known(enum ot_boundary boundary, enum ot_cause cause) {
-    (void)cause;
+enum ot_known ledger_known(enum ot_boundary boundary) {
     switch (boundary) {
     case OT_RAM_CACHE:
     case OT_CACHE_RAM: return OT_MODELLED;

@@ -6,8 +6,8 @@
  *
  * known: counted (we moved it, byte by byte), reported (the operating system said so), modelled
  * (from the operand extents a kernel was given: each extent once per pass over it). A counter has
- * one `known`, given by its boundary and cause: disk>ram, ram>disk and ram>ram are counted;
- * ram>cache and cache>ram are modelled.
+ * one `known`, given by its boundary: disk>ram, ram>disk and ram>ram are counted; ram>cache and
+ * cache>ram are modelled.
  *
  * Threads: one thread posts at a time (the engine's, or the residency's under its lock). */
 #ifndef LEDGER_LEDGER_H
@@ -57,7 +57,7 @@ void ledger_set_needed(struct ledger *l, uint32_t extent, enum ot_boundary bound
                        enum ot_cause cause, uint64_t needed_bytes);
 const struct ledger_counter *ledger_get(const struct ledger *l, uint32_t extent,
                                         enum ot_boundary boundary, enum ot_cause cause);
-enum ot_known ledger_known(enum ot_boundary boundary, enum ot_cause cause);
+enum ot_known ledger_known(enum ot_boundary boundary);
 /* Sum over extents of a class (OT_CLASS_COUNT: all) and causes (OT_CAUSE_COUNT: all). */
 struct ledger_counter ledger_sum(const struct ledger *l, enum ot_boundary boundary,
                                  enum ot_class cls, enum ot_cause cause);

@@ -10,8 +10,7 @@
 struct plan_result {
     uint64_t hits, misses; /* accesses with no byte missing, and the others */
     uint64_t read_bytes;   /* that were missing, over all accesses */
-    uint64_t
-        steady_bytes; /* of read_bytes: after the first sweep (of it, where there is no other) */
+    uint64_t steady_bytes; /* of those: after the first sweep, or of the only one */
 };
 
 /* next_use [n_uses]: index of the use after it of the same extent, UINT32_MAX: none; filled by

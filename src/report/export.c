@@ -39,7 +39,7 @@ static int each_record(const struct ledger *l, int (*fn)(void *to, const struct 
                     .boundary = ot_boundary_name((enum ot_boundary)b),
                     .cls = ot_class_name(extent->cls),
                     .cause = ot_cause_name((enum ot_cause)k),
-                    .known = ledger_known_name(ledger_known((enum ot_boundary)b, (enum ot_cause)k)),
+                    .known = ledger_known_name(ledger_known((enum ot_boundary)b)),
                     .tensor_bytes = extent->bytes,
                     .moved_bytes = c->moved_bytes,
                     .needed_bytes = c->needed_bytes,

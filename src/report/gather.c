@@ -42,7 +42,7 @@ static void gather_movements(const struct ledger *l, struct report *r) {
                     .boundary = (enum ot_boundary)b,
                     .cls = (enum ot_class)c,
                     .cause = (enum ot_cause)k,
-                    .known = ledger_known((enum ot_boundary)b, (enum ot_cause)k),
+                    .known = ledger_known((enum ot_boundary)b),
                     .moved_bytes = sum.moved_bytes,
                     .needed_bytes = sum.needed_bytes,
                     .rounding_bytes = sum.rounding_bytes,

@@ -251,8 +251,8 @@ void split_close(struct splitter *splitter) {
 /* One call of split_run. */
 struct run {
     const struct splitter *splitter;
-    pcre2_match_data
-        *matches[STAGES_MAX];     /* owned: a stage runs inside a match of the one before */
+    /* Owned, one a stage: a stage runs inside a match of the one before. */
+    pcre2_match_data *matches[STAGES_MAX];
     pcre2_match_context *context; /* owned */
     split_fn *emit;
     void *arg;

@@ -18,13 +18,14 @@ struct vocab_string {
     uint64_t bytes;
 };
 
-enum vocab_token_type { /* numbers of the GGUF format */
-                        VOCAB_NORMAL = 1,
-                        VOCAB_UNKNOWN = 2,
-                        VOCAB_CONTROL = 3,
-                        VOCAB_USER = 4,
-                        VOCAB_UNUSED = 5,
-                        VOCAB_BYTE = 6
+/* Numbers of the GGUF format. */
+enum vocab_token_type {
+    VOCAB_NORMAL = 1,
+    VOCAB_UNKNOWN = 2,
+    VOCAB_CONTROL = 3,
+    VOCAB_USER = 4,
+    VOCAB_UNUSED = 5,
+    VOCAB_BYTE = 6
 };
 
 /* What a file says of its tokenizer. All borrowed; strings must outlive the vocab. */
