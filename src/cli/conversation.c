@@ -150,10 +150,10 @@ static bool run_command(struct session *s, struct answerer *a, struct history *h
         fprintf(stderr, "(a new conversation)\n");
     } else if (strncmp(line, "/read", 5) == 0 && (line[5] == ' ' || line[5] == '\0')) {
         read_file(q, line + 5 + strspn(line + 5, " "));
+    } else if (strcmp(line, "/help") != 0) {
+        fprintf(stderr, "%.*s is no command: /help lists them, a space before it makes it text\n",
+                (int)strcspn(line, " "), line);
     } else {
-        if (strcmp(line, "/help") != 0) {
-            fprintf(stderr, "%s is no command (a space before it makes it text)\n", line);
-        }
         fprintf(stderr, "/read FILE  put a file before what you type next\n"
                         "/clear      forget the conversation\n"
                         "/ledger     what moved so far\n"
