@@ -15,4 +15,13 @@ kernel_prefetch(const uint8_t *p, uint64_t distance, uint32_t bytes) {
     }
 }
 
+/* A line of each page of [p, p + bytes): the pages' addresses are then translated, which takes as
+ * long as several reads where the page table is not in the caches either (in a virtual machine:
+ * both tables), and prefetchers of the hardware, which stop where a page ends, have begun. */
+static inline void kernel_prefetch_pages(const uint8_t *p, uint64_t bytes) {
+    for (uint64_t i = 0; i < bytes; i += 4096) {
+        __builtin_prefetch(p + i, 0, 2);
+    }
+}
+
 #endif

@@ -12,6 +12,7 @@
 #include "base/checked.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "kernel/prefetch.h"
 #include "model/forward.h"
 
 enum {
@@ -24,8 +25,8 @@ enum {
     PIECE_TILES_MAX = 4, /* of a prompt: what gemm unpacks at once, some ms of work */
     TRIAL_BYTES = 1 << 20,
     TRIAL_JOBS = 64 * KERNEL_PREFETCH_WAYS, /* one layer of most models is four jobs */
-    CACHED_BYTES = 128 << 10, /* of weights that groups of tokens pass over, one after another */
-    AHEAD_SHARE = 4,          /* of a thread's L2 cache, for what it will read next */
+    STEP_BYTES = 64 << 10, /* about what is read between two looks at the pages that follow */
+    AHEAD_SHARE = 4,       /* of a thread's L2 cache, for what it will read next */
 };
 
 static const double trial_margin = 1.05;
@@ -126,16 +127,17 @@ static void compute_tokens(const struct kernel_type *type, const struct matmul_i
 }
 
 /* Rows [row, row + n) for a few tokens, each of which gets what a sweep of its own would give it:
- * rows are taken from memory once, in pieces that stay in the cache for all groups of tokens. */
+ * rows are taken from memory once, in steps that stay in the cache for all groups of tokens. Each
+ * step begins with a look at the pages of the next one. */
 static void compute_few(const struct forward *f, const struct matmul_item *item, uint32_t row,
                         uint32_t n) {
     const struct kernel_type *type = &f->k->type[item->dtype];
     uint32_t most = type->few != NULL ? KERNEL_FEW : 1;
-    uint32_t n_groups = (item->n_tokens + most - 1) / most, step = n;
-    if (n_groups > 1) {
-        step = (uint32_t)max_u64(CACHED_BYTES / item->row_bytes, 1);
-    }
+    uint32_t n_groups = (item->n_tokens + most - 1) / most;
+    uint32_t step = (uint32_t)round_up(max_u64(STEP_BYTES / item->row_bytes, 1), PIECE_ROWS);
     for (uint32_t done = 0; done < n; done += step) {
+        kernel_prefetch_pages(item->w + (row + done + step) * item->row_bytes,
+                              step * item->row_bytes);
         for (uint32_t g = 0, first = 0, count; g < n_groups; g++, first += count) {
             count = (item->n_tokens - first) / (n_groups - g);
             compute_tokens(type, item, row + done, min_u32(step, n - done), first, count);
