@@ -60,20 +60,31 @@ INLINE __m256i first(uint32_t n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
+/* Row vector i of a part: what y holds, and back. Masked stores take many times as long as others
+ * on some machines, so they are kept for the rows that are not eight. */
+INLINE __m256 load_rows(const float *y, uint32_t n) {
+    return n >= 8 ? _mm256_loadu_ps(y) : _mm256_maskload_ps(y, first(n));
+}
+INLINE void store_rows(float *y, uint32_t n, __m256 v) {
+    if (n >= 8)
+        _mm256_storeu_ps(y, v);
+    else
+        _mm256_maskstore_ps(y, first(n), v);
+}
+
 /* Results of a part: what y holds if there were columns before these, else 0; and back. */
 INLINE void begin(const struct tile_tokens *a, uint32_t n, uint32_t row, uint32_t n_rows,
                   results f) {
     for (uint32_t m = 0; m < n; m++)
         for (uint32_t i = 0; i < VECTORS; i++)
-            f[m][i] = a->add && n_rows > 8 * i
-                          ? _mm256_maskload_ps(a->y[m] + row + 8 * i, first(n_rows - 8 * i))
-                          : _mm256_setzero_ps();
+            f[m][i] = a->add && n_rows > 8 * i ? load_rows(a->y[m] + row + 8 * i, n_rows - 8 * i)
+                                               : _mm256_setzero_ps();
 }
 INLINE void finish(const struct tile_tokens *a, uint32_t n, uint32_t row, uint32_t n_rows,
                    const results f) {
     for (uint32_t m = 0; m < n; m++)
         for (uint32_t i = 0; i < VECTORS && n_rows > 8 * i; i++)
-            _mm256_maskstore_ps(a->y[m] + row + 8 * i, first(n_rows - 8 * i), f[m][i]);
+            store_rows(a->y[m] + row + 8 * i, n_rows - 8 * i, f[m][i]);
 }
 
 /* Where a part's numbers are, block by block. */
