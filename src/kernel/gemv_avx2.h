@@ -6,7 +6,11 @@
  * vpmaddubsw adds two products into 16 bits; four such sums of codes of up to 5 bits are added
  * there before vpmaddwd makes 32 bits of them.
  *
- * Rows are walked one after the other, as one sequential stream. */
+ * Rows are walked one after the other, as one sequential stream. Those so long that their weights
+ * and activations do not fit the L1 cache together go in groups: all rows of a group over a block
+ * of columns, then over the next one, each with its own sums, which go on. Meanwhile the same block
+ * of the next row is prefetched; while the last row is read, what the group, or the next one, goes
+ * on with. */
 #ifndef KERNEL_GEMV_AVX2_H
 #define KERNEL_GEMV_AVX2_H
 
@@ -117,6 +121,15 @@ GEMV_INLINE float gemv_sum_lanes(__m256 v) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+
+enum { GEMV_GROUP_ROWS = 16 };
+
+/* What to prefetch while a group's last row, the n-th, is read in the block at_bytes from a row's
+ * start, as a distance. */
+GEMV_INLINE uint64_t gemv_ahead_after_group(uint64_t row_bytes, uint32_t n, uint64_t at_bytes,
+                                            uint64_t block_bytes, bool is_last_block) {
+    return is_last_block ? row_bytes - at_bytes : block_bytes - (n - 1) * row_bytes;
 }
 
 void gemv_block32_fill_avx2(struct kernels *k);

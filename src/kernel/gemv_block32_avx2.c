@@ -5,6 +5,7 @@
  * A row's last one to seven blocks are computed as eight: what follows them in memory meets
  * activations of zero, and its scales are masked, because they may be no numbers. Where nothing
  * readable follows, the blocks are copied first. */
+#include "base/checked.h"
 #include "kernel/fill.h"
 #include "kernel/gemv_avx2.h"
 
@@ -221,25 +222,66 @@ GEMV_INLINE __m256 add_rest(uint32_t dtype, const uint8_t *p, uint32_t n_cols, u
     return add_unit(dtype, p, a, &keep, sum);
 }
 
+GEMV_INLINE uint32_t act_bytes_of(uint32_t dtype) {
+    return dtype == OT_IQ4_NL || dtype == OT_Q8_0 ? sizeof(struct lanes_signed)
+                                                  : sizeof(struct lanes);
+}
+
+/* A row's columns from p on, n_cols of them; readable: bytes from p on. */
+GEMV_INLINE __m256 add_columns(uint32_t dtype, const uint8_t *p, uint32_t n_cols, uint64_t readable,
+                               const uint8_t *a, uint64_t ahead, __m256 sum) {
+    const uint32_t unit = 8 * block_bytes_of(dtype);
+    const uint8_t *const from = p;
+    for (; n_cols >= 256; n_cols -= 256, p += unit, a += act_bytes_of(dtype)) {
+        kernel_prefetch(p, ahead, unit);
+        sum = add_unit(dtype, p, a, NULL, sum);
+    }
+    if (n_cols > 0) {
+        sum = add_rest(dtype, p, n_cols, readable - (uint64_t)(p - from), a, sum);
+    }
+    return sum;
+}
+
 GEMV_INLINE void gemv(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint32_t n_rows,
                       uint32_t n_cols, const void *acts, float *y) {
-    const uint32_t size = block_bytes_of(dtype);
     const uint64_t ahead = kernel_tuning.prefetch_bytes;
-    const uint32_t act_bytes =
-        dtype == OT_IQ4_NL || dtype == OT_Q8_0 ? sizeof(struct lanes_signed) : sizeof(struct lanes);
+    const uint64_t own_bytes = n_cols / 32 * block_bytes_of(dtype);
     for (uint32_t r = 0; r < n_rows; r++) {
-        const uint8_t *p = w + r * row_bytes, *a = acts;
-        __m256 sum = _mm256_setzero_ps();
-        uint32_t left = n_cols;
-        for (; left >= 256; left -= 256, p += 8 * size, a += act_bytes) {
-            kernel_prefetch(p, ahead, 8 * size);
-            sum = add_unit(dtype, p, a, NULL, sum);
+        const uint64_t readable = (n_rows - 1 - r) * row_bytes + own_bytes + KERNEL_OVERREAD;
+        y[r] = gemv_sum_lanes(add_columns(dtype, w + r * row_bytes, n_cols, readable, acts, ahead,
+                                          _mm256_setzero_ps()));
+    }
+}
+
+enum { BLOCK_COLS = 8192 }; /* of Q8_0: 20 KiB of activations */
+
+/* gemv_avx2.h says what a group of rows does with its blocks of columns. */
+GEMV_INLINE void long_rows(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint32_t n_rows,
+                           uint32_t n_cols, const uint8_t *acts, float *y) {
+    const uint32_t size = block_bytes_of(dtype);
+    const uint64_t own_bytes = n_cols / 32 * size;
+    const uint32_t n_blocks = (n_cols + BLOCK_COLS - 1) / BLOCK_COLS;
+    const uint32_t block = (n_cols / n_blocks + 255) / 256 * 256;
+    for (uint32_t first = 0; first < n_rows; first += GEMV_GROUP_ROWS) {
+        const uint32_t n = min_u32(n_rows - first, GEMV_GROUP_ROWS);
+        __m256 sums[GEMV_GROUP_ROWS];
+        memset(sums, 0, sizeof sums);
+        for (uint32_t from = 0; from < n_cols; from += block) {
+            const uint32_t n_block = min_u32(n_cols - from, block);
+            const uint64_t at_bytes = from / 32 * size;
+            const uint64_t ahead = gemv_ahead_after_group(row_bytes, n, at_bytes, block / 32 * size,
+                                                          from + n_block == n_cols);
+            const uint8_t *const a = acts + (uint64_t)from / 256 * act_bytes_of(dtype);
+            for (uint32_t r = 0; r < n; r++) {
+                const uint64_t after = (n_rows - 1 - first - r) * row_bytes + KERNEL_OVERREAD;
+                sums[r] = add_columns(dtype, w + (first + r) * row_bytes + at_bytes, n_block,
+                                      after + own_bytes - at_bytes, a,
+                                      r + 1 < n ? row_bytes : ahead, sums[r]);
+            }
         }
-        if (left > 0) {
-            uint64_t readable = (n_rows - 1 - r) * row_bytes + left / 32 * size + KERNEL_OVERREAD;
-            sum = add_rest(dtype, p, left, readable, a, sum);
+        for (uint32_t r = 0; r < n; r++) {
+            y[first + r] = gemv_sum_lanes(sums[r]);
         }
-        y[r] = gemv_sum_lanes(sum);
     }
 }
 
@@ -262,7 +304,11 @@ static void gemv_q5_1(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uin
 }
 static void gemv_q8_0(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
                       const void *x, float *y) {
-    gemv(OT_Q8_0, w, row_bytes, n_rows, n_cols, x, y);
+    if (n_cols > BLOCK_COLS) {
+        long_rows(OT_Q8_0, w, row_bytes, n_rows, n_cols, x, y);
+    } else {
+        gemv(OT_Q8_0, w, row_bytes, n_rows, n_cols, x, y);
+    }
 }
 static void gemv_iq4_nl(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
                         const void *x, float *y) {

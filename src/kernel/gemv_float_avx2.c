@@ -2,6 +2,7 @@
 #include <immintrin.h>
 #include <string.h>
 
+#include "base/checked.h"
 #include "kernel/fill.h"
 #include "kernel/gemv_avx2.h"
 #include "kernel/tuning.h"
@@ -18,16 +19,25 @@ GEMV_INLINE __m256 weights(uint32_t dtype, const uint8_t *p) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
 }
 
-GEMV_INLINE float row(uint32_t dtype, const uint8_t *p, uint32_t n_cols, const float *x,
-                      uint64_t ahead) {
+/* Four sums of a row, which go on over its columns. */
+struct row_sums {
+    __m256 of[4];
+};
+
+GEMV_INLINE struct row_sums no_sums(void) {
+    const __m256 zero = _mm256_setzero_ps();
+    return (struct row_sums){{zero, zero, zero, zero}};
+}
+
+/* n_cols columns, the first one's weights at p. */
+GEMV_INLINE struct row_sums add_columns(uint32_t dtype, const uint8_t *p, const float *x,
+                                        uint32_t n_cols, uint64_t ahead, struct row_sums s) {
     const uint32_t size = dtype == OT_F32 ? 4 : 2;
-    __m256 sum[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(),
-                     _mm256_setzero_ps()};
     for (; n_cols >= 32; n_cols -= 32, x += 32, p += 32 * size) {
         kernel_prefetch(p, ahead, 32 * size);
         for (uint32_t i = 0; i < 4; i++) {
-            sum[i] = _mm256_fmadd_ps(weights(dtype, p + 8 * size * i), _mm256_loadu_ps(x + 8 * i),
-                                     sum[i]);
+            s.of[i] = _mm256_fmadd_ps(weights(dtype, p + 8 * size * i), _mm256_loadu_ps(x + 8 * i),
+                                      s.of[i]);
         }
     }
     /* The last ones, by way of a buffer padded with zeros. */
@@ -37,35 +47,70 @@ GEMV_INLINE float row(uint32_t dtype, const uint8_t *p, uint32_t n_cols, const f
         float last_x[8] = {0};
         memcpy(last, p, (uint64_t)n * size);
         memcpy(last_x, x, n * sizeof *x);
-        sum[0] = _mm256_fmadd_ps(weights(dtype, last), _mm256_loadu_ps(last_x), sum[0]);
+        s.of[0] = _mm256_fmadd_ps(weights(dtype, last), _mm256_loadu_ps(last_x), s.of[0]);
     }
-    __m256 v = _mm256_add_ps(_mm256_add_ps(sum[0], sum[1]), _mm256_add_ps(sum[2], sum[3]));
-    __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
-    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+    return s;
 }
 
-GEMV_INLINE void gemv(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint32_t n_rows,
-                      uint32_t n_cols, const float *x, float *y) {
+GEMV_INLINE float sum_of(struct row_sums s) {
+    return gemv_sum_lanes(
+        _mm256_add_ps(_mm256_add_ps(s.of[0], s.of[1]), _mm256_add_ps(s.of[2], s.of[3])));
+}
+
+GEMV_INLINE void short_rows(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint32_t n_rows,
+                            uint32_t n_cols, const float *x, float *y) {
     const uint64_t ahead =
         dtype == OT_F32 ? kernel_tuning.prefetch_light_bytes : kernel_tuning.prefetch_bytes;
     for (uint32_t r = 0; r < n_rows; r++) {
-        y[r] = row(dtype, w + r * row_bytes, n_cols, x, ahead);
+        y[r] = sum_of(add_columns(dtype, w + r * row_bytes, x, n_cols, ahead, no_sums()));
     }
 }
 
-static void gemv_f32(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
-                     const void *x, float *y) {
-    gemv(OT_F32, w, row_bytes, n_rows, n_cols, x, y);
+enum { BLOCK_COLS = 4096 }; /* 16 KiB of activations */
+
+/* gemv_avx2.h says what a group of rows does with its blocks of columns. */
+GEMV_INLINE void long_rows(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint32_t n_rows,
+                           uint32_t n_cols, const float *x, float *y) {
+    const uint32_t size = dtype == OT_F32 ? 4 : 2;
+    struct row_sums sums[GEMV_GROUP_ROWS];
+    for (uint32_t first = 0; first < n_rows; first += GEMV_GROUP_ROWS) {
+        const uint32_t n = min_u32(n_rows - first, GEMV_GROUP_ROWS);
+        const uint8_t *rows = w + first * row_bytes;
+        memset(sums, 0, sizeof sums);
+        for (uint32_t from = 0; from < n_cols; from += BLOCK_COLS) {
+            const uint32_t n_block = min_u32(n_cols - from, BLOCK_COLS);
+            const uint64_t ahead = gemv_ahead_after_group(
+                row_bytes, n, (uint64_t)from * size, BLOCK_COLS * size, from + n_block == n_cols);
+            for (uint32_t r = 0; r < n; r++) {
+                sums[r] = add_columns(dtype, rows + r * row_bytes + (uint64_t)from * size, x + from,
+                                      n_block, r + 1 < n ? row_bytes : ahead, sums[r]);
+            }
+        }
+        for (uint32_t r = 0; r < n; r++) {
+            y[first + r] = sum_of(sums[r]);
+        }
+    }
 }
-static void gemv_f16(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
-                     const void *x, float *y) {
-    gemv(OT_F16, w, row_bytes, n_rows, n_cols, x, y);
-}
-static void gemv_bf16(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
-                      const void *x, float *y) {
-    gemv(OT_BF16, w, row_bytes, n_rows, n_cols, x, y);
-}
+
+/* The loops apart, as in gemv_float_avx512.c. */
+#define GEMV_FLOAT(name, dtype)                                                                    \
+    static __attribute__((noinline)) void name##_long(const uint8_t *w, uint64_t row_bytes,        \
+                                                      uint32_t n_rows, uint32_t n_cols,            \
+                                                      const float *x, float *y) {                  \
+        long_rows(dtype, w, row_bytes, n_rows, n_cols, x, y);                                      \
+    }                                                                                              \
+    static __attribute__((noinline)) void name##_short(const uint8_t *w, uint64_t row_bytes,       \
+                                                       uint32_t n_rows, uint32_t n_cols,           \
+                                                       const float *x, float *y) {                 \
+        short_rows(dtype, w, row_bytes, n_rows, n_cols, x, y);                                     \
+    }                                                                                              \
+    static void name(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,       \
+                     const void *x, float *y) {                                                    \
+        (n_cols > BLOCK_COLS ? name##_long : name##_short)(w, row_bytes, n_rows, n_cols, x, y);    \
+    }
+GEMV_FLOAT(gemv_f32, OT_F32)
+GEMV_FLOAT(gemv_f16, OT_F16)
+GEMV_FLOAT(gemv_bf16, OT_BF16)
 
 void gemv_float_fill_avx2(struct kernels *k) {
     k->type[OT_F32].gemv = gemv_f32;
