@@ -275,6 +275,7 @@ static void test_a_line_without_end_costs_no_memory(void **state) {
     memset(text, '\0', bytes);
     write_file(text, bytes);
     assert_int_equal(plan_trace_open(path, &trace, &err), OT_ERR_FORMAT);
+    assert_non_null(strstr(err.message, "line 1: not a trace"));
     free(text);
 }
 

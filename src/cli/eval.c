@@ -102,9 +102,9 @@ static void print_result(const struct evaluation *e) {
     } else {
         printf("perplexity: one token has nothing before it to be predicted from\n");
     }
-    printf("%zu tokens, %zu scored, %zu window%s of %u, %.3f s, %.1f tokens/s\n", e->n_ids,
-           e->n_scored, e->n_windows, e->n_windows == 1 ? "" : "s", e->session->context.n_ctx,
-           e->seconds, rate);
+    printf("%zu token%s, %zu scored, %zu window%s of %u, %.3f s, %.1f tokens/s\n", e->n_ids,
+           e->n_ids == 1 ? "" : "s", e->n_scored, e->n_windows, e->n_windows == 1 ? "" : "s",
+           e->session->context.n_ctx, e->seconds, rate);
 }
 
 static int evaluate(struct evaluation *e) {

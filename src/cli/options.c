@@ -22,7 +22,7 @@ struct option {
     enum kind kind;
     double min, max;
     size_t offset;       /* in struct settings */
-    const char *choices; /* "auto|cache": the position is the value */
+    const char *choices; /* "auto|cache": of CHOICE the position is the value; of TEXT NULL: any */
     uint32_t mask;
     const char *help;
 };
@@ -50,7 +50,8 @@ static const struct option options[] = {
     {0, "--system", "TEXT", TEXT, 0, 0, AT(system), 0, FOR_RUN,
      "system message of the chat; -sys is the same"},
     {0, "--raw", 0, FLAG, 0, 0, AT(raw), 0, FOR_RUN, "no chat template: the text goes in as it is"},
-    {0, "--chat-template", "NAME", TEXT, 0, 0, AT(chat), 0, FOR_RUN,
+    {0, "--chat-template", "NAME", TEXT, 0, 0, AT(chat),
+     "chatml|llama2|llama3|mistral|gemma|phi3|deepseek|zephyr", FOR_RUN,
      "use this chat format instead of the file's own: chatml, llama2, llama3, mistral, gemma, "
      "phi3, deepseek, zephyr"},
     {'n', "--n-predict", "N", WHOLE, -2, most_count, AT(n_predict), 0, FOR_RUN,
@@ -296,20 +297,24 @@ static int refuse(const struct option *o, const char *value) {
     case SIZE:
         complain("%s: \"%.40s\" is not a size, as 4G, 512MiB, 75%% or auto", o->name, value);
         break;
+    case TEXT:
     case CHOICE: complain("%s: \"%.40s\" is none of %s", o->name, value, o->choices); break;
     case TEXTS: complain("%s: more than %d given, or an empty one", o->name, (int)MAX_STOPS); break;
-    case FLAG:
-    case TEXT: complain("%s: takes no value", o->name); break;
+    case FLAG: complain("%s: takes no value", o->name); break;
     }
     return EXIT_USAGE;
 }
 
 static int store(const struct option *o, const char *value, struct settings *s) {
     void *at = (char *)s + o->offset;
+    int64_t position;
     bool ok = true;
     switch (o->kind) {
     case FLAG: *(bool *)at = true; break;
-    case TEXT: *(const char **)at = value; break;
+    case TEXT:
+        ok = o->choices == NULL || parse_choice(value, o->choices, &position);
+        *(const char **)at = value;
+        break;
     case TEXTS:
         ok = s->n_stops < MAX_STOPS && value[0] != '\0';
         if (ok) {
@@ -433,8 +438,9 @@ static const struct option *find(const struct command *command, const char *arg,
 
 static int take_operand(const struct command *command, const char *arg, struct settings *s) {
     if (s->operand != NULL) {
-        complain("%s: one %s expected, found \"%.80s\" as well (a text goes after -p)",
-                 command->name, command->operand, arg);
+        bool takes_text = (command->mask & (FOR_RUN | FOR_EVAL | FOR_TOKENIZE)) != 0;
+        complain("%s: one %s expected, found \"%.80s\" as well%s", command->name, command->operand,
+                 arg, takes_text ? " (a text goes after -p)" : "");
         return EXIT_USAGE;
     }
     s->operand = arg;

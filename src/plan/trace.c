@@ -145,13 +145,17 @@ static bool starts_with(const char *at, const char *end, const char *word) {
 }
 
 /* at..end: one line without its line feed. */
+static int not_a_trace(const struct reader *r) {
+    return error_set(r->err, OT_ERR_FORMAT, r->path,
+                     "line 1: not a trace; expected `onetrip-trace 1`");
+}
+
 static int take_line(struct reader *r, const char *at, const char *end) {
     r->line++;
     if (r->line == 1) {
         if ((size_t)(end - at) != strlen("onetrip-trace 1") ||
             !starts_with(at, end, "onetrip-trace 1")) {
-            return error_set(r->err, OT_ERR_FORMAT, r->path,
-                             "line 1: not a trace; expected `onetrip-trace 1`");
+            return not_a_trace(r);
         }
         return 0;
     }
@@ -186,6 +190,9 @@ static int take_lines(struct reader *r, const char *buffer, uint64_t n, uint64_t
         at = line_end + 1;
     }
     *rest = (uint64_t)(end - at);
+    if (*rest > PLAN_TRACE_MAX_LINE && r->line == 0) {
+        return not_a_trace(r);
+    }
     if (*rest > PLAN_TRACE_MAX_LINE) {
         return error_set(r->err, OT_ERR_FORMAT, r->path, "line %" PRIu64 " is longer than %u bytes",
                          r->line + 1, (unsigned)PLAN_TRACE_MAX_LINE);
