@@ -217,7 +217,8 @@ enum ot_io {
     OT_IO_THREADS, /* pread by a few threads */
 };
 
-enum { OT_DRAFT_AUTO = 0x7fffffff }; /* 7 where weights are streamed, else none */
+/* 7 where weights are streamed, else 3 where there are kernels for a few tokens at once, else none */
+enum { OT_DRAFT_AUTO = 0x7fffffff };
 
 struct ot_context_params {
     uint32_t n_ctx;      /* positions per sequence; 0: the smaller of the model's and 4096 */

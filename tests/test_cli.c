@@ -536,7 +536,8 @@ static void test_the_report_has_the_fields_that_others_rely_on(void **state) {
     (void)state;
     struct outcome o =
         onetrip(NULL, "run", model, "--raw", "-p", "hello you", "-n", "5", "--temp", "0",
-                "--ignore-eos", "-q", "-t", "1", "--report", in_directory("report.json"), NULL);
+                "--ignore-eos", "-q", "-t", "1", "--draft-max", "0", "--report",
+                in_directory("report.json"), NULL);
     assert_exit(&o, 0);
     outcome_free(&o);
     json_t *root = json_load_file(in_directory("report.json"), 0, NULL);

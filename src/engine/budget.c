@@ -15,6 +15,7 @@ enum {
     STREAM_SHARE = 4,         /* streaming: one in so many of the tokens that memory would take */
     THREAD_BYTES = 128 << 10, /* stack pages a thread touches */
     MAX_DRAFT = FORWARD_FEW - 1,
+    MEMORY_DRAFT = 3,
 };
 static const uint64_t memory_activations = 32u << 20; /* in memory: most bytes of activations */
 
@@ -157,10 +158,11 @@ int budget_plan(struct budget *b, const struct ot_model *m, const struct kernels
     b->weights_bytes = room - b->activation_bytes;
     b->fits = weights <= b->weights_bytes;
     if (params->n_draft == OT_DRAFT_AUTO && b->fits && params->residency != OT_RESIDENCY_STREAM) {
-        b->n_draft = 0;
-        b->weights_bytes += draft_bytes;
-    } else {
-        b->reserve_bytes += draft_bytes;
+        /* in memory a guess costs time; little where its token is computed with the others */
+        b->n_draft = forward_few(m, k) >= FORWARD_FEW ? min_u32(b->n_draft, MEMORY_DRAFT) : 0;
+        b->weights_bytes += draft_bytes - b->n_draft * row_bytes;
+        draft_bytes = b->n_draft * row_bytes;
     }
+    b->reserve_bytes += draft_bytes;
     return OT_OK;
 }

@@ -2,7 +2,8 @@
  *
  * Text repeats itself: names, quotations, code, lists. What followed the last time the text ended
  * as it does now is a cheap guess (prompt lookup). ot_decode checks a guess in the sweep that it
- * makes anyhow; where weights are streamed, the further tokens cost next to nothing.
+ * makes anyhow; where weights are streamed, the further tokens cost next to nothing, and a third of
+ * a sweep or so in memory.
  *
  * How many tokens are worth guessing is decided from what guesses have been worth so far:
  *
@@ -11,7 +12,8 @@
  *   further_s    seconds that each further token adds
  *
  * A guess of k tokens gives 1 + p + ... + p^k tokens for sweep_s + k further_s; k is the one that
- * gives most for its time. So where guesses fail, or cost more than they give, none are made.
+ * gives most for its time, if that is a tenth more than without. So where guesses fail, or cost
+ * about what they give, none are made.
  *
  * Sources: Leviathan et al. 2023, "Fast inference from transformers via speculative decoding" (why
  * the text stays the same); Saxena 2023, prompt lookup decoding. */
@@ -28,8 +30,9 @@ enum {
     TIME_STEP = 4,     /* the same, from a sweep's time */
     FORGET_STEP = 512, /* a chance that is never tried goes back to where it began */
 };
-static const double first_chance[BUCKETS] = {0.2, 0.4, 0.6, 0.7};
+static const double first_chance[BUCKETS] = {0.25, 0.4, 0.6, 0.7};
 static const double first_further = 0.125; /* of sweep_s, until it has been measured */
+static const double worth_while = 1.1;     /* times as many tokens a second: less is not risked */
 
 struct ot_drafter {
     uint32_t n_most;
@@ -80,7 +83,7 @@ static uint32_t choose(const struct ot_drafter *d, double chance, uint32_t n_mos
         return min_u32(n_most, 1); /* nothing is known yet */
     }
     double further = d->further_s < 0.0 ? first_further * d->sweep_s : d->further_s;
-    double given = 1.0, power = 1.0, best = 1.0 / d->sweep_s;
+    double given = 1.0, power = 1.0, best = worth_while / d->sweep_s;
     uint32_t n = 0;
     for (uint32_t k = 1; k <= n_most; k++) {
         power *= chance;
