@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "base/alloc.h"
+#include "report/record.h"
 #include "report/report.h"
 #include "support/gguf_image.h"
 
@@ -227,6 +228,80 @@ static void test_ledgers_that_are_none_are_refused_with_file_and_line(void **sta
     assert_int_equal(print_ledger(RECORD("disk>ram", "1"), "hue", &err), OT_ERR_ARGUMENT);
 }
 
+/* record_parse on a copy of its own, so that a sanitizer sees a step too far. */
+static bool parses(const char *text, struct record *r, char **line) {
+    size_t bytes = strlen(text);
+    *line = malloc(bytes);
+    assert_non_null(*line);
+    memcpy(*line, text, bytes);
+    return record_parse(*line, bytes, r);
+}
+
+#define FIELDS                                                                                     \
+    "\"boundary\":\"b\",\"class\":\"c\",\"cause\":\"k\",\"moved_bytes\":1,\"needed_bytes\":0,"     \
+    "\"rounding_bytes\":3,\"times\":9223372036854775807"
+
+static void test_lines_of_a_ledger_are_json(void **state) {
+    static const struct {
+        const char *name, *means; /* NULL: refused */
+    } names[] = {
+        {"blk.0.ffn_down.weight", "blk.0.ffn_down.weight"},
+        {"", ""},
+        {"a\\\"b\\\\c\\/d\\b\\f\\n\\r\\t", "a\"b\\c/d\b\f\n\r\t"},
+        {"\\u00e9\\u20AC\\ud83d\\ude00x", "\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80x"},
+        {"\xc3\xa9", "\xc3\xa9"},
+        {"\\u0000", NULL},
+        {"\\ud83d", NULL},
+        {"\\ud83d\\u0041", NULL},
+        {"\\ude00", NULL},
+        {"\\u12g4", NULL},
+        {"\\u12", NULL},
+        {"\\x", NULL},
+        {"\\", NULL},
+        {"\t", NULL},
+        {"\xff", NULL},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char text[512], *line;
+        struct record r;
+        snprintf(text, sizeof text,
+                 " { \"tensor\" : \"%s\" , \"new\":\"x\",\"layer\":-1," FIELDS "}\r",
+                 names[i].name);
+        assert_int_equal(parses(text, &r, &line), names[i].means != NULL);
+        if (names[i].means != NULL) {
+            assert_string_equal(r.tensor, names[i].means);
+            assert_string_equal(r.cause, "k");
+            assert_int_equal(r.layer, -1);
+            assert_int_equal(r.rounding_bytes, 3);
+            assert_true(r.times == INT64_MAX);
+        }
+        free(line);
+    }
+    static const char *const refused[] = {"",
+                                          "{",
+                                          "{}",
+                                          "{\"tensor\":\"t\",\"layer\":0," FIELDS,
+                                          "{\"tensor\":\"t\"," FIELDS "}",
+                                          "{\"tensor\":\"t\",\"layer\":0," FIELDS "}x",
+                                          "{\"tensor\":\"t\",\"layer\":0," FIELDS ",}",
+                                          "{\"tensor\":\"t\",\"layer\":00," FIELDS "}",
+                                          "{\"tensor\":\"t\",\"layer\":-2," FIELDS "}",
+                                          "{\"tensor\":\"t\",\"layer\":2147483648," FIELDS "}",
+                                          "{\"tensor\":\"t\",\"layer\":1.0," FIELDS "}",
+                                          "{\"tensor\":1,\"layer\":0," FIELDS "}",
+                                          "{\"tensor\":\"t\",\"layer\":9223372036854775808," FIELDS
+                                          "}",
+                                          "{\"tensor\":\"t\",\"layer\":-," FIELDS "}",
+                                          "{\"tensor\":\"t\",\"layer\":[]," FIELDS "}"};
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        struct record r;
+        char *line;
+        assert_false(parses(refused[i], &r, &line));
+        free(line);
+    }
+}
+
 static void test_every_failing_allocation_of_the_reader_is_reported(void **state) {
     struct ot_error err;
     (void)state;
@@ -270,6 +345,7 @@ int main(void) {
         cmocka_unit_test(test_the_text_says_what_was_asked_and_what_came_of_it),
         cmocka_unit_test(test_text_that_is_not_utf8_still_makes_json),
         cmocka_unit_test(test_ledgers_that_are_none_are_refused_with_file_and_line),
+        cmocka_unit_test(test_lines_of_a_ledger_are_json),
         cmocka_unit_test(test_every_failing_allocation_of_the_reader_is_reported),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

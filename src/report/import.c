@@ -154,54 +154,23 @@ static int table_add(struct table *t, const struct record *r, const char *at,
 
 /* ---- JSON lines ---- */
 
-static bool get_text(const json_t *object, const char *key, const char **out) {
-    const json_t *value = json_object_get(object, key);
-    if (!json_is_string(value)) {
-        return false;
-    }
-    *out = json_string_value(value);
-    return true;
-}
-
-static bool get_bytes(const json_t *object, const char *key, uint64_t *out) {
-    const json_t *value = json_object_get(object, key);
-    if (!json_is_integer(value) || json_integer_value(value) < 0) {
-        return false;
-    }
-    *out = (uint64_t)json_integer_value(value);
-    return true;
-}
-
-static int add_line(struct table *t, const char *line, uint64_t bytes, const char *at,
+static int add_line(struct table *t, char *line, uint64_t bytes, const char *at,
                     struct ot_error *err) {
-    json_error_t fault;
-    json_t *object = bytes <= MAX_LINE_BYTES ? json_loadb(line, (size_t)bytes, 0, &fault) : NULL;
-    struct record r = {0};
-    int rc;
-    const json_t *layer = json_object_get(object, "layer");
-    if (json_is_object(object) && get_text(object, "tensor", &r.tensor) &&
-        get_text(object, "boundary", &r.boundary) && get_text(object, "class", &r.cls) &&
-        get_text(object, "cause", &r.cause) && get_bytes(object, "moved_bytes", &r.moved_bytes) &&
-        get_bytes(object, "needed_bytes", &r.needed_bytes) &&
-        get_bytes(object, "rounding_bytes", &r.rounding_bytes) &&
-        get_bytes(object, "times", &r.times) && json_is_integer(layer) &&
-        json_integer_value(layer) >= -1 && json_integer_value(layer) <= INT32_MAX) {
-        r.layer = (int32_t)json_integer_value(layer);
-        rc = table_add(t, &r, at, err);
-    } else {
-        rc = error_set(err, OT_ERR_FORMAT, at,
-                       "not a ledger record: expected a JSON object with tensor, layer, boundary, "
-                       "class, cause, moved_bytes, needed_bytes, rounding_bytes, times");
+    struct record r;
+    if (bytes > MAX_LINE_BYTES || !record_parse(line, bytes, &r)) {
+        return error_set(
+            err, OT_ERR_FORMAT, at,
+            "not a ledger record: expected a JSON object with tensor, layer, boundary, "
+            "class, cause, moved_bytes, needed_bytes, rounding_bytes, times");
     }
-    json_decref(object);
-    return rc;
+    return table_add(t, &r, at, err);
 }
 
-static int read_lines(struct table *t, const char *path, const char *data, uint64_t bytes,
+static int read_lines(struct table *t, const char *path, char *data, uint64_t bytes,
                       struct ot_error *err) {
     uint64_t number = 0;
     for (uint64_t i = 0; i < bytes;) {
-        const char *end = memchr(data + i, '\n', (size_t)(bytes - i));
+        char *end = memchr(data + i, '\n', (size_t)(bytes - i));
         uint64_t length = end != NULL ? (uint64_t)(end - (data + i)) : bytes - i;
         number++;
         if (length != 0) {
