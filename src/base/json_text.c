@@ -19,3 +19,14 @@ json_t *json_text(const char *text) {
     mem_free(clean);
     return value;
 }
+
+char *json_whole(const json_t *root, size_t flags, size_t *bytes) {
+    size_t needed = json_dumpb(root, NULL, 0, flags);
+    char *whole = needed != 0 ? mem_calloc(needed + 1, 1) : NULL;
+    if (whole == NULL || json_dumpb(root, whole, needed, flags) != needed) {
+        mem_free(whole);
+        return NULL;
+    }
+    *bytes = needed;
+    return whole;
+}

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/output.h"
 #include "cli/session.h"
 
 enum { MAX_TESTS = 256, BANDWIDTH_MIB = 128 };
@@ -259,32 +260,32 @@ static void print_test(const struct bench *b, const struct measured *m) {
 
 static int print_json(const struct bench *b) {
     json_t *results = json_array();
+    bool failed = false;
     for (size_t i = 0; i < b->n_tests; i++) {
         const struct measured *m = &b->tests[i];
         double rate = m->result.needed_bytes_per_token * m->result.tokens_per_s;
-        json_array_append_new(
-            results,
-            json_pack("{s:s, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:{s:f, s:f, s:f, s:f, s:f, s:f}}",
-                      "test", m->result.test, "threads", (int)m->n_threads, "tokens_per_s",
-                      m->result.tokens_per_s, "stddev", m->result.stddev, "needed_bytes_per_token",
-                      m->result.needed_bytes_per_token, "bytes_per_s", rate, "disk_bytes_per_s",
-                      m->disk, "of_disk", m->of_disk, "seconds", "weights",
-                      m->phases[OT_PHASE_WEIGHTS], "attention", m->phases[OT_PHASE_ATTENTION],
-                      "sampling", m->sampling, "barriers", m->phases[OT_PHASE_BARRIERS], "other",
-                      m->phases[OT_PHASE_OTHER], "waiting", m->phases[OT_PHASE_WAIT]));
+        failed |=
+            json_array_append_new(
+                results,
+                json_pack(
+                    "{s:s, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:{s:f, s:f, s:f, s:f, s:f, s:f}}",
+                    "test", m->result.test, "threads", (int)m->n_threads, "tokens_per_s",
+                    m->result.tokens_per_s, "stddev", m->result.stddev, "needed_bytes_per_token",
+                    m->result.needed_bytes_per_token, "bytes_per_s", rate, "disk_bytes_per_s",
+                    m->disk, "of_disk", m->of_disk, "seconds", "weights",
+                    m->phases[OT_PHASE_WEIGHTS], "attention", m->phases[OT_PHASE_ATTENTION],
+                    "sampling", m->sampling, "barriers", m->phases[OT_PHASE_BARRIERS], "other",
+                    m->phases[OT_PHASE_OTHER], "waiting", m->phases[OT_PHASE_WAIT])) != 0;
     }
     json_t *root =
         json_pack("{s:o, s:f, s:f, s:s}", "results", results, "bandwidth_before_bytes_per_s",
                   b->bandwidth_before, "bandwidth_after_bytes_per_s", b->bandwidth_after, "kernels",
                   ot_kernels());
-    char *dump = root != NULL ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(12)) : NULL;
-    json_decref(root);
-    if (dump == NULL) {
+    if (failed) {
+        json_decref(root);
         return complain_memory();
     }
-    printf("%s\n", dump);
-    free(dump);
-    return 0;
+    return output_json(root);
 }
 
 /* ---- the whole ---- */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/output.h"
 #include "cli/session.h"
 
 static const char unused[] = "(unused)"; /* the role of a tensor that the schedule does not use */
@@ -161,6 +162,9 @@ static void print_tensors(const struct session *s) {
 
 static json_t *text_value(const char *text) {
     json_t *value = json_string(text);
+    if (value == NULL) {
+        value = json_string(text); /* the first time it may have been memory */
+    }
     return value != NULL ? value : json_string("(not UTF-8)");
 }
 
@@ -170,8 +174,13 @@ static json_t *number(uint64_t value) {
 
 static json_t *tensor_json(const struct ot_tensor_info *t) {
     json_t *shape = json_array();
+    bool failed = false;
     for (uint32_t d = t->n_dims; d-- > 0;) {
-        json_array_append_new(shape, number(t->dims[d]));
+        failed |= json_array_append_new(shape, number(t->dims[d])) != 0;
+    }
+    if (failed) {
+        json_decref(shape);
+        return NULL;
     }
     return json_pack("{s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:s}", "name", text_value(t->name),
                      "type", ot_dtype_name(t->dtype), "shape", shape, "bytes", number(t->bytes),
@@ -208,19 +217,24 @@ static json_t *model_json(const struct session *s, uint64_t per_token,
         {"n_experts", m->n_experts},
         {"n_experts_used", m->n_experts_used},
     };
+    bool failed = false;
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
-        json_object_set_new(root, numbers[i].key, number(numbers[i].value));
+        failed |= json_object_set_new(root, numbers[i].key, number(numbers[i].value)) != 0;
     }
     json_t *types = json_array();
     for (uint32_t t = 0; t < OT_DTYPE_MAX; t++) {
         if (sums[t].n_tensors != 0) {
-            json_array_append_new(types, json_pack("{s:s, s:o, s:o, s:o}", "type", ot_dtype_name(t),
-                                                   "tensors", number(sums[t].n_tensors), "bytes",
-                                                   number(sums[t].bytes), "bytes_per_token",
-                                                   number(sums[t].bytes_per_token)));
+            json_t *sum = json_pack("{s:s, s:o, s:o, s:o}", "type", ot_dtype_name(t), "tensors",
+                                    number(sums[t].n_tensors), "bytes", number(sums[t].bytes),
+                                    "bytes_per_token", number(sums[t].bytes_per_token));
+            failed |= json_array_append_new(types, sum) != 0;
         }
     }
-    json_object_set_new(root, "types", types);
+    failed |= json_object_set_new(root, "types", types) != 0;
+    if (failed) {
+        json_decref(root);
+        return NULL;
+    }
     return root;
 }
 
@@ -229,21 +243,19 @@ static int print_json(const struct session *s, uint64_t per_token,
     json_t *root = model_json(s, per_token, sums);
     if (s->settings->tensors) {
         json_t *tensors = json_array();
+        bool failed = false;
         for (uint32_t i = 0; i < s->info.n_tensors; i++) {
             struct ot_tensor_info t;
             ot_model_get_tensor(s->model, i, &t);
-            json_array_append_new(tensors, tensor_json(&t));
+            failed |= json_array_append_new(tensors, tensor_json(&t)) != 0;
         }
-        json_object_set_new(root, "tensors", tensors);
+        failed |= json_object_set_new(root, "tensors", tensors) != 0;
+        if (failed) {
+            json_decref(root);
+            return complain_memory();
+        }
     }
-    char *dump = root != NULL ? json_dumps(root, JSON_INDENT(1)) : NULL;
-    json_decref(root);
-    if (dump == NULL) {
-        return complain_memory();
-    }
-    printf("%s\n", dump);
-    free(dump);
-    return 0;
+    return output_json(root);
 }
 
 int command_inspect(const struct settings *set) {

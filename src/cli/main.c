@@ -142,5 +142,6 @@ static int dispatch(int argc, char **argv) {
 int main(int argc, char **argv) {
     hold_standard_streams();
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is an error of writing, too */
     return output_finish(dispatch(argc, argv));
 }

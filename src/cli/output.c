@@ -2,8 +2,10 @@
 #include "cli/output.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static int failed_code;
 
@@ -28,12 +30,36 @@ int output_write(const char *text, size_t bytes) {
     return 0;
 }
 
+/* json_dumps would lose keys without a word where its buffer cannot grow. */
+int output_json(json_t *root) {
+    const size_t flags = JSON_INDENT(1) | JSON_REAL_PRECISION(12);
+    size_t bytes = root != NULL ? json_dumpb(root, NULL, 0, flags) : 0;
+    char *whole = bytes != 0 ? malloc(bytes) : NULL;
+    int rc = 0;
+    if (whole != NULL && json_dumpb(root, whole, bytes, flags) == bytes) {
+        fwrite(whole, 1, bytes, stdout);
+        putchar('\n');
+    } else {
+        rc = complain_memory();
+    }
+    free(whole);
+    json_decref(root);
+    return rc;
+}
+
+/* Why the stream was marked as failed by a printf: the errno of then is lost, but a pipe without a
+ * reader still shows. */
+static int lost_errno(void) {
+    struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};
+    return poll(&out, 1, 0) == 1 && (out.revents & POLLERR) != 0 ? EPIPE : EIO;
+}
+
 int output_finish(int exit_code) {
     if (failed_code == 0) {
         errno = 0;
         bool lost = ferror(stdout) != 0;
         if (fflush(stdout) != 0 || lost) {
-            fail(errno != 0 ? errno : EIO);
+            fail(errno != 0 ? errno : lost_errno());
         }
     }
     return failed_code != 0 ? failed_code : exit_code;

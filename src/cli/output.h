@@ -2,11 +2,16 @@
 #ifndef CLI_OUTPUT_H
 #define CLI_OUTPUT_H
 
+#include <jansson.h>
+
 #include "cli/cli.h"
 
 /* Writes and flushes. Returns 0, or EXIT_PIPE where the reader has gone, or EXIT_FAILED after a
  * message. Once it failed it fails again, silently. */
 int output_write(const char *text, size_t bytes);
+/* Prints a JSON value, whose reference it takes, and a newline. Returns 0, or EXIT_FAILED after a
+ * message, nothing printed, where the value is NULL or the memory does not suffice. */
+int output_json(json_t *root);
 /* Flushes what printf left; the exit code for the whole, given the command's own. */
 int output_finish(int exit_code);
 

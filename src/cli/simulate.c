@@ -11,6 +11,8 @@ int command_simulate(const struct settings *set) {
     if (rc == 0) {
         return EXIT_OK;
     }
-    complain_error(&err);
+    if (!ferror(stdout)) { /* else it is said at the end of the program */
+        complain_error(&err);
+    }
     return rc == OT_ERR_ARGUMENT ? EXIT_USAGE : EXIT_FAILED;
 }

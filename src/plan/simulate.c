@@ -143,19 +143,21 @@ static void print_text(const struct report *r, FILE *out) {
 static int print_json(const struct report *r, FILE *out, struct ot_error *err) {
     const struct plan_trace *t = r->trace;
     json_t *policies = json_array();
+    bool failed = false;
     for (uint32_t k = 0; k < POLICY_KIND_COUNT; k++) {
         if (!r->wanted[k]) {
             continue;
         }
         const struct plan_result *p = &r->results[k];
-        json_array_append_new(
-            policies,
-            json_pack("{s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:I}", "policy", policy_kind_name(k),
-                      "hits", (json_int_t)p->hits, "misses", (json_int_t)p->misses, "read_bytes",
-                      (json_int_t)p->read_bytes, "steady_bytes_per_sweep",
-                      (json_int_t)steady_per_sweep(r, k), "hit_bytes_share", hit_share(r, k),
-                      "over_min", over_min(r, k), "over_compulsory_bytes",
-                      (json_int_t)(p->read_bytes - t->compulsory_bytes)));
+        failed |=
+            json_array_append_new(
+                policies,
+                json_pack("{s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:I}", "policy", policy_kind_name(k),
+                          "hits", (json_int_t)p->hits, "misses", (json_int_t)p->misses,
+                          "read_bytes", (json_int_t)p->read_bytes, "steady_bytes_per_sweep",
+                          (json_int_t)steady_per_sweep(r, k), "hit_bytes_share", hit_share(r, k),
+                          "over_min", over_min(r, k), "over_compulsory_bytes",
+                          (json_int_t)(p->read_bytes - t->compulsory_bytes))) != 0;
     }
     json_t *root = json_pack(
         "{s:{s:o, s:I, s:I, s:I, s:I, s:I, s:f}, s:I, s:o}", "trace", "path", json_text(r->path),
@@ -163,13 +165,14 @@ static int print_json(const struct report *r, FILE *out, struct ot_error *err) {
         (json_int_t)t->n_sweeps, "used_bytes", (json_int_t)t->used_bytes, "compulsory_bytes",
         (json_int_t)t->compulsory_bytes, "hottest_tenth", r->hottest_tenth, "budget_bytes",
         (json_int_t)min_u64(r->budget_bytes, INT64_MAX), "policies", policies);
-    if (root == NULL || json_dumpf(root, out, JSON_INDENT(2)) != 0) {
-        json_decref(root);
-        return root == NULL ? error_memory(err, 0)
-                            : error_set(err, OT_ERR_IO, "output", "cannot be written");
-    }
+    size_t bytes = 0;
+    char *whole = root != NULL && !failed ? json_whole(root, JSON_INDENT(2), &bytes) : NULL;
     json_decref(root);
-    fputc('\n', out);
+    if (whole == NULL) {
+        return error_memory(err, bytes);
+    }
+    fprintf(out, "%s\n", whole);
+    mem_free(whole);
     return 0;
 }
 

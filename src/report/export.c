@@ -59,7 +59,8 @@ static int each_record(const struct ledger *l, int (*fn)(void *to, const struct 
 static int append_line(void *to, const struct record *r) {
     struct text *lines = to;
     json_t *name = json_text(r->tensor);
-    char *quoted = name != NULL ? json_dumps(name, JSON_ENCODE_ANY) : NULL;
+    size_t quoted_bytes;
+    char *quoted = name != NULL ? json_whole(name, JSON_ENCODE_ANY, &quoted_bytes) : NULL;
     json_decref(name);
     if (quoted == NULL) {
         return OT_ERR_MEMORY;
@@ -71,7 +72,7 @@ static int append_line(void *to, const struct record *r) {
                 ",\"rounding_bytes\":%" PRIu64 ",\"times\":%" PRIu64 "}\n",
                 quoted, r->layer, r->boundary, r->cls, r->cause, r->known, r->tensor_bytes,
                 r->moved_bytes, r->needed_bytes, r->rounding_bytes, r->times);
-    free(quoted);
+    mem_free(quoted);
     return text_failed(lines) ? OT_ERR_MEMORY : 0;
 }
 

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
 #include "base/error.h"
 #include "base/json_text.h"
 #include "report/report.h"
@@ -243,14 +244,15 @@ int ot_report_write(struct ot_context *ctx, const struct ot_run *run, const char
     }
     json_t *root = report_json(&report);
     report_deinit(&report);
-    char *dump = root != NULL ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(12)) : NULL;
+    size_t bytes = 0;
+    char *dump =
+        root != NULL ? json_whole(root, JSON_INDENT(1) | JSON_REAL_PRECISION(12), &bytes) : NULL;
     json_decref(root);
     if (dump == NULL) {
         return error_set(err, OT_ERR_MEMORY, path, "no memory for the report");
     }
-    size_t bytes = strlen(dump);
     dump[bytes] = '\n'; /* in the place of the terminator: a text file ends in a newline */
     rc = sys_file_write(path, dump, bytes + 1, err);
-    free(dump);
+    mem_free(dump);
     return rc;
 }
