@@ -313,6 +313,29 @@ static void test_hostile_prompts_end_clearly(void **state) {
     outcome_free(&o);
 }
 
+/* Some vocabularies have no token for some bytes, and leave them out. */
+static void test_a_prompt_of_no_tokens_is_one_clear_line(void **state) {
+    static const char byte_255[] = "\2\0\0\0\0\0\0\0\xc3\xbf"; /* as a token of its own */
+    const char *path = in_directory("no-255.gguf");
+    struct tiny_model options;
+    struct image image;
+    (void)state;
+    tiny_model_defaults(&options, TINY_QWEN2, OT_Q4_0, 1);
+    tiny_model_image(&options, &image);
+    const struct image_key *tokens = image_find_key(&image, "tokenizer.ggml.tokens");
+    uint8_t *found =
+        memmem(tokens->values.data, tokens->values.bytes, byte_255, sizeof byte_255 - 1);
+    assert_non_null(found);
+    found[8] = 0xc9; /* a letter that stands for no byte */
+    image_write(&image, path);
+    image_deinit(&image);
+    struct outcome o = onetrip(NULL, "run", path, "--raw", "-p", "\xff\xff", "-n", "2", NULL);
+    assert_exit(&o, 1);
+    assert_one_line(o.err);
+    assert_says(o.err, "no tokens");
+    outcome_free(&o);
+}
+
 static void test_a_stop_string_is_found_across_tokens_and_not_shown(void **state) {
     (void)state;
     struct outcome whole = onetrip(NULL, "run", model, "--raw", "-p", "hello", "-n", "40", "--temp",
@@ -691,6 +714,7 @@ int main(void) {
         cmocka_unit_test(test_a_seed_gives_the_same_text_again),
         cmocka_unit_test(test_guesses_save_sweeps_and_change_no_text),
         cmocka_unit_test(test_hostile_prompts_end_clearly),
+        cmocka_unit_test(test_a_prompt_of_no_tokens_is_one_clear_line),
         cmocka_unit_test(test_a_stop_string_is_found_across_tokens_and_not_shown),
         cmocka_unit_test(test_generation_ends_where_the_context_is_full),
         cmocka_unit_test(test_output_that_cannot_be_written_is_an_error),

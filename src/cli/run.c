@@ -78,7 +78,6 @@ static int tokenize(const struct session *s, bool raw, const char *format, const
     }
     if (*n_ids == 0) {
         complain("the prompt has no tokens");
-        ot_free(*ids);
         return EXIT_FAILED;
     }
     return 0;
