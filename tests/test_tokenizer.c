@@ -432,6 +432,40 @@ static void test_every_pre_tokenizer_copes_with_long_runs(void **state) {
     free(text);
 }
 
+/* At every place hundreds of tokens nearly begin: a search for each would take minutes. */
+static void test_tokens_that_are_nearly_there_everywhere_take_no_longer(void **state) {
+    enum { N_TOKENS = 250, LONGEST = 1000, TEXT_BYTES = 4 << 20 };
+    (void)state;
+    char *names = malloc(N_TOKENS * (LONGEST + 2)), *text = malloc(TEXT_BYTES);
+    assert_non_null(names);
+    assert_non_null(text);
+    struct small_vocab v;
+    small_bpe(&v);
+    uint32_t last = 0;
+    for (uint32_t i = 0; i < N_TOKENS; i++) {
+        char *name = names + i * (LONGEST + 2);
+        uint32_t n_x = LONGEST - 1 - 3 * (N_TOKENS - 1 - i);
+        memset(name, 'x', n_x);
+        memcpy(name + n_x, "y", 2);
+        last = small_add(&v, name, 3, 0);
+    }
+    struct vocab *vocab = small_open(&v);
+    memset(text, 'x', TEXT_BYTES - 1);
+    text[TEXT_BYTES - 1] = 'y';
+    uint32_t *ids = NULL;
+    size_t n = 0;
+    struct ot_error err;
+    assert_int_equal(vocab_tokenize(vocab, text, TEXT_BYTES, OT_TOK_PARSE_SPECIAL, &ids, &n, &err),
+                     0);
+    assert_int_equal(n, TEXT_BYTES - LONGEST + 1);
+    assert_int_equal(ids[0], 'x');
+    assert_int_equal(ids[n - 1], last);
+    ot_free(ids);
+    vocab_close(vocab);
+    free(names);
+    free(text);
+}
+
 static void test_text_above_a_gibibyte_is_refused(void **state) {
     (void)state;
     struct small_vocab v;
@@ -465,6 +499,7 @@ int main(void) {
         cmocka_unit_test(test_half_a_character_is_never_shown),
         cmocka_unit_test(test_long_words_cost_no_more_than_long_texts),
         cmocka_unit_test(test_every_pre_tokenizer_copes_with_long_runs),
+        cmocka_unit_test(test_tokens_that_are_nearly_there_everywhere_take_no_longer),
         cmocka_unit_test(test_text_above_a_gibibyte_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,7 +2,9 @@
  *
  * Longer tokens go first, each from left to right, in what the longer ones left: the order of the
  * reference implementations, reached without searching for each token by itself. Two bytes decide
- * at most places that nothing begins there. Read-only after special_open. */
+ * at most places that nothing begins there; at the others the longest token is searched for, and
+ * each knows the next one to try. So no vocabulary makes the time grow faster than the text.
+ * Read-only after special_open. */
 #ifndef TOKEN_SPECIAL_H
 #define TOKEN_SPECIAL_H
 
@@ -14,9 +16,9 @@
 /* Longer tokens are not looked for. */
 #define SPECIAL_BYTES_MAX 1024
 
-struct special_length {
-    uint32_t bytes;
-    uint8_t first[32]; /* bit set: a token of this length begins with this byte */
+struct special_token {
+    uint32_t id;
+    uint32_t shorter; /* index of the longest other one that this begins with, or WORD_NONE */
 };
 
 /* Where a token may begin: a set of first two bytes. */
@@ -26,10 +28,11 @@ struct special_starts {
 };
 
 struct special {
-    const struct words *words;      /* borrowed */
-    const uint8_t *kinds;           /* borrowed [n_tokens]; see kinds.h */
-    struct special_length *lengths; /* owned [n_lengths], longest first */
-    uint32_t n_lengths;
+    const struct words *words;    /* borrowed */
+    const uint8_t *kinds;         /* borrowed [n_tokens]; see kinds.h */
+    struct special_token *tokens; /* owned [n], in the order of their texts */
+    uint32_t *lengths;            /* owned [n_lengths], of the tokens, longest first */
+    uint32_t n, n_lengths;
     struct special_starts *always; /* owned; of tokens that are found in any text */
     struct special_starts *parsed; /* owned; of those and the ones found on request */
 };
