@@ -108,7 +108,9 @@ static void print_roles(const struct session *s) {
     printf("\n%-28s %8s %12s %14s\n", "role", "tensors", "bytes", "bytes a token");
     for (size_t r = 0; r < n_roles; r++) {
         char a[24], b[24];
-        printf("%-28s %8" PRIu32 " %12s %14s\n", roles[r].role[0] != '\0' ? roles[r].role : unused,
+        const char *role = roles[r].role[0] != '\0' ? roles[r].role : unused;
+        const char *end = strstr(role, ".weight"); /* which nearly all have: left out */
+        printf("%-28.*s %8" PRIu32 " %12s %14s\n", (int)(end != NULL ? end - role : 28), role,
                roles[r].n, human_bytes(a, (double)roles[r].bytes),
                human_bytes(b, (double)roles[r].bytes_per_token));
     }
