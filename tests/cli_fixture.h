@@ -1,4 +1,4 @@
-/* cli_fixture.h - what the tests of the command line share: a folder with a tiny model, the program
+/* cli_fixture.h - what the tests of the program share: a folder with a tiny model, the program
  * run in it, and what its output is to be. */
 #ifndef TESTS_CLI_FIXTURE_H
 #define TESTS_CLI_FIXTURE_H

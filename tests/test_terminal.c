@@ -1,21 +1,11 @@
 /* test_terminal.c - the program as who sits at a terminal meets it: Ctrl-C, and the conversation,
  * on a tiny model. */
 #include <pty.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
-#include "support/tiny_model.h"
-
-static char directory[64];
-static char model[128];
+#include "cli_fixture.h"
 
 static void end_an_answer_by(int signal_number) {
     int out[2];
@@ -125,22 +115,6 @@ static void test_a_terminal_without_a_prompt_is_a_conversation(void **state) {
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_true(WIFEXITED(status));
     assert_int_equal(WEXITSTATUS(status), 0);
-}
-
-static int set_up(void **state) {
-    struct tiny_model options;
-    (void)state;
-    image_directory_make(directory);
-    snprintf(model, sizeof model, "%s/tiny.gguf", directory);
-    tiny_model_defaults(&options, TINY_LLAMA, OT_Q4_0, 1);
-    tiny_model_write(&options, model);
-    return 0;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    image_directory_remove(directory);
-    return 0;
 }
 
 int main(void) {
