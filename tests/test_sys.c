@@ -169,7 +169,17 @@ static void test_a_page_that_the_file_lost_reads_as_zeros_and_is_told(void **sta
     assert_int_equal(((const volatile uint8_t *)m.data)[2000000], 0);
     assert_int_equal(((const volatile uint8_t *)m.data)[1000], content[1000]);
     assert_true(sys_map_damaged(&m));
+    assert_int_equal(sys_map_fault(&f, &err), OT_ERR_CHANGED);
     assert_false(sys_map_populate(&m, 1000000, 4096));
+    assert_int_equal(errno, EIO);
+    /* Where the file is as it was, it is the disk. */
+    const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT},
+                                      {.tv_sec = (time_t)(f.mtime_ns / 1000000000u),
+                                       .tv_nsec = (long)(f.mtime_ns % 1000000000u)}};
+    assert_int_equal(truncate(path, FILE_BYTES), 0);
+    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+    assert_int_equal(sys_map_fault(&f, &err), OT_ERR_IO);
+    assert_int_equal(truncate(path, 5000), 0);
     /* The next mapping in the same place of the table starts without damage. */
     sys_map_close(&m);
     assert_int_equal(sys_map_open(&other, &f, &err), 0);

@@ -48,7 +48,7 @@ static int open_part(struct ot_model *m, uint32_t no, const char *path, struct o
     rc = gguf_parse(&m->parts[no], m->headers[no].data, m->headers[no].bytes, m->files[no].bytes,
                     path, err);
     if (sys_map_damaged(&m->headers[no])) {
-        rc = error_set(err, OT_ERR_CHANGED, path, "the file shrank while its header was read");
+        rc = sys_map_fault(&m->files[no], err);
     }
     if (rc == OT_OK) {
         m->file_bytes += m->files[no].bytes;
@@ -235,8 +235,7 @@ static int open_all(struct ot_model *m, struct ot_error *err) {
     /* Where a page was lost, whatever was found wrong after that is not the file's fault. */
     for (uint32_t i = 0; i < m->n_files; i++) {
         if (m->headers[i].data != NULL && sys_map_damaged(&m->headers[i])) {
-            return error_set(err, OT_ERR_CHANGED, m->files[i].path,
-                             "the file shrank while its header was read");
+            return sys_map_fault(&m->files[i], err);
         }
     }
     return rc;

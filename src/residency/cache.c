@@ -476,8 +476,7 @@ void cache_sweep_end(struct cache *c) {
 int cache_sweep_check(struct cache *c, struct ot_error *err) {
     uint32_t file;
     if (damaged(c, &file)) {
-        return error_set(err, OT_ERR_CHANGED, c->r->files[file].path,
-                         "could no longer be read in places: it shrank, or its disk fails");
+        return sys_map_fault(&c->r->files[file], err);
     }
     return 0;
 }

@@ -64,6 +64,8 @@ enum { SYS_MAP_TAIL = 4096, SYS_MAP_WINDOW = 2 << 20 };
 int sys_map_open(struct sys_map *map, const struct sys_file *file, struct ot_error *err);
 void sys_map_close(struct sys_map *map);
 bool sys_map_damaged(const struct sys_map *map);
+/* The error for a damaged mapping: CHANGED where the file is another than was opened, else IO. */
+int sys_map_fault(const struct sys_file *file, struct ot_error *err);
 /* Lays the file over a damaged mapping again, at the same address. Errors: IO. */
 int sys_map_repair(struct sys_map *map, const struct sys_file *file, struct ot_error *err);
 /* Faults of this mapping bring in the page asked for and none beside it. */

@@ -178,6 +178,12 @@ bool sys_map_damaged(const struct sys_map *map) {
     return atomic_load(&table[map->slot].damaged);
 }
 
+int sys_map_fault(const struct sys_file *file, struct ot_error *err) {
+    int code = sys_file_check(file, err);
+    return code != 0 ? code
+                     : error_sys(err, OT_ERR_IO, EIO, file->path, "cannot be read in places");
+}
+
 void sys_map_random(const struct sys_map *map) {
     madvise((void *)(uintptr_t)map->data, (size_t)map->bytes, MADV_RANDOM);
 }
@@ -213,7 +219,7 @@ bool sys_map_populate(const struct sys_map *map, uint64_t offset, uint64_t bytes
     int error = 0;
     switch (sys_hook_read(&error)) {
     case SYS_HOOK_ERROR: errno = error; return false;
-    case SYS_HOOK_ENDS: errno = EFAULT; return false;
+    case SYS_HOOK_ENDS: errno = EIO; return false;
     default: break;
     }
     uint64_t page = sys_page_bytes();
@@ -226,6 +232,7 @@ bool sys_map_populate(const struct sys_map *map, uint64_t offset, uint64_t bytes
             return !sys_map_damaged(map);
         }
         if (errno != EINTR && errno != EAGAIN) {
+            errno = errno == EFAULT ? EIO : errno; /* what would have been SIGBUS */
             return false;
         }
     }
