@@ -9,7 +9,7 @@
 
 /* A read that was interrupted so often without a byte in between will not come: it is given up, so
  * that nothing hangs. */
-enum { SYS_AGAIN_MOST = 10000 };
+enum { SYS_AGAIN_MOST = 1000 };
 
 enum sys_hook_fault {
     SYS_HOOK_NONE,    /* do the read */
