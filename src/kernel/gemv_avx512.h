@@ -151,8 +151,8 @@ GEMV_INLINE void gemv_few_rows(const struct gemv_way *way, const struct gemv_few
         for (uint32_t i = 0; i < n_parts; i++) {
             struct gemv_part p = {.from = i * step, .end = i + 1 == n_parts};
             p.to = p.end ? n_units : p.from + step;
-            /* with one part: as gemv; else the same part of the next row, or the next part of the
-             * first one */
+            /* with one part: as gemv; else the same part of the row after the next, or the next
+             * part of the first ones */
             const uint64_t from_bytes = (uint64_t)p.from * way->unit_bytes;
             const uint64_t back =
                 p.end ? f->row_bytes - from_bytes
@@ -160,8 +160,8 @@ GEMV_INLINE void gemv_few_rows(const struct gemv_way *way, const struct gemv_few
             for (p.slot = 0; p.slot < n_rows; p.slot++) {
                 p.row = f->w + (first + p.slot) * f->row_bytes;
                 p.ahead = n_parts == 1          ? kernel_tuning.prefetch_bytes
-                          : p.slot + 1 < n_rows ? f->row_bytes
-                                                : back;
+                          : p.slot + 2 < n_rows ? 2 * f->row_bytes
+                                                : back + f->row_bytes;
                 for (uint32_t t = 0, to = middle; t < f->n_tokens; t = to, to = f->n_tokens) {
                     gemv_tokens(way, t, to, f, &p, done);
                     p.ahead = 0;
