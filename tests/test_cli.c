@@ -68,6 +68,7 @@ static void test_every_wrong_command_line_is_one_clear_line_and_exit_2(void **st
         {{"bench", "m", "-p", "1,"}, "list"},
         {{"bench", "m", "-p", "1,x"}, "list"},
         {{"bench", "m", "-r", "0"}, "from 1"},
+        {{"bench", "m", "-npl", "0"}, "from 1"},
         {{"eval", "m", "--temp", "1"}, "here: no token is chosen"},
         {{"eval", "m", "--chunks=3"}, "here: all of the text"},
         {{"run", "m", "--prompt-cache", "f"}, "computed anew"},
@@ -454,6 +455,27 @@ static void test_output_that_cannot_be_written_is_an_error(void **state) {
     outcome_free(&o);
 }
 
+static void test_bench_generates_several_sequences_together(void **state) {
+    (void)state;
+    struct outcome o = onetrip(NULL, "bench", model, "-p", "0", "-n", "4", "-d", "0,3", "-npl",
+                               "1,3", "-r", "2", "--ram", "64M", "--json", NULL);
+    assert_exit(&o, 0);
+    static const char *const names[] = {"tg4", "tg4x3", "tg4@d3", "tg4x3@d3"};
+    json_t *root = json_loads(o.out, 0, NULL);
+    assert_non_null(root);
+    const json_t *results = json_object_get(root, "results");
+    assert_int_equal(json_array_size(results), 4);
+    double needed[4];
+    for (size_t i = 0; i < 4; i++) {
+        const json_t *result = json_array_get(results, i);
+        assert_string_equal(json_string_value(json_object_get(result, "test")), names[i]);
+        needed[i] = json_real_value(json_object_get(result, "needed_bytes_per_token"));
+    }
+    assert_true(needed[1] < 0.5 * needed[0] && needed[3] < 0.5 * needed[2]); /* shared sweeps */
+    json_decref(root);
+    outcome_free(&o);
+}
+
 static void test_output_never_replaces_a_model_or_what_the_command_reads(void **state) {
     (void)state;
     static const char *const options[] = {"--report", "--ledger", "--trace"};
@@ -718,6 +740,7 @@ int main(void) {
         cmocka_unit_test(test_a_stop_string_is_found_across_tokens_and_not_shown),
         cmocka_unit_test(test_generation_ends_where_the_context_is_full),
         cmocka_unit_test(test_output_that_cannot_be_written_is_an_error),
+        cmocka_unit_test(test_bench_generates_several_sequences_together),
         cmocka_unit_test(test_output_never_replaces_a_model_or_what_the_command_reads),
         cmocka_unit_test(test_a_prompt_of_one_token_has_a_sweep_of_its_own),
         cmocka_unit_test(test_the_report_has_the_fields_that_others_rely_on),

@@ -1,6 +1,7 @@
 /* bench.c - `onetrip bench`: speed as llama-bench measures it, and how near the bus it is.
  *
  *   ppN   a prompt of N tokens, as one call        tgN   N tokens, one by one
+ *   tgNxS   N tokens of each of S sequences, a token of each in every call
  *
  * Each test runs once without being counted and then a number of times from the same state. GB/s is
  * the bytes that the tokens needed (ram>cache) times tokens a second; its share is of the plain
@@ -19,7 +20,7 @@
 enum { MAX_TESTS = 256, BANDWIDTH_MIB = 128 };
 
 /* What is measured where the command line has no lists. */
-static const struct list_setting pp = {{512}, 1}, tg = {{128}, 1}, zero = {{0}, 1};
+static const struct list_setting pp = {{512}, 1}, tg = {{128}, 1}, zero = {{0}, 1}, one = {{1}, 1};
 
 struct measured {
     struct ot_bench_result result;
@@ -37,7 +38,7 @@ struct bench {
     size_t n_tests;
     double bandwidth_before, bandwidth_after;
     struct ot_input *inputs;    /* owned [most tokens of a test] */
-    float *logits;              /* owned [n_vocab] */
+    float *logits;              /* owned [most sequences, n_vocab] */
     struct ot_sampler *sampler; /* greedy; what it picks is not used, only timed */
     double sampling_s;
     uint64_t state; /* of the generator of tokens */
@@ -68,16 +69,27 @@ static int decode(struct bench *b, uint32_t n, bool want_logits) {
     return 0;
 }
 
-static int run_tokens(struct bench *b, bool prompt, uint32_t n) {
+/* A token of each of n_seq sequences. */
+static int decode_next(struct bench *b, uint32_t n_seq) {
+    struct ot_error err;
+    for (uint32_t i = 0; i < n_seq; i++) {
+        b->inputs[i] = (struct ot_input){.token = next_token(b), .seq = i, .want_logits = true};
+    }
+    int rc = ot_decode(b->session.ctx, b->inputs, n_seq, b->logits, &err);
+    progress_clear();
+    return rc != 0 ? complain_error(&err) : 0;
+}
+
+static int run_tokens(struct bench *b, bool prompt, uint32_t n, uint32_t n_seq) {
     if (prompt) {
         return decode(b, n, true);
     }
     int rc = 0;
     for (uint32_t i = 0; i < n && rc == 0; i++) {
-        rc = decode(b, 1, true);
+        rc = decode_next(b, n_seq);
         double start = now_s();
-        if (rc == 0) {
-            ot_sampler_pick(b->sampler, b->logits);
+        for (uint32_t s = 0; s < n_seq && rc == 0; s++) {
+            ot_sampler_pick(b->sampler, b->logits + (uint64_t)s * b->session.info.n_vocab);
         }
         b->sampling_s += now_s() - start;
     }
@@ -122,22 +134,40 @@ static int disk_speed(struct bench *b, double *out) {
     return ot_measure_disk(b->session.ctx, out, &bytes, &err) == 0 ? 0 : complain_error(&err);
 }
 
-static int run_repetitions(struct bench *b, bool prompt, uint32_t n, uint32_t depth,
-                           struct measured *m, double *rates, double *shares) {
+/* Back to `depth` tokens in each sequence: those of the first one. */
+static int to_depth(struct bench *b, uint32_t n_seq, uint32_t depth) {
+    struct ot_error err;
+    int rc = ot_seq_truncate(b->session.ctx, 0, depth);
+    for (uint32_t s = 1; s < n_seq && rc == 0; s++) {
+        rc = ot_seq_copy(b->session.ctx, s, 0, depth, &err) == 0 ? 0 : complain_error(&err);
+    }
+    return rc;
+}
+
+/* What one test does. */
+struct test {
+    bool prompt;
+    uint32_t n, n_seq, depth;
+};
+
+static int run_repetitions(struct bench *b, const struct test *t, struct measured *m, double *rates,
+                           double *shares) {
     uint32_t repetitions = (uint32_t)b->set->repetitions;
     double streamed = (double)b->session.context.streamed_bytes_per_sweep, disk = 0.0, next = 0.0;
-    bool over_budget = streamed > 0.0 && !prompt;
+    bool over_budget = streamed > 0.0 && !t->prompt;
     int rc = over_budget ? disk_speed(b, &disk) : 0;
     for (uint32_t i = 0; i < repetitions && rc == 0; i++) {
-        ot_seq_truncate(b->session.ctx, 0, depth);
+        if ((rc = to_depth(b, t->n_seq, t->depth)) != 0) {
+            break;
+        }
         double start = now_s();
-        rc = run_tokens(b, prompt, n);
+        rc = run_tokens(b, t->prompt, t->n, t->n_seq);
         double took = now_s() - start;
         m->seconds += took;
-        rates[i] = n / took;
+        rates[i] = (double)t->n * t->n_seq / took;
         if (rc == 0 && over_budget && (rc = disk_speed(b, &next)) == 0) {
             double both = (disk + next) / 2.0;
-            shares[i] = rates[i] * streamed / both;
+            shares[i] = rates[i] / t->n_seq * streamed / both;
             m->disk += both / repetitions;
             disk = next;
         }
@@ -148,32 +178,39 @@ static int run_repetitions(struct bench *b, bool prompt, uint32_t n, uint32_t de
     return rc;
 }
 
-static int run_test(struct bench *b, bool prompt, uint32_t n, uint32_t depth) {
+/* "pp512", "tg64", "tg64x4@d100" */
+static void name_test(char *name, size_t size, const struct test *t) {
+    char seqs[16] = "", depth[16] = "";
+    if (t->n_seq > 1) {
+        snprintf(seqs, sizeof seqs, "x%" PRIu32, t->n_seq);
+    }
+    if (t->depth != 0) {
+        snprintf(depth, sizeof depth, "@d%" PRIu32, t->depth);
+    }
+    snprintf(name, size, "%s%" PRIu32 "%s%s", t->prompt ? "pp" : "tg", t->n, seqs, depth);
+}
+
+static int run_test(struct bench *b, const struct test *t) {
     struct session *s = &b->session;
     uint32_t repetitions = (uint32_t)b->set->repetitions;
     struct measured *m = &b->tests[b->n_tests];
     *m = (struct measured){.n_threads = s->context.n_threads};
-    int length =
-        snprintf(m->result.test, sizeof m->result.test, "%s%" PRIu32, prompt ? "pp" : "tg", n);
-    if (depth != 0) {
-        snprintf(m->result.test + length, sizeof m->result.test - (size_t)length, "@d%" PRIu32,
-                 depth);
-    }
+    name_test(m->result.test, sizeof m->result.test, t);
     double *rates = calloc(2 * (size_t)repetitions, sizeof *rates);
     if (rates == NULL) {
         return complain_memory();
     }
     ot_seq_truncate(s->ctx, 0, 0);
-    int rc = depth != 0 ? decode(b, depth, false) : 0;
-    if (rc == 0) {
-        rc = run_tokens(b, prompt, prompt ? n : n < 8 ? n : 8);
+    int rc = t->depth != 0 ? decode(b, t->depth, false) : 0;
+    if (rc == 0 && (rc = to_depth(b, t->n_seq, t->depth)) == 0) {
+        rc = run_tokens(b, t->prompt, t->prompt || t->n < 8 ? t->n : 8, t->n_seq);
     }
     struct ot_context_info before, after;
     ot_context_get_info(s->ctx, &before);
     uint64_t needed = needed_now(b);
     b->sampling_s = 0.0;
     if (rc == 0) {
-        rc = run_repetitions(b, prompt, n, depth, m, rates, rates + repetitions);
+        rc = run_repetitions(b, t, m, rates, rates + repetitions);
     }
     if (rc == 0) {
         ot_context_get_info(s->ctx, &after);
@@ -181,7 +218,8 @@ static int run_test(struct bench *b, bool prompt, uint32_t n, uint32_t depth) {
             m->phases[p] = after.compute_s[p] - before.compute_s[p];
         }
         m->sampling = b->sampling_s;
-        sum_up(m, rates, repetitions, needed_now(b) - needed, (uint64_t)n * repetitions);
+        sum_up(m, rates, repetitions, needed_now(b) - needed,
+               (uint64_t)t->n * t->n_seq * repetitions);
         b->n_tests++;
     }
     free(rates);
@@ -291,7 +329,7 @@ static int print_json(const struct bench *b) {
 /* ---- the whole ---- */
 
 static int run_list(struct bench *b, bool prompt, const struct list_setting *lengths,
-                    uint32_t depth) {
+                    uint32_t n_seq, uint32_t depth) {
     for (uint32_t i = 0; i < lengths->n; i++) {
         if (lengths->items[i] == 0) {
             continue;
@@ -300,7 +338,8 @@ static int run_list(struct bench *b, bool prompt, const struct list_setting *len
             complain("bench: more than %d tests", (int)MAX_TESTS);
             return EXIT_USAGE;
         }
-        int rc = run_test(b, prompt, lengths->items[i], depth);
+        struct test test = {prompt, lengths->items[i], n_seq, depth};
+        int rc = run_test(b, &test);
         if (rc != 0) {
             return rc;
         }
@@ -340,14 +379,15 @@ static int run_tests(struct bench *b, bool last) {
     const struct list_setting *prompts = list_or(&b->set->prompts, &pp);
     const struct list_setting *generates = list_or(&b->set->generates, &tg);
     const struct list_setting *depths = list_or(&b->set->depths, &zero);
+    const struct list_setting *parallels = list_or(&b->set->parallels, &one);
     int rc = measure_bandwidth(b, &b->bandwidth_before);
     if (rc == 0 && !b->set->json) {
         print_heading(b);
     }
     for (uint32_t i = 0; i < depths->n && rc == 0; i++) {
-        rc = run_list(b, true, prompts, depths->items[i]);
-        if (rc == 0) {
-            rc = run_list(b, false, generates, depths->items[i]);
+        rc = run_list(b, true, prompts, 1, depths->items[i]);
+        for (uint32_t k = 0; k < parallels->n && rc == 0; k++) {
+            rc = run_list(b, false, generates, parallels->items[k], depths->items[i]);
         }
     }
     if (rc == 0) {
@@ -382,6 +422,8 @@ static int run_threads(struct bench *b, uint32_t n_threads, bool last) {
         complain("bench: nothing to measure, or a context of %" PRIu64 " tokens", n_ctx);
         return EXIT_USAGE;
     }
+    uint64_t n_seq = longest(list_or(&b->set->parallels, &one));
+    b->session.n_seq = b->session.n_logits = (uint32_t)n_seq;
     int rc = session_open_context(&b->session, (uint32_t)n_ctx, n_threads, 0);
     if (rc != 0) {
         return rc;
@@ -391,8 +433,8 @@ static int run_threads(struct bench *b, uint32_t n_threads, bool last) {
     struct ot_error err;
     ot_sampler_default_params(&greedy);
     greedy.temperature = 0.0f;
-    b->inputs = calloc(most + 1, sizeof *b->inputs);
-    b->logits = malloc((uint64_t)b->session.info.n_vocab * sizeof *b->logits);
+    b->inputs = calloc(most + n_seq, sizeof *b->inputs);
+    b->logits = calloc(n_seq * b->session.info.n_vocab, sizeof *b->logits);
     if (b->inputs == NULL || b->logits == NULL) {
         rc = complain_memory();
     } else if (ot_sampler_open(b->session.info.n_vocab, &greedy, &b->sampler, &err) != 0) {

@@ -59,7 +59,7 @@ struct settings {
     int64_t top;
     struct size_setting budget;
     /* bench */
-    struct list_setting prompts, generates, depths, threads;
+    struct list_setting prompts, generates, depths, parallels, threads;
     int64_t repetitions;
     bool disk;
 };

@@ -20,6 +20,7 @@ static const struct row rows[] = {
     {"--predict", GENERATES, "--n-predict", NULL},
     {"--temperature", GENERATES, "--temp", NULL},
     {"--draft|--draft-n", GENERATES, "--draft-max", NULL},
+    {"-npl", FOR_BENCH, "--n-parallel", NULL},
     {"--usage", FOR_ALL, "--help", NULL},
     {"--no-parse-special", FOR_TOKENIZE, "--no-special", NULL},
     {"--version", FOR_ALL, NULL, "onetrip --version"},

@@ -77,7 +77,8 @@ static const struct option options[] = {
      "how many tokens count as lately; -1: as many as the context has positions (default 64)"},
     {0, "--draft-max", "N", WHOLE, -1, MAX_DRAFT, AT(n_draft), 0, FOR_RUN,
      "guess at most N tokens ahead where the text repeats itself, and check them in one sweep: the "
-     "same text, sooner; 0: never; -1: 7 where weights are streamed, else 3 with AVX-512, else never "
+     "same text, sooner; 0: never; -1: 7 where weights are streamed, else 3 with AVX-512, else "
+     "never "
      "(default -1)"},
     {'p', "--n-prompt", "LIST", LIST, 0, most_count, AT(prompts), 0, FOR_BENCH,
      "prompt lengths to measure; 0 leaves them out (default 512)"},
@@ -85,6 +86,10 @@ static const struct option options[] = {
      "numbers of tokens to generate; 0 leaves them out (default 128)"},
     {'d', "--n-depth", "LIST", LIST, 0, most_count, AT(depths), 0, FOR_BENCH,
      "tokens already in the context before each test (default 0)"},
+    {0, "--n-parallel", "LIST", LIST, 1, 64, AT(parallels), 0, FOR_BENCH,
+     "numbers of sequences that generate together, a token of each in every sweep; tokens/s are "
+     "all "
+     "sequences' (default 1); -npl is the same"},
     {'r', "--repetitions", "N", WHOLE, 1, 10000, AT(repetitions), 0, FOR_BENCH,
      "repetitions of each test, after one that does not count (default 5)"},
     {'t', "--threads", "LIST", LIST, 0, 1024, AT(threads), 0, FOR_BENCH,

@@ -233,6 +233,7 @@ int session_open_context(struct session *s, uint32_t n_ctx, uint32_t n_threads, 
     struct ot_context_params params;
     ot_context_default_params(&params);
     params.n_ctx = n_ctx;
+    params.n_seq = s->n_seq;
     params.n_threads = n_threads;
     params.ram_bytes = set->ram.bytes;
     params.residency = (enum ot_residency)set->residency;
