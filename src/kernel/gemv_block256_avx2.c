@@ -329,52 +329,90 @@ GEMV_INLINE __m256i dots_of(uint32_t dtype, struct gemv_four q, const void *acts
     return _mm256_madd_epi16(gemv_dot16(q, a->q[v]), factors);
 }
 
-GEMV_INLINE __m256 products(uint32_t dtype, const void *block, struct scales scales,
-                            const void *acts) {
-    const struct lane_scales *a = dtype == OT_IQ4_XS ? &((const struct lanes_signed *)acts)->scales
-                                                     : &((const struct lanes *)acts)->scales;
-    struct packed p = packed_of(dtype, block);
-    __m256i dots = dots_of(dtype, codes(dtype, block, &p, 0), acts, factors(dtype, scales, 0), 0);
+/* A block's products, in both vectors of lanes, before they are scaled. */
+struct block_dots {
+    __m256i of[2];
+};
+
+GEMV_INLINE struct block_dots dots_of_block(uint32_t dtype, const void *block, struct packed p,
+                                            struct scales scales, const void *acts) {
+    struct block_dots dots;
+    dots.of[0] = dots_of(dtype, codes(dtype, block, &p, 0), acts, factors(dtype, scales, 0), 0);
     if (dtype != OT_Q2_K && dtype != OT_Q3_K) {
-        gemv_order(&dots, &p.low);
+        gemv_order(&dots.of[0], &p.low);
     }
-    __m256 sum = _mm256_mul_ps(_mm256_cvtepi32_ps(dots), _mm256_load_ps(a->d[0]));
-    dots = dots_of(dtype, codes(dtype, block, &p, 1), acts, factors(dtype, scales, 1), 1);
-    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_load_ps(a->d[1]), sum);
+    dots.of[1] = dots_of(dtype, codes(dtype, block, &p, 1), acts, factors(dtype, scales, 1), 1);
+    return dots;
 }
 
 struct sums {
     __m256 dots, minima;
 };
 
-GEMV_INLINE void add_block(uint32_t dtype, const uint8_t *block, const void *acts,
-                           struct sums *sums) {
+GEMV_INLINE void add_scaled(uint32_t dtype, const uint8_t *block, struct scales scales,
+                            struct block_dots dots, const void *acts, struct sums *sums) {
     const uint32_t size = block_bytes_of(dtype);
-    const struct scales scales = scales_of(dtype, block);
-    __m256 dot = products(dtype, block, scales, acts);
+    const struct lane_scales *a = dtype == OT_IQ4_XS ? &((const struct lanes_signed *)acts)->scales
+                                                     : &((const struct lanes *)acts)->scales;
+    __m256 dot = _mm256_mul_ps(_mm256_cvtepi32_ps(dots.of[0]), _mm256_load_ps(a->d[0]));
+    dot = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots.of[1]), _mm256_load_ps(a->d[1]), dot);
     if (dtype == OT_Q2_K || dtype == OT_Q4_K || dtype == OT_Q5_K) {
-        const struct lanes *a = acts;
         struct two d = halves(block + (dtype == OT_Q2_K ? size - 4 : 0));
         sums->dots = _mm256_fmadd_ps(d.d, dot, sums->dots);
-        sums->minima = _mm256_fmadd_ps(d.m, minima(dtype, scales.bytes, &a->scales), sums->minima);
+        sums->minima = _mm256_fmadd_ps(d.m, minima(dtype, scales.bytes, a), sums->minima);
     } else {
         __m256 d = half(block + (dtype == OT_IQ4_XS ? 0 : size - 2));
         sums->dots = _mm256_fmadd_ps(d, dot, sums->dots);
     }
 }
 
+GEMV_INLINE uint32_t act_bytes_of(uint32_t dtype) {
+    return dtype == OT_IQ4_XS ? sizeof(struct lanes_signed) : sizeof(struct lanes);
+}
+
+/* A block takes longer from its first load to its sum than a core looks ahead, so its products are
+ * scaled after the next one's codes are transposed. n blocks, at least one. */
+GEMV_INLINE void add_overlapped(uint32_t dtype, const uint8_t *p, uint32_t n, const uint8_t *a,
+                                uint64_t ahead, struct sums *sums) {
+    const uint32_t size = block_bytes_of(dtype);
+    kernel_prefetch(p, ahead, size);
+    struct scales scales = scales_of(dtype, p);
+    struct block_dots dots = dots_of_block(dtype, p, packed_of(dtype, p), scales, a);
+    for (; n > 1; n--) {
+        const uint8_t *const next = p + size;
+        kernel_prefetch(next, ahead, size);
+        const struct packed packed = packed_of(dtype, next);
+        const struct scales next_scales = scales_of(dtype, next);
+        add_scaled(dtype, p, scales, dots, a, sums);
+        p = next;
+        a += act_bytes_of(dtype);
+        scales = next_scales;
+        dots = dots_of_block(dtype, p, packed, scales, a);
+    }
+    add_scaled(dtype, p, scales, dots, a, sums);
+}
+
+/* For types that lack the registers for that. */
+GEMV_INLINE void add_blocks(uint32_t dtype, const uint8_t *p, uint32_t n, const uint8_t *a,
+                            uint64_t ahead, struct sums *sums) {
+    const uint32_t size = block_bytes_of(dtype);
+    for (; n > 0; n--, p += size, a += act_bytes_of(dtype)) {
+        kernel_prefetch(p, ahead, size);
+        const struct scales scales = scales_of(dtype, p);
+        add_scaled(dtype, p, scales, dots_of_block(dtype, p, packed_of(dtype, p), scales, a), a,
+                   sums);
+    }
+}
+
 GEMV_INLINE void gemv(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint32_t n_rows,
                       uint32_t n_cols, const void *acts, float *y) {
-    const uint32_t size = block_bytes_of(dtype);
     const uint64_t ahead = kernel_tuning.prefetch_bytes;
-    const uint32_t act_bytes =
-        dtype == OT_IQ4_XS ? sizeof(struct lanes_signed) : sizeof(struct lanes);
     for (uint32_t r = 0; r < n_rows; r++) {
-        const uint8_t *p = w + r * row_bytes, *a = acts;
         struct sums sums = {_mm256_setzero_ps(), _mm256_setzero_ps()};
-        for (uint32_t left = n_cols; left > 0; left -= 256, p += size, a += act_bytes) {
-            kernel_prefetch(p, ahead, size);
-            add_block(dtype, p, a, &sums);
+        if (dtype == OT_Q2_K || dtype == OT_Q6_K) {
+            add_blocks(dtype, w + r * row_bytes, n_cols / 256, acts, ahead, &sums);
+        } else {
+            add_overlapped(dtype, w + r * row_bytes, n_cols / 256, acts, ahead, &sums);
         }
         y[r] = gemv_sum_lanes(_mm256_sub_ps(sums.dots, sums.minima));
     }

@@ -158,21 +158,44 @@ GEMV_INLINE __m256i dots_of(uint32_t dtype, struct gemv_four codes, const void *
     return _mm256_madd_epi16(gemv_dot16(codes, a->q[v]), gemv_ones());
 }
 
-/* The products of all groups, scaled by the activations' scales. */
-GEMV_INLINE __m256 products(uint32_t dtype, const uint8_t *p, const void *acts) {
+/* A unit's products, in both vectors of lanes, before they are scaled. */
+struct unit_dots {
+    __m256i of[2];
+};
+
+GEMV_INLINE bool has_fifth(uint32_t dtype) {
+    return dtype == OT_Q5_0 || dtype == OT_Q5_1;
+}
+
+/* q: the unit's nibbles. */
+GEMV_INLINE struct unit_dots dots_of_unit(uint32_t dtype, const uint8_t *p, struct gemv_four q,
+                                          const void *acts) {
+    const uint32_t size = block_bytes_of(dtype);
+    __m256i bits = has_fifth(dtype) ? eight_words(p + size - 20, size) : _mm256_setzero_si256();
+    struct unit_dots dots;
+    dots.of[0] = dots_of(dtype, codes(dtype, q, bits, 0), acts, 0);
+    gemv_order(&dots.of[0], &q);
+    dots.of[1] = dots_of(dtype, codes(dtype, q, bits, 1), acts, 1);
+    return dots;
+}
+
+/* keep: of the scales, where only some of the blocks count. */
+GEMV_INLINE __m256 add_scaled(uint32_t dtype, const uint8_t *p, struct unit_dots dots,
+                              const void *acts, const __m256 *keep, __m256 sum) {
     const struct lane_scales *a = dtype == OT_IQ4_NL ? &((const struct lanes_signed *)acts)->scales
                                                      : &((const struct lanes *)acts)->scales;
-    const bool five = dtype == OT_Q5_0 || dtype == OT_Q5_1;
     const bool has_min = dtype == OT_Q4_1 || dtype == OT_Q5_1;
-    const uint32_t size = block_bytes_of(dtype);
-    struct gemv_four q = nibbles(dtype, p + size - 16);
-    __m256i bits = five ? eight_words(p + size - 20, size) : _mm256_setzero_si256();
-    __m256i dots = dots_of(dtype, codes(dtype, q, bits, 0), acts, 0);
-    gemv_order(&dots, &q);
+    struct scales s = scales_of(dtype, p);
+    if (keep != NULL) {
+        s.d = _mm256_and_ps(s.d, *keep);
+        s.m = _mm256_and_ps(s.m, *keep);
+    }
+    if (has_min) {
+        sum = _mm256_fmadd_ps(s.m, _mm256_load_ps(a->s[0]), sum);
+    }
     __m256 start = has_min ? _mm256_setzero_ps() : _mm256_load_ps(a->s[0]);
-    __m256 sum = scaled(dots, a->d[0], start);
-    dots = dots_of(dtype, codes(dtype, q, bits, 1), acts, 1);
-    return scaled(dots, a->d[1], sum);
+    __m256 both = scaled(dots.of[1], a->d[1], scaled(dots.of[0], a->d[0], start));
+    return _mm256_fmadd_ps(s.d, both, sum);
 }
 
 GEMV_INLINE __m256 add_q8_0(const uint8_t *p, const struct lanes_signed *a, __m256 d, __m256 sum) {
@@ -188,22 +211,15 @@ GEMV_INLINE __m256 add_q8_0(const uint8_t *p, const struct lanes_signed *a, __m2
     return sum;
 }
 
-/* keep: of the scales, where only some of the blocks count. */
+/* keep: as above. */
 GEMV_INLINE __m256 add_unit(uint32_t dtype, const uint8_t *p, const void *a, const __m256 *keep,
                             __m256 sum) {
-    struct scales s = scales_of(dtype, p);
-    if (keep != NULL) {
-        s.d = _mm256_and_ps(s.d, *keep);
-        s.m = _mm256_and_ps(s.m, *keep);
-    }
     if (dtype == OT_Q8_0) {
-        return add_q8_0(p, a, s.d, sum);
+        __m256 d = scales_of(dtype, p).d;
+        return add_q8_0(p, a, keep != NULL ? _mm256_and_ps(d, *keep) : d, sum);
     }
-    if (dtype == OT_Q4_1 || dtype == OT_Q5_1) {
-        const struct lanes *acts = a;
-        sum = _mm256_fmadd_ps(s.m, _mm256_load_ps(acts->scales.s[0]), sum);
-    }
-    return _mm256_fmadd_ps(s.d, products(dtype, p, a), sum);
+    struct gemv_four q = nibbles(dtype, p + block_bytes_of(dtype) - 16);
+    return add_scaled(dtype, p, dots_of_unit(dtype, p, q, a), a, keep, sum);
 }
 
 /* The row's last n_cols, less than 256. readable: bytes from p on. */
@@ -227,17 +243,49 @@ GEMV_INLINE uint32_t act_bytes_of(uint32_t dtype) {
                                                   : sizeof(struct lanes);
 }
 
+/* n units, at least one, of a type other than Q8_0. A unit takes longer from its first load to its
+ * sum than a core looks ahead, so while one is multiplied the one before is scaled, and the one
+ * after is transposed (not where fifth bits take the registers). */
+GEMV_INLINE __m256 add_units(uint32_t dtype, const uint8_t *p, uint32_t n, const uint8_t *a,
+                             uint64_t ahead, __m256 sum) {
+    const uint32_t size = block_bytes_of(dtype), unit = 8 * size;
+    const bool early = !has_fifth(dtype);
+    kernel_prefetch(p, ahead, unit);
+    struct gemv_four q = nibbles(dtype, p + size - 16), next = q;
+    if (early && n > 1) {
+        next = nibbles(dtype, p + unit + size - 16);
+    }
+    struct unit_dots dots = dots_of_unit(dtype, p, q, a);
+    for (; n > 1; n--, a += act_bytes_of(dtype)) {
+        const uint8_t *const before = p;
+        p += unit;
+        kernel_prefetch(p, ahead, unit);
+        q = early ? next : nibbles(dtype, p + size - 16);
+        if (early) {
+            next = nibbles(dtype, (n > 2 ? p + unit : p) + size - 16);
+        }
+        sum = add_scaled(dtype, before, dots, a, NULL, sum);
+        dots = dots_of_unit(dtype, p, q, a + act_bytes_of(dtype));
+    }
+    return add_scaled(dtype, p, dots, a, NULL, sum);
+}
+
 /* A row's columns from p on, n_cols of them; readable: bytes from p on. */
 GEMV_INLINE __m256 add_columns(uint32_t dtype, const uint8_t *p, uint32_t n_cols, uint64_t readable,
                                const uint8_t *a, uint64_t ahead, __m256 sum) {
-    const uint32_t unit = 8 * block_bytes_of(dtype);
-    const uint8_t *const from = p;
-    for (; n_cols >= 256; n_cols -= 256, p += unit, a += act_bytes_of(dtype)) {
-        kernel_prefetch(p, ahead, unit);
-        sum = add_unit(dtype, p, a, NULL, sum);
+    const uint32_t unit = 8 * block_bytes_of(dtype), n_units = n_cols / 256;
+    if (dtype == OT_Q8_0) {
+        for (uint32_t i = 0; i < n_units; i++) {
+            kernel_prefetch(p + i * unit, ahead, unit);
+            sum = add_unit(dtype, p + i * unit, a + i * act_bytes_of(dtype), NULL, sum);
+        }
+    } else if (n_units > 0) {
+        sum = add_units(dtype, p, n_units, a, ahead, sum);
     }
-    if (n_cols > 0) {
-        sum = add_rest(dtype, p, n_cols, readable - (uint64_t)(p - from), a, sum);
+    if (n_cols % 256 > 0) {
+        const uint64_t done = (uint64_t)n_units * unit;
+        sum = add_rest(dtype, p + done, n_cols % 256, readable - done,
+                       a + (uint64_t)n_units * act_bytes_of(dtype), sum);
     }
     return sum;
 }
