@@ -314,6 +314,27 @@ static void test_hostile_prompts_end_clearly(void **state) {
     outcome_free(&o);
 }
 
+static void test_a_text_that_the_budget_has_no_room_for_is_refused(void **state) {
+    enum { TEXT_BYTES = 4 << 20 };
+    const char *path = in_directory("long.txt");
+    char *text = malloc(TEXT_BYTES);
+    (void)state;
+    assert_non_null(text);
+    memset(text, 'x', TEXT_BYTES);
+    image_write_bytes(path, text, TEXT_BYTES);
+    free(text);
+    struct outcome o =
+        onetrip(NULL, "run", model, "--raw", "-n", "1", "--ram", "150M", "-f", path, NULL);
+    assert_exit(&o, 1);
+    assert_one_line(o.err);
+    assert_says(o.err, "long.txt: longer than 2.5 MB, a 64th of the memory budget");
+    outcome_free(&o);
+    o = onetrip(NULL, "run", model, "--raw", "-n", "1", "--ram", "300M", "-f", path, NULL);
+    assert_exit(&o, 1);
+    assert_says(o.err, "the context holds");
+    outcome_free(&o);
+}
+
 /* Some vocabularies have no token for some bytes, and leave them out. */
 static void test_a_prompt_of_no_tokens_is_one_clear_line(void **state) {
     static const char byte_255[] = "\2\0\0\0\0\0\0\0\xc3\xbf"; /* as a token of its own */
@@ -579,10 +600,9 @@ static void test_the_report_has_the_fields_that_others_rely_on(void **state) {
         {"closure", {"boundary", "ledger_bytes", "system_bytes", "source", "residual"}},
     };
     (void)state;
-    struct outcome o =
-        onetrip(NULL, "run", model, "--raw", "-p", "hello you", "-n", "5", "--temp", "0",
-                "--ignore-eos", "-q", "-t", "1", "--draft-max", "0", "--report",
-                in_directory("report.json"), NULL);
+    struct outcome o = onetrip(NULL, "run", model, "--raw", "-p", "hello you", "-n", "5", "--temp",
+                               "0", "--ignore-eos", "-q", "-t", "1", "--draft-max", "0", "--report",
+                               in_directory("report.json"), NULL);
     assert_exit(&o, 0);
     outcome_free(&o);
     json_t *root = json_load_file(in_directory("report.json"), 0, NULL);
@@ -736,6 +756,7 @@ int main(void) {
         cmocka_unit_test(test_a_seed_gives_the_same_text_again),
         cmocka_unit_test(test_guesses_save_sweeps_and_change_no_text),
         cmocka_unit_test(test_hostile_prompts_end_clearly),
+        cmocka_unit_test(test_a_text_that_the_budget_has_no_room_for_is_refused),
         cmocka_unit_test(test_a_prompt_of_no_tokens_is_one_clear_line),
         cmocka_unit_test(test_a_stop_string_is_found_across_tokens_and_not_shown),
         cmocka_unit_test(test_generation_ends_where_the_context_is_full),

@@ -119,12 +119,12 @@ static void print_ledger(struct session *s, const struct answerer *a) {
 }
 
 /* The text of a file, to go before what is typed next. */
-static void read_file(struct question *q, const char *path) {
+static void read_file(const struct settings *set, struct question *q, const char *path) {
     char *text = NULL;
     size_t bytes = 0;
     if (path[0] == '\0') {
         fprintf(stderr, "/read needs the name of a file\n");
-    } else if (input_read(NULL, path, &text, &bytes) == 0) {
+    } else if (input_read(set, NULL, path, &text, &bytes) == 0) {
         if (question_add(q, text, bytes) && question_add(q, "\n", 1)) {
             fprintf(stderr, "(%zu bytes go before what you type next)\n", bytes);
         } else {
@@ -149,7 +149,7 @@ static bool run_command(struct session *s, struct answerer *a, struct history *h
         }
         fprintf(stderr, "(a new conversation)\n");
     } else if (strncmp(line, "/read", 5) == 0 && (line[5] == ' ' || line[5] == '\0')) {
-        read_file(q, line + 5 + strspn(line + 5, " "));
+        read_file(s->settings, q, line + 5 + strspn(line + 5, " "));
     } else if (strcmp(line, "/help") != 0) {
         fprintf(stderr, "%.*s is no command: /help lists them, a space before it makes it text\n",
                 (int)strcspn(line, " "), line);

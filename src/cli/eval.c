@@ -149,8 +149,8 @@ static int read_tokens(const struct session *s, uint32_t **ids, size_t *n_ids) {
     bool as_ids = set->ids != NULL;
     char *text = NULL;
     size_t bytes = 0;
-    int rc =
-        as_ids ? input_read(NULL, set->ids, &text, &bytes) : input_read_prompt(set, &text, &bytes);
+    int rc = as_ids ? input_read(set, NULL, set->ids, &text, &bytes)
+                    : input_read_prompt(set, &text, &bytes);
     if (rc != 0) {
         return rc;
     }

@@ -12,9 +12,24 @@
 
 #include "cli/session.h"
 
-enum { MAX_INPUT_MIB = 1024 };
+/* Finding the tokens of a text takes up to 36 bytes for each of its own. */
+enum { LEAST_MIB = 2, MOST_MIB = 1024, BUDGET_SHARE = 64 };
 
-static int read_all(int fd, const char *name, char **text, size_t *bytes) {
+/* The longest text that the memory budget has room for. */
+static size_t most_bytes(const struct settings *set) {
+    uint64_t budget = set->ram.bytes != 0 ? set->ram.bytes : ot_memory_bytes();
+    uint64_t least = (uint64_t)LEAST_MIB << 20, most = (uint64_t)MOST_MIB << 20;
+    uint64_t share = budget / BUDGET_SHARE;
+    return (size_t)(share < least ? least : share > most ? most : share);
+}
+
+static int too_long(const char *name, size_t most) {
+    complain("%s: longer than %.1f MB, a %dth of the memory budget", name, (double)most * 1e-6,
+             (int)BUDGET_SHARE);
+    return EXIT_FAILED;
+}
+
+static int read_all(int fd, const char *name, size_t most, char **text, size_t *bytes) {
     size_t used = 0, capacity = 1 << 16;
     char *data = malloc(capacity);
     while (data != NULL) {
@@ -38,10 +53,9 @@ static int read_all(int fd, const char *name, char **text, size_t *bytes) {
             return 0;
         }
         used += (size_t)n;
-        if (used > (size_t)MAX_INPUT_MIB << 20) {
+        if (used > most) {
             free(data);
-            complain("%s: longer than %d MiB", name, (int)MAX_INPUT_MIB);
-            return EXIT_FAILED;
+            return too_long(name, most);
         }
         if (capacity - used < 2) {
             capacity *= 2;
@@ -55,7 +69,9 @@ static int read_all(int fd, const char *name, char **text, size_t *bytes) {
     return complain_memory();
 }
 
-int input_read(const char *prompt, const char *file, char **text, size_t *bytes) {
+int input_read(const struct settings *set, const char *prompt, const char *file, char **text,
+               size_t *bytes) {
+    size_t most = most_bytes(set);
     if (prompt != NULL && file != NULL) {
         complain("-p and -f were given: one of them");
         return EXIT_USAGE;
@@ -66,7 +82,7 @@ int input_read(const char *prompt, const char *file, char **text, size_t *bytes)
         return *text != NULL ? 0 : complain_memory();
     }
     if (file == NULL || strcmp(file, "-") == 0) {
-        return read_all(STDIN_FILENO, "standard input", text, bytes);
+        return read_all(STDIN_FILENO, "standard input", most, text, bytes);
     }
     int fd = open(file, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
@@ -79,7 +95,7 @@ int input_read(const char *prompt, const char *file, char **text, size_t *bytes)
         complain("%s: is a directory, expected a file", file);
         rc = EXIT_FAILED;
     } else {
-        rc = read_all(fd, file, text, bytes);
+        rc = read_all(fd, file, most, text, bytes);
     }
     close(fd);
     return rc;
@@ -121,7 +137,7 @@ size_t input_unescape(char *text, size_t bytes) {
 }
 
 int input_read_prompt(const struct settings *set, char **text, size_t *bytes) {
-    int rc = input_read(set->prompt, set->file, text, bytes);
+    int rc = input_read(set, set->prompt, set->file, text, bytes);
     bool from_stdin = set->prompt == NULL && (set->file == NULL || strcmp(set->file, "-") == 0);
     if (rc == 0 && !from_stdin && !set->no_escape) {
         *bytes = input_unescape(*text, *bytes);

@@ -7,7 +7,8 @@
 
 /* The text of -p, of -f or of standard input, whole; *text is owned by the caller, NUL-terminated.
  * Returns 0 or an exit code after a message. */
-int input_read(const char *prompt, const char *file, char **text, size_t *bytes);
+int input_read(const struct settings *set, const char *prompt, const char *file, char **text,
+               size_t *bytes);
 /* The same as a text for the model: escapes in -p and -f are processed unless --no-escape is set.
  */
 int input_read_prompt(const struct settings *set, char **text, size_t *bytes);

@@ -84,7 +84,7 @@ int command_tokenize(const struct settings *set) {
     size_t bytes = 0;
     int rc = session_open_model(&s, set, true);
     if (rc == 0) {
-        rc = set->decode ? input_read(set->prompt, set->file, &text, &bytes)
+        rc = set->decode ? input_read(set, set->prompt, set->file, &text, &bytes)
                          : input_read_prompt(set, &text, &bytes);
     }
     if (rc == 0) {
