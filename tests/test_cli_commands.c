@@ -219,9 +219,10 @@ static void test_bench_over_budget_measures_the_disk(void **state) {
     json_t *printed = parse_json(o.out);
     const json_t *results = json_object_get(printed, "results");
     const json_t *prompt = json_array_get(results, 0), *decode = json_array_get(results, 1);
-    assert_true(json_real_value(json_object_get(prompt, "disk_bytes_per_s")) == 0.0);
-    assert_true(json_real_value(json_object_get(decode, "disk_bytes_per_s")) > 0.0);
-    assert_true(json_real_value(json_object_get(decode, "of_disk")) > 0.0);
+    assert_true(json_real_value(json_object_get(prompt, "limit_bytes_per_s")) == 0.0);
+    assert_string_equal(json_string_value(json_object_get(decode, "limit")), "disk");
+    assert_true(json_real_value(json_object_get(decode, "limit_bytes_per_s")) > 0.0);
+    assert_true(json_real_value(json_object_get(decode, "of_limit")) > 0.0);
     json_decref(printed);
     outcome_free(&o);
     o = onetrip(NULL, "bench", path, "-p", "0", "-n", "4", "-r", "1", "--ram", ram, NULL);

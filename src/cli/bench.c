@@ -5,9 +5,10 @@
  *
  * Each test runs once without being counted and then a number of times from the same state. GB/s is
  * the bytes that the tokens needed (ram>cache) times tokens a second; its share is of the plain
- * read bandwidth, measured by the same threads before and after the tests. Where weights are
- * streamed the disk is the limit instead: before and after each repetition the streamed bytes of a
- * sweep are read without computing, and the share is of the sweeps a second that this allows. */
+ * read bandwidth of the same threads. Where weights are streamed the disk is the limit instead: the
+ * streamed bytes of a sweep are read without computing, and the share is of the sweeps a second
+ * that this allows. Both limits are measured before and after each repetition, because they change
+ * within seconds on shared machines; a share is the median of the repetitions' own. */
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
@@ -27,8 +28,9 @@ struct measured {
     uint32_t n_threads;
     double seconds;                          /* of all counted repetitions */
     double phases[OT_PHASE_COUNT], sampling; /* of seconds */
-    double disk;                             /* bytes/s without computing, mean; 0: not streamed */
-    double of_disk;                          /* tokens/s of what the disk allows, median */
+    bool streamed;                           /* the disk is the limit, not the memory */
+    double limit;                            /* bytes/s without computing, mean; 0: not measured */
+    double of_limit;                         /* the share of it that was reached, median */
 };
 
 struct bench {
@@ -36,7 +38,7 @@ struct bench {
     const struct settings *set;
     struct measured tests[MAX_TESTS];
     size_t n_tests;
-    double bandwidth_before, bandwidth_after;
+    double bandwidth;           /* of memory, the last that was measured; 0: not measured */
     struct ot_input *inputs;    /* owned [most tokens of a test] */
     float *logits;              /* owned [most sequences, n_vocab] */
     struct ot_sampler *sampler; /* greedy; what it picks is not used, only timed */
@@ -127,11 +129,28 @@ static double median(double *values, uint32_t n) {
     return (values[n / 2] + values[(n - 1) / 2]) / 2.0;
 }
 
-/* Bytes a second of the streamed bytes of a sweep, read without computing. */
-static int disk_speed(struct bench *b, double *out) {
+/* Whether the budget has room for what measuring the memory takes, beside the model. */
+static bool room_to_measure(const struct bench *b) {
+    const struct ot_context_info *c = &b->session.context;
+    return b->session.info.weight_bytes + c->kv_bytes + c->activation_bytes + c->table_bytes +
+               ((uint64_t)c->n_threads * BANDWIDTH_MIB << 20) <=
+           c->budget_bytes;
+}
+
+/* Bytes a second without computing: of the streamed bytes of a sweep, else of memory. 0: no room.
+ */
+static int measure_limit(struct bench *b, bool streamed, double *out) {
     struct ot_error err;
     uint64_t bytes;
-    return ot_measure_disk(b->session.ctx, out, &bytes, &err) == 0 ? 0 : complain_error(&err);
+    int rc = 0;
+    *out = 0.0;
+    if (streamed) {
+        rc = ot_measure_disk(b->session.ctx, out, &bytes, &err);
+    } else if (room_to_measure(b)) {
+        rc = ot_measure_bandwidth(b->session.ctx, BANDWIDTH_MIB, out, &err);
+        b->bandwidth = *out;
+    }
+    return rc == 0 ? 0 : complain_error(&err);
 }
 
 /* Back to `depth` tokens in each sequence: those of the first one. */
@@ -153,27 +172,30 @@ struct test {
 static int run_repetitions(struct bench *b, const struct test *t, struct measured *m, double *rates,
                            double *shares) {
     uint32_t repetitions = (uint32_t)b->set->repetitions;
-    double streamed = (double)b->session.context.streamed_bytes_per_sweep, disk = 0.0, next = 0.0;
-    bool over_budget = streamed > 0.0 && !t->prompt;
-    int rc = over_budget ? disk_speed(b, &disk) : 0;
+    uint64_t streamed = b->session.context.streamed_bytes_per_sweep;
+    double before = 0.0, after;
+    m->streamed = streamed > 0;
+    int rc = t->prompt ? 0 : measure_limit(b, m->streamed, &before);
     for (uint32_t i = 0; i < repetitions && rc == 0; i++) {
         if ((rc = to_depth(b, t->n_seq, t->depth)) != 0) {
             break;
         }
+        uint64_t needed = needed_now(b);
         double start = now_s();
         rc = run_tokens(b, t->prompt, t->n, t->n_seq);
         double took = now_s() - start;
         m->seconds += took;
         rates[i] = (double)t->n * t->n_seq / took;
-        if (rc == 0 && over_budget && (rc = disk_speed(b, &next)) == 0) {
-            double both = (disk + next) / 2.0;
-            shares[i] = rates[i] / t->n_seq * streamed / both;
-            m->disk += both / repetitions;
-            disk = next;
+        double bytes = (double)(m->streamed ? streamed * t->n : needed_now(b) - needed);
+        if (rc == 0 && before > 0.0 && (rc = measure_limit(b, m->streamed, &after)) == 0) {
+            double limit = (before + after) / 2.0;
+            shares[i] = bytes / took / limit;
+            m->limit += limit / repetitions;
+            before = after;
         }
     }
-    if (rc == 0 && over_budget) {
-        m->of_disk = median(shares, repetitions);
+    if (rc == 0 && before > 0.0) {
+        m->of_limit = median(shares, repetitions);
     }
     return rc;
 }
@@ -226,19 +248,6 @@ static int run_test(struct bench *b, const struct test *t) {
     return rc;
 }
 
-/* Measuring takes buffers of its own, which a budget that was asked for has no room for. */
-static int measure_bandwidth(struct bench *b, double *out) {
-    struct ot_error err;
-    *out = 0.0;
-    if (b->set->ram.bytes != 0) {
-        return 0;
-    }
-    if (ot_measure_bandwidth(b->session.ctx, BANDWIDTH_MIB, out, &err) != 0) {
-        return complain_error(&err);
-    }
-    return 0;
-}
-
 /* ---- printing ---- */
 
 static void print_heading(const struct bench *b) {
@@ -249,7 +258,16 @@ static void print_heading(const struct bench *b) {
     printf("%-16s %7s %11s %9s %8s  %s\n", "test", "threads", "tokens/s", "+-", "GB/s", "of limit");
 }
 
-/* Where the time went: what took a thousandth of it at least. */
+static double other_seconds(const struct measured *m) {
+    double known = m->sampling;
+    for (int p = 0; p < OT_PHASE_COUNT; p++) {
+        known += p != OT_PHASE_OTHER ? m->phases[p] : 0.0;
+    }
+    return fmax(m->seconds - known, 0.0);
+}
+
+/* Where the time went: what took a thousandth of it at least. Other is all that no other name has.
+ */
 static void print_parts(const struct measured *m) {
     const struct {
         const char *name;
@@ -260,7 +278,7 @@ static void print_parts(const struct measured *m) {
         {"sampling", m->sampling},
         {"barriers", m->phases[OT_PHASE_BARRIERS]},
         {"waiting", m->phases[OT_PHASE_WAIT]},
-        {"other", m->phases[OT_PHASE_OTHER]},
+        {"other", other_seconds(m)},
     };
     const char *before = "  time, %: ";
     for (size_t p = 0; p < sizeof parts / sizeof *parts; p++) {
@@ -274,24 +292,23 @@ static void print_parts(const struct measured *m) {
 
 static void print_test(const struct bench *b, const struct measured *m) {
     double rate = m->result.needed_bytes_per_token * m->result.tokens_per_s;
-    char share[16] = "-";
-    bool decode_test = m->result.test[0] == 't';
-    if (b->bandwidth_before > 0.0 && decode_test) {
-        snprintf(share, sizeof share, "%.0f %% bus", 100.0 * rate / b->bandwidth_before);
-    }
-    if (m->disk > 0.0) {
-        snprintf(share, sizeof share, "%.0f %% disk", 100.0 * m->of_disk);
+    char share[16] = "-", limit[24];
+    if (m->limit > 0.0) {
+        snprintf(share, sizeof share, "%.0f %% %s", 100.0 * m->of_limit,
+                 m->streamed ? "disk" : "bus");
     }
     printf("%-16s %7" PRIu32 " %11.2f %9.2f %8.2f  %s\n", m->result.test, m->n_threads,
            m->result.tokens_per_s, m->result.stddev, rate * 1e-9, share);
     if (!b->set->quiet) {
         print_parts(m);
     }
-    if (m->disk > 0.0) {
-        char streamed[24], speed[24];
+    human_bytes(limit, m->limit);
+    if (m->limit > 0.0 && m->streamed) {
+        char streamed[24];
         printf("  streamed: %s a token; read without computing at %s/s\n",
-               human_bytes(streamed, (double)b->session.context.streamed_bytes_per_sweep),
-               human_bytes(speed, m->disk));
+               human_bytes(streamed, (double)b->session.context.streamed_bytes_per_sweep), limit);
+    } else if (m->limit > 0.0) {
+        printf("  memory read without computing at %s/s\n", limit);
     }
     fflush(stdout);
 }
@@ -302,23 +319,19 @@ static int print_json(const struct bench *b) {
     for (size_t i = 0; i < b->n_tests; i++) {
         const struct measured *m = &b->tests[i];
         double rate = m->result.needed_bytes_per_token * m->result.tokens_per_s;
-        failed |=
-            json_array_append_new(
-                results,
-                json_pack(
-                    "{s:s, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:{s:f, s:f, s:f, s:f, s:f, s:f}}",
-                    "test", m->result.test, "threads", (int)m->n_threads, "tokens_per_s",
-                    m->result.tokens_per_s, "stddev", m->result.stddev, "needed_bytes_per_token",
-                    m->result.needed_bytes_per_token, "bytes_per_s", rate, "disk_bytes_per_s",
-                    m->disk, "of_disk", m->of_disk, "seconds", "weights",
-                    m->phases[OT_PHASE_WEIGHTS], "attention", m->phases[OT_PHASE_ATTENTION],
-                    "sampling", m->sampling, "barriers", m->phases[OT_PHASE_BARRIERS], "other",
-                    m->phases[OT_PHASE_OTHER], "waiting", m->phases[OT_PHASE_WAIT])) != 0;
+        json_t *test = json_pack(
+            "{s:s, s:i, s:f, s:f, s:f, s:f, s:s, s:f, s:f, s:{s:f, s:f, s:f, s:f, s:f, s:f}}",
+            "test", m->result.test, "threads", (int)m->n_threads, "tokens_per_s",
+            m->result.tokens_per_s, "stddev", m->result.stddev, "needed_bytes_per_token",
+            m->result.needed_bytes_per_token, "bytes_per_s", rate, "limit",
+            m->streamed ? "disk" : "memory", "limit_bytes_per_s", m->limit, "of_limit", m->of_limit,
+            "seconds", "weights", m->phases[OT_PHASE_WEIGHTS], "attention",
+            m->phases[OT_PHASE_ATTENTION], "sampling", m->sampling, "barriers",
+            m->phases[OT_PHASE_BARRIERS], "other", other_seconds(m), "waiting",
+            m->phases[OT_PHASE_WAIT]);
+        failed |= json_array_append_new(results, test) != 0;
     }
-    json_t *root =
-        json_pack("{s:o, s:f, s:f, s:s}", "results", results, "bandwidth_before_bytes_per_s",
-                  b->bandwidth_before, "bandwidth_after_bytes_per_s", b->bandwidth_after, "kernels",
-                  ot_kernels());
+    json_t *root = json_pack("{s:o, s:s}", "results", results, "kernels", ot_kernels());
     if (failed) {
         json_decref(root);
         return complain_memory();
@@ -380,8 +393,8 @@ static int run_tests(struct bench *b, bool last) {
     const struct list_setting *generates = list_or(&b->set->generates, &tg);
     const struct list_setting *depths = list_or(&b->set->depths, &zero);
     const struct list_setting *parallels = list_or(&b->set->parallels, &one);
-    int rc = measure_bandwidth(b, &b->bandwidth_before);
-    if (rc == 0 && !b->set->json) {
+    int rc = 0;
+    if (!b->set->json) {
         print_heading(b);
     }
     for (uint32_t i = 0; i < depths->n && rc == 0; i++) {
@@ -390,21 +403,13 @@ static int run_tests(struct bench *b, bool last) {
             rc = run_list(b, false, generates, parallels->items[k], depths->items[i]);
         }
     }
-    if (rc == 0) {
-        rc = measure_bandwidth(b, &b->bandwidth_after);
-    }
-    if (rc == 0 && !b->set->json && b->bandwidth_before > 0.0) {
-        printf("read bandwidth: %.2f GB/s before, %.2f GB/s after\n", b->bandwidth_before * 1e-9,
-               b->bandwidth_after * 1e-9);
-    }
     if (rc == 0 && last) {
         struct ot_bench_result results[MAX_TESTS];
         for (size_t i = 0; i < b->n_tests; i++) {
             results[i] = b->tests[i].result;
         }
-        struct ot_run run = {.results = results,
-                             .n_results = b->n_tests,
-                             .bandwidth_bytes_per_s = b->bandwidth_before};
+        struct ot_run run = {
+            .results = results, .n_results = b->n_tests, .bandwidth_bytes_per_s = b->bandwidth};
         rc = session_report(&b->session, &run, false);
         if (rc == 0 && b->set->json) {
             rc = print_json(b);
