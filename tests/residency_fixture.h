@@ -106,7 +106,7 @@ static void fixture_open(struct fixture *f, const struct fixture_options *o) {
                         RESIDENCY_SWEEP);
         }
         if (o->experts) {
-            fixture_add(f, file, 18 * (10 + fixture_below(f, 40)), 150, MAX_PARTS,
+            fixture_add(f, file, 18 * (10 + fixture_below(f, 40)), 500, MAX_PARTS,
                         RESIDENCY_EXPERT);
         }
     }

@@ -94,15 +94,23 @@ static uint32_t widest_align(const struct residency *r) {
     return align;
 }
 
-/* Size and number of slots for a budget, and the size of a section. From SYS_MEMORY_HUGE on slots
- * fill whole huge pages: reads into scattered small pages are slower. */
+/* Bytes for all slots. They fill whole huge pages, since reads into scattered small pages take
+ * twice as long; so where the budget is small their share is larger. Of a process's whole budget it
+ * is still less than a tenth: besides weights that has to hold 13 MB at least. */
+static uint64_t slots_room(uint64_t budget_bytes) {
+    uint64_t room = min_u64(budget_bytes / SLOT_SHARE, SLOT_BYTES_MOST);
+    room = max_u64(room, min_u64(budget_bytes / SLOT_SHARE_GOOD, SLOT_BYTES_GOOD));
+    if (budget_bytes / SLOT_SHARE_HUGE >= SYS_MEMORY_HUGE) {
+        room = max_u64(room, SYS_MEMORY_HUGE);
+    }
+    return room >= SYS_MEMORY_HUGE ? room / SYS_MEMORY_HUGE * SYS_MEMORY_HUGE : room;
+}
+
+/* Size and number of slots for a budget, and the size of a section. */
 static struct sizes choose_slots(const struct residency *r, struct layout *l,
                                  uint64_t *section_bytes) {
     uint32_t align = widest_align(r);
-    uint64_t room = min_u64(r->budget_bytes / SLOT_SHARE, SLOT_BYTES_MOST);
-    if (room >= SYS_MEMORY_HUGE) {
-        room = room / SYS_MEMORY_HUGE * SYS_MEMORY_HUGE;
-    }
+    uint64_t room = slots_room(r->budget_bytes);
     uint64_t goal = room / SLOTS_WANTED / ALIGN_MOST * ALIGN_MOST;
     goal = min_u64(max_u64(goal, BLOCK_BYTES_LEAST), BLOCK_BYTES_MOST);
     uint64_t around = 2 * (uint64_t)align + OVERREAD_BYTES;

@@ -27,7 +27,10 @@ enum {
     SLOTS_MOST = 24,
     SLOTS_WANTED = 8,
     SLOT_BYTES_MOST = 12 << 20, /* all slots together */
+    SLOT_BYTES_GOOD = 4 << 20,  /* fewer are slower: taken where they are a small part all the same */
     SLOT_SHARE = 24,            /* slots take at most this part of the budget: one in 24 */
+    SLOT_SHARE_GOOD = 7,        /* while they have fewer than SLOT_BYTES_GOOD */
+    SLOT_SHARE_HUGE = 4,        /* for one huge page */
     ROW_READS = 32,             /* single rows in flight */
     ALIGN_MOST = 4096, /* for the least budget, which is asked for before files are looked at */
 };
