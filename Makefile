@@ -50,7 +50,9 @@ cgroup2: all ## the budget in control groups of version 2, in an emulated machin
 	sh tests/cgroup2/prove.sh $(BUILD) "$$(sh tools/fetch_model.sh smollm2)"
 
 bench: all ## speed on the models in the cache
-	for model in smollm2 gemma3; do $(BUILD)/onetrip inspect $$model >/dev/null 2>&1 && $(BUILD)/onetrip bench $$model; done; true
+	@found=0; for model in smollm2 gemma3; do \
+		if $(BUILD)/onetrip inspect $$model >/dev/null 2>&1; then found=1; $(BUILD)/onetrip bench $$model || exit; fi; \
+	done; [ $$found = 1 ] || { echo "no model in the cache: make model fetches one"; exit 1; }
 
 bench-peers: all ## onetrip and its peers in turn, ROUNDS=3 (fetches and builds the peers)
 	ROUNDS=$(ROUNDS) sh bench/compare/all.sh
@@ -62,6 +64,6 @@ clean: ## remove what was built
 	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-fuzz $(BUILD)-aarch64 $(BUILD)-demo.log
 
 help:
-	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /\1: /p' Makefile | awk -F': ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /\1            |/p' Makefile | sed 's/^\(.\{12\}\)[^|]*|/  make \1 /'
 
 .PHONY: all deps model demo test asan fuzz aarch64 cgroup2 bench bench-peers install clean help
