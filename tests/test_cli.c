@@ -75,7 +75,9 @@ static void test_every_wrong_command_line_is_one_clear_line_and_exit_2(void **st
         {{"run", "m", "--threads-draft", "1"}, "without a second model"},
         {{"tokenize", "m", "--show-count"}, "the ids are one line"},
         {{"eval", "m", "--ids", "i", "-f", "t"}, "one of them"},
-        {{"ledger", "f", "--by", "colour"}, "unknown grouping"},
+        {{"ledger", "f", "--by", "colour"}, "--by: \"colour\" is none of boundary|class"},
+        {{"simulate", "t", "--budget", "1", "--policy", "best"}, "--policy: \"best\" is none of"},
+        {{"simulate", "t", "--budget", "auto"}, "--budget: \"auto\" is not a size"},
         {{"simulate", "t"}, "--budget SIZE is missing"},
     };
     (void)state;
@@ -218,6 +220,18 @@ static void test_the_context_of_size_0_is_the_models_own(void **state) {
     json_decref(report);
     json_decref(facts);
     outcome_free(&o);
+}
+
+static void test_a_context_longer_than_the_models_own_is_noted(void **state) {
+    (void)state;
+    static const char *const sizes[] = {"0", "1000000"};
+    for (int i = 0; i < 2; i++) {
+        struct outcome o = onetrip(NULL, "run", model, "--raw", "-p", "x", "-n", "1", "-c",
+                                   sizes[i], "--temp", "0", NULL);
+        assert_exit(&o, 0);
+        assert_int_equal(strstr(o.err, "the model was made for") != NULL, i == 1);
+        outcome_free(&o);
+    }
 }
 
 static void test_a_seed_gives_the_same_text_again(void **state) {
@@ -753,6 +767,7 @@ int main(void) {
         cmocka_unit_test(test_run_prints_the_answer_alone_on_standard_output),
         cmocka_unit_test(test_names_and_values_of_llama_cpp_mean_the_same_here),
         cmocka_unit_test(test_the_context_of_size_0_is_the_models_own),
+        cmocka_unit_test(test_a_context_longer_than_the_models_own_is_noted),
         cmocka_unit_test(test_a_seed_gives_the_same_text_again),
         cmocka_unit_test(test_guesses_save_sweeps_and_change_no_text),
         cmocka_unit_test(test_hostile_prompts_end_clearly),

@@ -4,9 +4,5 @@
 int command_ledger(const struct settings *set) {
     struct ot_error err;
     int rc = ot_ledger_print(set->operand, set->by, (uint32_t)set->top, stdout, &err);
-    if (rc == 0) {
-        return EXIT_OK;
-    }
-    complain_error(&err);
-    return rc == OT_ERR_ARGUMENT ? EXIT_USAGE : EXIT_FAILED;
+    return rc == 0 ? EXIT_OK : complain_error(&err);
 }

@@ -123,13 +123,13 @@ static const struct option options[] = {
      "special tokens written in the text are text; with --decode, leave them out"},
     {0, "--decode", 0, FLAG, 0, 0, AT(decode), 0, FOR_TOKENIZE, "the other way: ids in, text out"},
     {0, "--tensors", 0, FLAG, 0, 0, AT(tensors), 0, FOR_INSPECT, "list every tensor"},
-    {0, "--by", "WHAT", TEXT, 0, 0, AT(by), 0, FOR_LEDGER,
+    {0, "--by", "WHAT", TEXT, 0, 0, AT(by), "boundary|class|tensor|cause|layer", FOR_LEDGER,
      "group by boundary, class, tensor, cause or layer (default class)"},
     {0, "--top", "N", WHOLE, 0, most_count, AT(top), 0, FOR_LEDGER,
      "only the N largest of each boundary; 0: all (default 0)"},
-    {0, "--budget", "SIZE", SIZE, 0, 0, AT(budget), 0, FOR_SIMULATE,
+    {0, "--budget", "SIZE", SIZE, 1, 0, AT(budget), 0, FOR_SIMULATE,
      "bytes that may stay in memory: 4G, 512MiB, bytes"},
-    {0, "--policy", "NAME", TEXT, 0, 0, AT(policy), 0, FOR_SIMULATE,
+    {0, "--policy", "NAME", TEXT, 0, 0, AT(policy), "fixed|lru|clock|sieve|lfu|min", FOR_SIMULATE,
      "fixed, lru, clock, sieve, lfu or min (default: all of them)"},
     {0, "--json", 0, FLAG, 0, 0, AT(json), 0,
      FOR_EVAL | FOR_TOKENIZE | FOR_INSPECT | FOR_BENCH | FOR_SIMULATE, "print JSON"},
@@ -301,7 +301,8 @@ static int refuse(const struct option *o, const char *value) {
                  o->name, value, (int)MAX_LIST, o->min, o->max);
         break;
     case SIZE:
-        complain("%s: \"%.40s\" is not a size, as 4G, 512MiB, 75%% or auto", o->name, value);
+        complain("%s: \"%.40s\" is not a size, as 4G, 512MiB%s", o->name, value,
+                 o->min > 0.0 ? " or 75%" : ", 75% or auto");
         break;
     case TEXT:
     case CHOICE: complain("%s: \"%.40s\" is none of %s", o->name, value, o->choices); break;
@@ -329,10 +330,12 @@ static int store(const struct option *o, const char *value, struct settings *s) 
         break;
     case WHOLE: ok = parse_whole(value, o->min, o->max, at); break;
     case REAL: ok = parse_real(value, o->min, o->max, at); break;
-    case SIZE:
-        ok = size_parse(value, &((struct size_setting *)at)->bytes);
-        ((struct size_setting *)at)->text = value;
+    case SIZE: {
+        struct size_setting *size = at;
+        ok = size_parse(value, &size->bytes) && (double)size->bytes >= o->min;
+        size->text = value;
         break;
+    }
     case CHOICE: ok = parse_choice(value, o->choices, at); break;
     case LIST: ok = parse_list(value, o->min, o->max, at); break;
     }

@@ -259,6 +259,12 @@ int session_open_context(struct session *s, uint32_t n_ctx, uint32_t n_threads, 
         return complain_error(&err);
     }
     ot_context_get_info(s->ctx, &s->context);
+    if (s->context.n_ctx > s->info.n_ctx_train && !set->quiet) {
+        fprintf(stderr,
+                "onetrip: the model was made for %u positions, the context has %u: what goes "
+                "beyond the model's own may read badly\n",
+                s->info.n_ctx_train, s->context.n_ctx);
+    }
     s->load_s = now_s() - s->start_s;
     return 0;
 }

@@ -14,5 +14,5 @@ int command_simulate(const struct settings *set) {
     if (!ferror(stdout)) { /* else it is said at the end of the program */
         complain_error(&err);
     }
-    return rc == OT_ERR_ARGUMENT ? EXIT_USAGE : EXIT_FAILED;
+    return EXIT_FAILED;
 }
