@@ -634,6 +634,27 @@ static void test_tokens_and_sequences_out_of_range_are_refused(void **state) {
     session_close(&s);
 }
 
+static void test_settings_of_a_context_out_of_range_are_refused(void **state) {
+    (void)state;
+    write_model(TINY_LLAMA, OT_Q4_0);
+    struct ot_model *model;
+    struct ot_error err;
+    assert_int_equal(ot_model_open(path, NULL, &model, &err), OT_OK);
+    const struct ot_context_params wrong[] = {
+        {.n_seq = 4097},
+        {.n_threads = 1025},
+        {.n_ctx = UINT32_MAX},
+        {.residency = (enum ot_residency)(OT_RESIDENCY_STREAM + 1)},
+        {.io = (enum ot_io)(OT_IO_THREADS + 1)},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        struct ot_context *ctx = NULL;
+        assert_int_equal(ot_context_open(model, &wrong[i], &ctx, &err), OT_ERR_ARGUMENT);
+        assert_null(ctx);
+    }
+    ot_model_close(model);
+}
+
 static void test_weights_that_are_not_finite_stop_with_an_error(void **state) {
     (void)state;
     struct tiny_model options;
@@ -809,6 +830,7 @@ int main(void) {
         cmocka_unit_test(test_room_for_guesses_is_part_of_the_budget),
         cmocka_unit_test(test_a_full_context_changes_nothing),
         cmocka_unit_test(test_tokens_and_sequences_out_of_range_are_refused),
+        cmocka_unit_test(test_settings_of_a_context_out_of_range_are_refused),
         cmocka_unit_test(test_weights_that_are_not_finite_stop_with_an_error),
         cmocka_unit_test(test_a_raised_stop_flag_ends_the_call),
         cmocka_unit_test(test_every_allocation_may_fail),

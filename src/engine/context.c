@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "engine/engine.h"
 
-enum { DEFAULT_CTX = 4096, MAX_SEQ = 4096, MAX_THREADS = 1024 };
+enum { DEFAULT_CTX = 4096, MAX_SEQ = 4096 };
 
 void ot_context_default_params(struct ot_context_params *params) {
     *params = (struct ot_context_params){0};
@@ -26,13 +26,18 @@ static int check_params(const struct ot_model *m, const struct ot_context_params
         return error_set(err, OT_ERR_ARGUMENT, "context", "%u sequences, expected at most %d",
                          p->n_seq, MAX_SEQ);
     }
-    if (p->n_threads > MAX_THREADS) {
+    if (p->n_threads > POOL_MAX_THREADS) {
         return error_set(err, OT_ERR_ARGUMENT, "context", "%u threads, expected at most %d",
-                         p->n_threads, MAX_THREADS);
+                         p->n_threads, POOL_MAX_THREADS);
     }
     if (p->n_ctx > 1u << 26) {
         return error_set(err, OT_ERR_ARGUMENT, "context", "%u positions, expected at most %u",
                          p->n_ctx, 1u << 26);
+    }
+    if ((uint32_t)p->residency > OT_RESIDENCY_STREAM || (uint32_t)p->io > OT_IO_THREADS) {
+        return error_set(err, OT_ERR_ARGUMENT, "context",
+                         "residency %d, io %d: expected 0 to %d and 0 to %d", (int)p->residency,
+                         (int)p->io, OT_RESIDENCY_STREAM, OT_IO_THREADS);
     }
     return OT_OK;
 }
@@ -98,9 +103,8 @@ static int open_parts(struct ot_context *ctx, struct ot_error *err) {
     ctx->pool = pool_open(ctx->n_threads);
     if (ctx->lengths == NULL || ctx->added == NULL || ctx->tokens == NULL || ctx->pool == NULL) {
         return error_set(err, OT_ERR_MEMORY, "context",
-                         "no memory or no threads for %u threads, %u "
-                         "sequences",
-                         ctx->n_threads, ctx->n_seq);
+                         "no memory or no threads for %u threads, %u sequences", ctx->n_threads,
+                         ctx->n_seq);
     }
     if ((rc = open_ledger(ctx, err)) != OT_OK || (rc = open_residency(ctx, err)) != OT_OK ||
         (rc = kv_open(&ctx->kv, hp->n_layers, ctx->n_seq, hp->n_kv_heads, hp->head_dim, ctx->n_ctx,
@@ -148,7 +152,9 @@ int ot_context_open(const struct ot_model *model, const struct ot_context_params
     ctx->kernels = kernels_get();
     ctx->n_seq = params->n_seq != 0 ? params->n_seq : 1;
     ctx->n_ctx = params->n_ctx != 0 ? params->n_ctx : min_u32(model->hp.n_ctx_train, DEFAULT_CTX);
-    ctx->n_threads = params->n_threads != 0 ? params->n_threads : sys_cpu_facts()->n_physical;
+    ctx->n_threads = params->n_threads != 0
+                         ? params->n_threads
+                         : min_u32(sys_cpu_facts()->n_physical, POOL_MAX_THREADS);
     if (params->trace_path != NULL) {
         ctx->trace_path = mem_strdup(params->trace_path);
         ctx->requested.trace_path = ctx->trace_path;
