@@ -17,8 +17,9 @@ char *mem_strdup(const char *text);
 char *mem_strndup(const char *text, uint64_t bytes);
 void mem_free(void *memory);
 
-/* Bytes handed out and not yet freed, and the most there ever were. */
+/* Bytes handed out and not yet freed. */
 uint64_t mem_live_bytes(void);
+/* The most there ever were; for tests, which bound what a hostile file makes a parser take. */
 uint64_t mem_peak_bytes(void);
 
 /* For tests: the n-th allocation from now on fails (1: the next), once. 0: none. */

@@ -61,7 +61,8 @@ enum ot_known ledger_known(enum ot_boundary boundary);
 /* Sum over extents of a class (OT_CLASS_COUNT: all) and causes (OT_CAUSE_COUNT: all). */
 struct ledger_counter ledger_sum(const struct ledger *l, enum ot_boundary boundary,
                                  enum ot_class cls, enum ot_cause cause);
-void ledger_reset(struct ledger *l); /* counters to 0, extents stay */
+/* Counters to 0, extents stay. For tests, which count from a point of their own on. */
+void ledger_reset(struct ledger *l);
 
 const char *ledger_known_name(enum ot_known known);
 

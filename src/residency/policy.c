@@ -214,10 +214,6 @@ uint64_t policy_held_bytes(const struct policy *p) {
     return p->held_bytes;
 }
 
-uint64_t policy_capacity_bytes(const struct policy *p) {
-    return p->capacity_bytes;
-}
-
 bool policy_check(const struct policy *p) {
     uint64_t held = 0, pinned = 0;
     uint32_t n_held = 0, n_pinned = 0;

@@ -83,7 +83,6 @@ void policy_resize(struct policy *p, uint64_t capacity_bytes);
 void policy_remove(struct policy *p, uint32_t item);
 
 uint64_t policy_held_bytes(const struct policy *p);
-uint64_t policy_capacity_bytes(const struct policy *p);
 
 /* True where the invariants hold; for tests. Takes O(n). */
 bool policy_check(const struct policy *p);

@@ -114,10 +114,6 @@ bool sys_reader_uring(const struct sys_reader *r) {
     return r->uring;
 }
 
-uint32_t sys_reader_in_flight(const struct sys_reader *r) {
-    return r->n_in_flight;
-}
-
 bool sys_reader_add(struct sys_reader *r, const struct sys_read *read) {
     uint32_t i = op_pop(r, &r->free);
     if (i == OP_NONE) {

@@ -41,7 +41,6 @@ int sys_reader_open(enum ot_io io, uint32_t depth, uint32_t n_threads, struct sy
 /* Waits for what is in flight. */
 void sys_reader_close(struct sys_reader *r);
 bool sys_reader_uring(const struct sys_reader *r);
-uint32_t sys_reader_in_flight(const struct sys_reader *r);
 /* Takes a read; false where depth reads are in flight. Reads start at the next sys_reader_start. */
 bool sys_reader_add(struct sys_reader *r, const struct sys_read *read);
 void sys_reader_start(struct sys_reader *r);
