@@ -162,8 +162,8 @@ void forward_close(struct forward *f);
 void forward_drop(struct forward *f);
 
 /* Runs n <= n_batch tokens; their KV is written, whether or not logits are wanted.
- *   decode      use the kernels for one token or a few (n <= FORWARD_FEW): results are those of n
- *               sweeps of one token, to the bit
+ *   decode      use the kernels for one token or a few (n <= FORWARD_FEW, or up to what
+ *               forward_few gives): results are those of n sweeps of one token, to the bit
  *   one_logit   the whole call wants one row of logits: use the one-token kernel for the output
  *   logits      [number of wanted, n_vocab]
  * Errors: IO, CHANGED, NOT_FINITE, INTERRUPTED; KV beyond the sequences' lengths is then undefined.

@@ -144,12 +144,12 @@ static bool starts_with(const char *at, const char *end, const char *word) {
     return (size_t)(end - at) >= n && memcmp(at, word, n) == 0;
 }
 
-/* at..end: one line without its line feed. */
 static int not_a_trace(const struct reader *r) {
     return error_set(r->err, OT_ERR_FORMAT, r->path,
                      "line 1: not a trace; expected `onetrip-trace 1`");
 }
 
+/* at..end: one line without its line feed. */
 static int take_line(struct reader *r, const char *at, const char *end) {
     r->line++;
     if (r->line == 1) {
