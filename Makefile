@@ -21,8 +21,9 @@ model: deps ## fetch a model into the cache: NAME=smollm2 or gemma3
 	sh tools/fetch_model.sh $(NAME)
 
 demo: deps ## build, fetch SmolLM2 and ask it a question
-	@echo "building takes a minute or two; its output goes to $(BUILD)-demo.log"
-	@$(MAKE) --no-print-directory all >$(BUILD)-demo.log 2>&1 || { cat $(BUILD)-demo.log; exit 1; }
+	@mkdir -p $(BUILD)
+	@echo "building takes a minute or two; its output goes to $(BUILD)/demo.log"
+	@$(MAKE) --no-print-directory all >$(BUILD)/demo.log 2>&1 || { cat $(BUILD)/demo.log; exit 1; }
 	@sh tools/fetch_model.sh smollm2 >/dev/null
 	$(BUILD)/onetrip run smollm2 --temp 0 -n 128 -p "$(DEMO_QUESTION)"
 
@@ -61,7 +62,7 @@ install: all ## PREFIX=/usr/local, DESTDIR
 	DESTDIR=$(DESTDIR) cmake --install $(BUILD)
 
 clean: ## remove what was built
-	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-fuzz $(BUILD)-aarch64 $(BUILD)-demo.log
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-fuzz $(BUILD)-aarch64
 
 help:
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /\1            |/p' Makefile | sed 's/^\(.\{12\}\)[^|]*|/  make \1 /'
