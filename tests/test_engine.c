@@ -476,6 +476,14 @@ static void long_run_open(struct long_run *l, uint64_t bytes_above_least) {
     session_open(&l->s, &params);
 }
 
+/* All that is wired is in memory, but for what was lent. Returns how many bytes that is. */
+static uint64_t assert_wired_is_there(const struct long_run *l) {
+    struct residency_info r;
+    residency_get_info(engine_residency(l->s.ctx), &r);
+    assert_true(r.resident_bytes + r.unread_bytes >= r.wired_bytes);
+    return r.unread_bytes;
+}
+
 /* The prompt number `pass`, from 0, and one token: the same bits, one sweep. */
 static void long_run_pass(struct long_run *l, uint32_t pass) {
     struct ot_error err;
@@ -487,9 +495,11 @@ static void long_run_pass(struct long_run *l, uint32_t pass) {
     assert_int_equal(info.n_sweeps_prompt, pass + 1);
     assert_true(info.n_batch >= LONG_PROMPT);
     assert_true(residency_check(engine_residency(l->s.ctx)));
+    assert_wired_is_there(l);
     must_feed(&l->s, 0, 0, 1, l->logits + l->s.n_vocab);
     assert_memory_equal(l->want, l->logits, 2 * l->s.n_vocab * sizeof(float));
     assert_true(residency_check(engine_residency(l->s.ctx)));
+    assert_int_equal(assert_wired_is_there(l), 0);
     assert_int_equal(ot_seq_truncate(l->s.ctx, 0, 0), 0);
 }
 

@@ -120,6 +120,16 @@ static void test_wired_memory_that_is_gone_is_named(void **state) {
     assert_warns(&r, "wired memory is not all there");
 }
 
+static void test_wired_memory_that_was_lent_is_not_missed(void **state) {
+    struct report_movement m;
+    struct report r = clean_report(&m);
+    (void)state;
+    r.residency.resident_bytes = 40 * mib;
+    r.residency.unread_bytes = 60 * mib;
+    report_judge(&r);
+    assert_int_equal(r.n_warnings, 0);
+}
+
 static void test_a_copy_of_weights_is_named(void **state) {
     struct report_movement m;
     struct report r = clean_report(&m);
@@ -340,6 +350,7 @@ int main(void) {
         cmocka_unit_test(test_a_budget_that_did_not_hold_is_named),
         cmocka_unit_test(test_direct_reads_that_were_not_direct_are_counted),
         cmocka_unit_test(test_wired_memory_that_is_gone_is_named),
+        cmocka_unit_test(test_wired_memory_that_was_lent_is_not_missed),
         cmocka_unit_test(test_a_copy_of_weights_is_named),
         cmocka_unit_test(test_noise_of_the_process_is_no_fault),
         cmocka_unit_test(test_the_text_says_what_was_asked_and_what_came_of_it),

@@ -118,7 +118,7 @@ static void judge_settings(struct report *r) {
              (unsigned long long)info->n_reads);
     }
     if (info->mode != NULL && strcmp(info->mode, "cache") != 0 &&
-        info->resident_bytes + noise_bytes < info->wired_bytes) {
+        info->resident_bytes + info->unread_bytes + noise_bytes < info->wired_bytes) {
         warn(r, "wired memory is not all there: %s wired, %s resident (swapped or reclaimed)",
              text_bytes(a, (double)info->wired_bytes), text_bytes(b, (double)info->resident_bytes));
     }

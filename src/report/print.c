@@ -196,6 +196,11 @@ static void print_closure(const struct report *r, FILE *out) {
         fprintf(out, "  %s of the weights used were already in memory (page cache)\n",
                 text_bytes(a, (double)r->found_bytes));
     }
+    if (r->residency.unread_bytes != 0) {
+        fprintf(out,
+                "  %s of the wired weights are not in memory: lent to a prompt, or not used yet\n",
+                text_bytes(a, (double)r->residency.unread_bytes));
+    }
     if (r->min_unknown) {
         fprintf(out, "  MIN (the least possible from disk) is not known: the trace of the\n"
                      "  experts' uses outgrew its memory\n");

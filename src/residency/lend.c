@@ -14,20 +14,9 @@
 #include "residency/mover.h"
 #include "sys/memory.h"
 
-/* Bytes of the arena that a piece occupies, and where. */
-static uint64_t piece_place(const struct mover *m, uint32_t piece, uint8_t **start) {
-    const struct section *x = &m->layout.sections[m->pieces[piece].section];
-    const struct residency_extent *e = &m->r->extents[x->extent];
-    uint64_t run = layout_run_bytes(x, e->row_bytes, m->r->files[e->file].direct_align);
-    uint64_t at = (uint64_t)(piece - x->first_piece) * PIECE_BYTES;
-    *start = m->arena + x->arena_at + at;
-    return min_u64(PIECE_BYTES, run - at);
-}
-
 static void drop(struct mover *m, uint32_t piece) {
-    uint8_t *start;
-    uint64_t bytes = piece_place(m, piece, &start);
-    sys_memory_drop(start, bytes);
+    uint64_t at, bytes = mover_piece_place(m, piece, &at);
+    sys_memory_drop(m->arena + at, bytes);
     m->locked_bytes -= min_u64(m->locked_bytes, bytes);
     m->pieces[piece].state = EMPTY;
 }
@@ -112,10 +101,9 @@ uint64_t lend(struct mover *m, uint64_t bytes) {
     }
     touch_end(m);
     mover_settle(m);
-    uint8_t *start;
-    uint64_t total = 0, passed = 0, lent = 0, ahead = (uint64_t)LEND_AHEAD * PIECE_BYTES;
+    uint64_t at, total = 0, passed = 0, lent = 0, ahead = (uint64_t)LEND_AHEAD * PIECE_BYTES;
     for (uint32_t i = 0; i < m->layout.n_pieces; i++) {
-        total += lendable(m, i) ? piece_place(m, i, &start) : 0;
+        total += lendable(m, i) ? mover_piece_place(m, i, &at) : 0;
     }
     if (total <= 2 * ahead) {
         return 0;
@@ -125,7 +113,7 @@ uint64_t lend(struct mover *m, uint64_t bytes) {
         if (!lendable(m, i)) {
             continue;
         }
-        uint64_t piece_bytes = piece_place(m, i, &start);
+        uint64_t piece_bytes = mover_piece_place(m, i, &at);
         passed += piece_bytes;
         /* spread evenly over the schedule, as what is streamed anyway */
         if (lent < (uint64_t)((unsigned __int128)want * passed / total)) {
@@ -146,10 +134,9 @@ uint64_t lend_most(const struct mover *m) {
     if (m->layout.streamed_bytes == 0) {
         return experts_lend_most(m);
     }
-    uint8_t *start;
-    uint64_t total = 0, ahead = (uint64_t)LEND_AHEAD * PIECE_BYTES;
-    for (uint32_t i = 0; i < m->layout.n_pieces && m->layout.streamed_bytes > 0; i++) {
-        total += lendable(m, i) ? piece_place(m, i, &start) : 0;
+    uint64_t at, total = 0, ahead = (uint64_t)LEND_AHEAD * PIECE_BYTES;
+    for (uint32_t i = 0; i < m->layout.n_pieces; i++) {
+        total += lendable(m, i) ? mover_piece_place(m, i, &at) : 0;
     }
     return total > 2 * ahead ? total - ahead : 0;
 }

@@ -227,16 +227,24 @@ static uint32_t blocks_reading(const struct mover *m) {
     return n;
 }
 
-static bool issue_piece(struct mover *m, const struct section *x, uint32_t index) {
+uint64_t mover_piece_place(const struct mover *m, uint32_t piece, uint64_t *arena_at) {
+    const struct section *x = &m->layout.sections[m->pieces[piece].section];
     const struct residency_extent *e = &m->r->extents[x->extent];
     uint64_t run = layout_run_bytes(x, e->row_bytes, m->r->files[e->file].direct_align);
-    uint64_t at = (uint64_t)(index - x->first_piece) * PIECE_BYTES;
-    uint64_t bytes = min_u64(PIECE_BYTES, run - at);
+    uint64_t at = (uint64_t)(piece - x->first_piece) * PIECE_BYTES;
+    *arena_at = x->arena_at + at;
+    return min_u64(PIECE_BYTES, run - at);
+}
+
+static bool issue_piece(struct mover *m, const struct section *x, uint32_t index) {
+    uint64_t row_bytes = m->r->extents[x->extent].row_bytes, at;
+    uint64_t bytes = mover_piece_place(m, index, &at);
+    uint64_t from = x->sector_start + (at - x->arena_at);
     /* Of the run's outer sectors only the section's own bytes are wanted. */
-    uint64_t start = max_u64(x->sector_start + at, x->offset);
-    uint64_t end = min_u64(x->sector_start + at + bytes, x->offset + x->wired_rows * e->row_bytes);
-    if (m->n_filling >= FILL_DEPTH || !reads_issue(m, FLIGHT_PIECE, index, x->extent, start,
-                                                   end - start, m->arena + x->arena_at + at)) {
+    uint64_t start = max_u64(from, x->offset);
+    uint64_t end = min_u64(from + bytes, x->offset + x->wired_rows * row_bytes);
+    if (m->n_filling >= FILL_DEPTH ||
+        !reads_issue(m, FLIGHT_PIECE, index, x->extent, start, end - start, m->arena + at)) {
         return false;
     }
     m->pieces[index].state = READING;
@@ -689,6 +697,14 @@ bool mover_settle_needs(struct mover *m) {
     return experts_settle_needs(m);
 }
 
+static uint64_t unread_bytes(const struct mover *m) {
+    uint64_t bytes = 0, at;
+    for (uint32_t i = 0; i < m->layout.n_pieces; i++) {
+        bytes += m->pieces[i].state != READY ? mover_piece_place(m, i, &at) : 0;
+    }
+    return min_u64(bytes, m->layout.wired_bytes);
+}
+
 void mover_info(const struct mover *m, struct residency_info *info) {
     const struct layout *l = &m->layout;
     info->io = reads_name(m);
@@ -698,6 +714,7 @@ void mover_info(const struct mover *m, struct residency_info *info) {
     info->streamed_bytes_per_sweep = l->streamed_bytes;
     info->resident_bytes = m->arena != NULL ? sys_memory_resident(m->arena, l->arena_bytes) : 0;
     info->resident_bytes = min_u64(info->resident_bytes, l->wired_bytes) + experts_held_bytes(m);
+    info->unread_bytes = unread_bytes(m);
     info->n_reads = m->n_reads;
     info->n_reads_direct = m->n_reads_direct;
 }

@@ -136,6 +136,7 @@ struct residency_info {
     const char *io;   /* "mmap", "io_uring direct", "threads direct", "threads buffered", ... */
     uint64_t wired_bytes, locked_bytes, slot_bytes, streamed_bytes_per_sweep;
     uint64_t resident_bytes; /* of the wired ones, as mincore says now */
+    uint64_t unread_bytes;   /* of the wired ones: not come to yet, or lent and not come back */
     uint64_t wait_ns;        /* compute waited for bytes */
     uint64_t n_sweeps;
     uint64_t n_reads, n_reads_direct; /* requested as direct, and really direct */
