@@ -135,7 +135,7 @@ OT_API int ot_model_open(const char *path, const struct ot_model_params *params,
                          struct ot_model **out, struct ot_error *err);
 OT_API void ot_model_close(struct ot_model *model);
 OT_API void ot_model_get_info(const struct ot_model *model, struct ot_model_info *info);
-/* index < n_tensors; tensors in file order. */
+/* Tensors in file order; an index from n_tensors on gives empty names and zeros. */
 OT_API void ot_model_get_tensor(const struct ot_model *model, uint32_t index,
                                 struct ot_tensor_info *info);
 
@@ -242,8 +242,9 @@ struct ot_context_params {
 OT_API void ot_context_default_params(struct ot_context_params *params);
 /* Opens a context over a model, which must outlive it: divides the budget, takes all memory that it
  * will use, and begins to read weights that own memory will hold. params NULL: the defaults.
- * Errors: ARGUMENT (also: the model was opened for its vocabulary only), BUDGET (the message names the
- * least budget in bytes), IO, MEMORY, CHANGED; nothing is left open then. */
+ * Errors: ARGUMENT (a parameter is out of range or none of its enum; the model was opened for its
+ * vocabulary only), BUDGET (the message names the least budget in bytes), IO, MEMORY, CHANGED; nothing
+ * is left open then. */
 OT_API int ot_context_open(const struct ot_model *model, const struct ot_context_params *params,
                            struct ot_context **out, struct ot_error *err);
 OT_API void ot_context_close(struct ot_context *ctx);
@@ -410,7 +411,7 @@ OT_API int ot_ledger_write(struct ot_context *ctx, const char *path, struct ot_e
 OT_API int ot_ledger_print(const char *path, const char *by, uint32_t top, FILE *out,
                            struct ot_error *err);
 /* Bytes moved and needed across a boundary since the context was opened, of a class
- * (OT_CLASS_COUNT: of all). */
+ * (OT_CLASS_COUNT: of all); 0 for a number that is no boundary or class. */
 OT_API void ot_ledger_total(const struct ot_context *ctx, enum ot_boundary boundary,
                             enum ot_class cls, uint64_t *moved_bytes, uint64_t *needed_bytes);
 /* "disk>ram", "weight", "load"; "unknown" for a number that is none. */
@@ -424,7 +425,7 @@ OT_API const char *ot_cause_name(enum ot_cause cause);
 OT_API uint64_t ot_memory_bytes(void);
 /* Plain streaming read of memory by the context's threads, in bytes a second: best of a few
  * passes over buffers of mib_per_thread MiB, which are memory beside the budget. Errors: ARGUMENT,
- * MEMORY. */
+ * MEMORY (also: more than is free). */
 OT_API int ot_measure_bandwidth(struct ot_context *ctx, uint32_t mib_per_thread, double *out,
                                 struct ot_error *err);
 /* Reads the extents that the context streams in one sweep, without computing: how many bytes, and

@@ -594,7 +594,7 @@ static void test_room_for_guesses_is_part_of_the_budget(void **state) {
     params.ram_bytes = least_budget(&params) + (512 << 10);
     static const uint64_t more[] = {0, 0, 64 << 20, 0, 0};
     for (uint32_t i = 0; i < 5; i++) {
-        params.n_draft = i < 3 ? 100 : OT_DRAFT_AUTO;
+        params.n_draft = i < 3 ? 7 : OT_DRAFT_AUTO;
         params.n_batch = i == 1 ? 1 : 0;
         params.ram_bytes += more[i];
         params.residency = i == 4 ? OT_RESIDENCY_STREAM : OT_RESIDENCY_AUTO;
@@ -663,6 +663,34 @@ static void test_settings_of_a_context_out_of_range_are_refused(void **state) {
         assert_null(ctx);
     }
     ot_model_close(model);
+}
+
+static void test_numbers_that_mean_nothing_are_refused_or_give_nothing(void **state) {
+    (void)state;
+    write_model(TINY_LLAMA, OT_Q4_0);
+    struct session s;
+    session_open(&s, &(struct ot_context_params){.n_ctx = 64});
+    struct ot_error err;
+    struct ot_context *ctx = NULL;
+    const struct ot_context_params guesses[] = {{.n_draft = 8}, {.n_draft = OT_DRAFT_AUTO + 1u}};
+    assert_int_equal(ot_context_open(s.model, &guesses[0], &ctx, &err), OT_ERR_ARGUMENT);
+    assert_int_equal(ot_context_open(s.model, &guesses[1], &ctx, &err), OT_ERR_ARGUMENT);
+    uint64_t moved = 1, needed = 1;
+    ot_ledger_total(s.ctx, (enum ot_boundary) - 1, OT_CLASS_COUNT, &moved, &needed);
+    assert_true(moved == 0 && needed == 0);
+    ot_ledger_total(s.ctx, (enum ot_boundary)1000000, OT_CLASS_COUNT, &moved, &needed);
+    assert_true(moved == 0 && needed == 0);
+    struct ot_tensor_info tensor;
+    ot_model_get_tensor(s.model, UINT32_MAX, &tensor);
+    assert_string_equal(tensor.name, "");
+    assert_string_equal(tensor.role, "");
+    assert_int_equal(tensor.bytes, 0);
+    double rate;
+    assert_int_equal(ot_measure_bandwidth(s.ctx, 0, &rate, &err), OT_ERR_ARGUMENT);
+    uint64_t free_mib = (ot_memory_bytes() >> 20) + 1;
+    assert_int_equal(ot_measure_bandwidth(s.ctx, (uint32_t)free_mib, &rate, &err), OT_ERR_MEMORY);
+    assert_non_null(strstr(err.message, "free"));
+    session_close(&s);
 }
 
 static void test_weights_that_are_not_finite_stop_with_an_error(void **state) {
@@ -841,6 +869,7 @@ int main(void) {
         cmocka_unit_test(test_a_full_context_changes_nothing),
         cmocka_unit_test(test_tokens_and_sequences_out_of_range_are_refused),
         cmocka_unit_test(test_settings_of_a_context_out_of_range_are_refused),
+        cmocka_unit_test(test_numbers_that_mean_nothing_are_refused_or_give_nothing),
         cmocka_unit_test(test_weights_that_are_not_finite_stop_with_an_error),
         cmocka_unit_test(test_a_raised_stop_flag_ends_the_call),
         cmocka_unit_test(test_every_allocation_may_fail),

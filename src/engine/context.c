@@ -34,6 +34,10 @@ static int check_params(const struct ot_model *m, const struct ot_context_params
         return error_set(err, OT_ERR_ARGUMENT, "context", "%u positions, expected at most %u",
                          p->n_ctx, 1u << 26);
     }
+    if (p->n_draft >= FORWARD_FEW && p->n_draft != OT_DRAFT_AUTO) {
+        return error_set(err, OT_ERR_ARGUMENT, "context",
+                         "%u rows for guesses, expected at most %d", p->n_draft, FORWARD_FEW - 1);
+    }
     if ((uint32_t)p->residency > OT_RESIDENCY_STREAM || (uint32_t)p->io > OT_IO_THREADS) {
         return error_set(err, OT_ERR_ARGUMENT, "context",
                          "residency %d, io %d: expected 0 to %d and 0 to %d", (int)p->residency,

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "engine/context.h"
+#include "sys/facts.h"
 #include "sys/memory.h"
 
 enum { CHUNK_BYTES = 1 << 20, PASSES = 6 };
@@ -37,6 +38,13 @@ int ot_measure_bandwidth(struct ot_context *ctx, uint32_t mib_per_thread, double
         return error_set(err, OT_ERR_ARGUMENT, "bandwidth", "%u MiB a thread", mib_per_thread);
     }
     uint64_t bytes = (uint64_t)n_pieces * CHUNK_BYTES;
+    struct sys_limits limits;
+    sys_limits_read(&limits);
+    if (bytes > min_u64(limits.available_bytes, limits.cgroup_bytes)) {
+        return error_set(err, OT_ERR_MEMORY, "bandwidth",
+                         "%u MiB for each of %u threads are more than the memory that is free",
+                         mib_per_thread, pool_threads(ctx->pool));
+    }
     void *memory = sys_memory_take(bytes, true, err);
     if (memory == NULL) {
         return OT_ERR_MEMORY;

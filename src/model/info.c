@@ -59,6 +59,10 @@ void ot_model_get_info(const struct ot_model *m, struct ot_model_info *info) {
 }
 
 void ot_model_get_tensor(const struct ot_model *m, uint32_t index, struct ot_tensor_info *info) {
+    if (index >= m->n_tensors) {
+        *info = (struct ot_tensor_info){.name = "", .role = ""};
+        return;
+    }
     const struct gguf_tensor *t = &m->tensors[index];
     *info = (struct ot_tensor_info){
         .name = m->tensor_names[index],

@@ -213,7 +213,10 @@ void report_deinit(struct report *r) {
 
 void ot_ledger_total(const struct ot_context *ctx, enum ot_boundary boundary, enum ot_class cls,
                      uint64_t *moved_bytes, uint64_t *needed_bytes) {
-    struct ledger_counter sum = ledger_sum(engine_ledger(ctx), boundary, cls, OT_CAUSE_COUNT);
+    struct ledger_counter sum = {0};
+    if ((unsigned)boundary < OT_BOUNDARY_COUNT) {
+        sum = ledger_sum(engine_ledger(ctx), boundary, cls, OT_CAUSE_COUNT);
+    }
     *moved_bytes = sum.moved_bytes;
     *needed_bytes = sum.needed_bytes;
 }
