@@ -145,6 +145,53 @@ static void test_repeat_penalty_moves_picked_tokens_down(void **state) {
     ot_sampler_close(s);
 }
 
+static void test_a_logit_that_a_penalty_makes_infinite_is_still_the_best(void **state) {
+    (void)state;
+    struct ot_sampler_params p;
+    ot_sampler_default_params(&p);
+    p.top_k = 0;
+    p.top_p = 1.0f;
+    p.min_p = 0.0f;
+    p.repeat_penalty = 1e-30f;
+    struct ot_sampler *s = NULL;
+    struct ot_error err;
+    assert_int_equal(ot_sampler_open(3, &p, &s, &err), 0);
+    ot_sampler_accept(s, 1);
+    float logits[3] = {1.0f, 1e20f, 3.0f};
+    assert_int_equal(ot_sampler_pick(s, logits), 1);
+    ot_sampler_close(s);
+}
+
+static void test_a_long_memory_penalises_each_token_once(void **state) {
+    (void)state;
+    enum { VOCAB = 200000, RECENT = 1 << 20 };
+    struct ot_sampler_params p;
+    ot_sampler_default_params(&p);
+    p.temperature = 0.0f;
+    p.repeat_penalty = 2.0f;
+    p.repeat_last_n = RECENT;
+    struct ot_sampler *s = NULL;
+    struct ot_error err;
+    float *logits = calloc(VOCAB, sizeof *logits);
+    assert_non_null(logits);
+    assert_int_equal(ot_sampler_open(VOCAB, &p, &s, &err), 0);
+    for (uint32_t i = 0; i < RECENT; i++) {
+        ot_sampler_accept(s, i % (VOCAB - 1));
+    }
+    for (uint32_t round = 0; round < 2; round++) {
+        for (uint32_t i = 0; i < VOCAB; i++) {
+            logits[i] = 8.0f;
+        }
+        ot_sampler_pick(s, logits);
+        for (uint32_t i = 0; i + 1 < VOCAB; i++) {
+            assert_true(logits[i] == 4.0f);
+        }
+        assert_true(logits[VOCAB - 1] == (round == 0 ? 8.0f : 4.0f));
+    }
+    free(logits);
+    ot_sampler_close(s);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_top_k_picks_from_the_k_best),
@@ -152,6 +199,8 @@ int main(void) {
         cmocka_unit_test(test_greedy_picks_the_first_of_the_best),
         cmocka_unit_test(test_a_seed_gives_the_same_tokens),
         cmocka_unit_test(test_repeat_penalty_moves_picked_tokens_down),
+        cmocka_unit_test(test_a_logit_that_a_penalty_makes_infinite_is_still_the_best),
+        cmocka_unit_test(test_a_long_memory_penalises_each_token_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -22,6 +22,7 @@ struct ot_sampler {
     struct candidate *candidates; /* owned [n_vocab] */
     uint32_t *recent;             /* owned [repeat_last_n], a ring */
     uint32_t n_recent, next_recent;
+    uint64_t *seen; /* owned [n_vocab / 64 + 1], bits, all clear between calls */
 };
 
 void ot_sampler_default_params(struct ot_sampler_params *p) {
@@ -85,7 +86,8 @@ int ot_sampler_open(uint32_t n_vocab, const struct ot_sampler_params *params,
     }
     s->candidates = mem_calloc(n_vocab, sizeof *s->candidates);
     s->recent = mem_calloc(p.repeat_last_n, sizeof *s->recent);
-    if (s->candidates == NULL || s->recent == NULL) {
+    s->seen = mem_calloc(n_vocab / 64 + 1, sizeof *s->seen);
+    if (s->candidates == NULL || s->recent == NULL || s->seen == NULL) {
         ot_sampler_close(s);
         return error_memory(err, n_vocab * sizeof *s->candidates);
     }
@@ -97,6 +99,7 @@ void ot_sampler_close(struct ot_sampler *s) {
     if (s != NULL) {
         mem_free(s->candidates);
         mem_free(s->recent);
+        mem_free(s->seen);
         mem_free(s);
     }
 }
@@ -113,14 +116,16 @@ void ot_sampler_accept(struct ot_sampler *s, uint32_t token) {
 /* Each recent token once, whatever its count. */
 static void penalise(struct ot_sampler *s, float *logits) {
     for (uint32_t i = 0; i < s->n_recent; i++) {
-        bool seen = false;
-        for (uint32_t j = 0; j < i && !seen; j++) {
-            seen = s->recent[j] == s->recent[i];
-        }
-        float *logit = &logits[s->recent[i]];
-        if (!seen) {
+        uint32_t token = s->recent[i];
+        uint64_t bit = 1ull << token % 64;
+        float *logit = &logits[token];
+        if ((s->seen[token / 64] & bit) == 0) {
+            s->seen[token / 64] |= bit;
             *logit = *logit > 0 ? *logit / s->p.repeat_penalty : *logit * s->p.repeat_penalty;
         }
+    }
+    for (uint32_t i = 0; i < s->n_recent; i++) {
+        s->seen[s->recent[i] / 64] = 0;
     }
 }
 
@@ -247,7 +252,7 @@ static uint32_t draw(struct ot_sampler *s, uint32_t n) {
     double left = next_random(s) * total;
     for (uint32_t i = 0; i + 1 < n; i++) {
         left -= exp(((double)c[i].logit - c[0].logit) / t);
-        if (left < 0.0) {
+        if (!(left >= 0.0)) { /* not a number where the best logit is infinite: a penalty's work */
             return c[i].token;
         }
     }
