@@ -1,4 +1,5 @@
 /* test_draft.c - guesses of the next tokens: what is guessed, and when guessing stops. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -104,6 +105,22 @@ static void test_guesses_that_fail_become_rare_and_are_tried_again(void **state)
     ot_drafter_close(d);
 }
 
+static void test_times_that_are_no_times_teach_nothing(void **state) {
+    (void)state;
+    static const uint32_t same[] = {1, 1, 1, 1, 1, 1, 1, 1};
+    static const double none[] = {NAN, INFINITY, -INFINITY, -1.0, 0.0};
+    uint32_t tokens[MOST];
+    struct ot_drafter *d = open_drafter(MOST);
+    for (uint32_t i = 0; i < sizeof none / sizeof *none; i++) {
+        uint32_t n = ot_drafter_guess(d, same, 8, MOST, tokens);
+        ot_drafter_learn(d, n, none[i]);
+        ot_drafter_learn(d, UINT32_MAX, none[i]);
+    }
+    teach_times(d, 1.0, 0.05);
+    assert_in_range(ot_drafter_guess(d, same, 8, MOST, tokens), 1, MOST);
+    ot_drafter_close(d);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_followed_the_longest_and_latest_match_is_guessed),
@@ -111,6 +128,7 @@ int main(void) {
         cmocka_unit_test(test_without_a_match_or_room_there_is_no_guess),
         cmocka_unit_test(test_guesses_that_cost_more_than_they_give_are_not_made),
         cmocka_unit_test(test_guesses_that_fail_become_rare_and_are_tried_again),
+        cmocka_unit_test(test_times_that_are_no_times_teach_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
 /* test_report.c - judgements of a report, and the reader of written ledgers on hostile files. */
 #include <jansson.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -188,6 +189,22 @@ static void test_text_that_is_not_utf8_still_makes_json(void **state) {
     json_decref(root);
 }
 
+static void test_numbers_that_are_not_finite_are_null_in_json(void **state) {
+    static const struct ot_run run = {.load_s = NAN, .prompt_s = -INFINITY, .decode_s = 2.5};
+    struct report_movement m;
+    struct report r = clean_report(&m);
+    (void)state;
+    r.run = &run;
+    report_judge(&r);
+    json_t *root = report_json(&r);
+    assert_non_null(root);
+    char *text = json_dumps(root, JSON_COMPACT);
+    assert_non_null(strstr(text, "null"));
+    assert_non_null(strstr(text, "2.5"));
+    free(text);
+    json_decref(root);
+}
+
 /* ---- reading ledgers ---- */
 
 static int print_ledger(const char *text, const char *by, struct ot_error *err) {
@@ -355,6 +372,7 @@ int main(void) {
         cmocka_unit_test(test_noise_of_the_process_is_no_fault),
         cmocka_unit_test(test_the_text_says_what_was_asked_and_what_came_of_it),
         cmocka_unit_test(test_text_that_is_not_utf8_still_makes_json),
+        cmocka_unit_test(test_numbers_that_are_not_finite_are_null_in_json),
         cmocka_unit_test(test_ledgers_that_are_none_are_refused_with_file_and_line),
         cmocka_unit_test(test_lines_of_a_ledger_are_json),
         cmocka_unit_test(test_every_failing_allocation_of_the_reader_is_reported),

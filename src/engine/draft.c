@@ -17,6 +17,8 @@
  *
  * Sources: Leviathan et al. 2023, "Fast inference from transformers via speculative decoding" (why
  * the text stays the same); Saxena 2023, prompt lookup decoding. */
+#include <math.h>
+
 #include "base/alloc.h"
 #include "base/checked.h"
 #include "base/error.h"
@@ -122,7 +124,7 @@ void ot_drafter_learn(struct ot_drafter *d, uint32_t n_accepted, double seconds)
     for (uint32_t i = 0; i < d->n_guessed && i <= n_accepted; i++) {
         *chance += ((i < n_accepted ? 1.0 : 0.0) - *chance) / CHANCE_STEP;
     }
-    if (!(seconds > 0.0)) {
+    if (!(seconds > 0.0) || !isfinite(seconds)) {
         return;
     }
     if (d->sweep_s <= 0.0) {

@@ -1,4 +1,5 @@
 /* json.c - the report as JSON, the fields that other programs rely on. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,8 +15,9 @@ static json_t *text(const char *value) {
 static json_t *count(uint64_t value) {
     return json_integer((json_int_t)value);
 }
+/* What the caller of the library says may be anything; JSON has no word for what is not finite. */
 static json_t *real(double value) {
-    return json_real(value);
+    return isfinite(value) ? json_real(value) : json_null();
 }
 
 /* A limit that is not there is null, not a huge number. */
