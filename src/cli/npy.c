@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cli/session.h"
+
 static int fail(struct npy *npy) {
     complain("%s: cannot be written: %s", npy->path, strerror(errno));
     return EXIT_FAILED;
@@ -33,6 +35,7 @@ int npy_open(struct npy *npy, const char *path, uint64_t n_rows, uint64_t n_colu
         npy->temporary = NULL;
         return rc;
     }
+    stop_unfinished = npy->temporary;
     char header[256];
     int n =
         snprintf(header + 10, sizeof header - 10,
@@ -63,6 +66,7 @@ int npy_close(struct npy *npy, bool keep) {
         if (!keep || rc != 0) {
             unlink(npy->temporary);
         }
+        stop_unfinished = NULL;
         free(npy->temporary);
     }
     *npy = (struct npy){.path = NULL};

@@ -11,14 +11,21 @@
 #include "cli/model_path.h"
 
 volatile int stop_flag;
+const char *volatile stop_unfinished;
 
 static void on_interrupt(int number) {
-    (void)number;
+    if (stop_flag != 0) {
+        if (stop_unfinished != NULL) {
+            unlink(stop_unfinished);
+        }
+        signal(number, SIG_DFL);
+        raise(number); /* comes when this handler returns */
+    }
     stop_flag = 1;
 }
 
 static void watch(int number) {
-    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
+    struct sigaction action = {.sa_handler = on_interrupt};
     sigemptyset(&action.sa_mask);
     sigaction(number, &action, NULL);
 }
@@ -34,6 +41,40 @@ void stop_on_terminate(void) {
 void stop_reset(void) {
     stop_flag = 0;
     stop_watch();
+}
+
+static const int held_signals[] = {SIGINT, SIGTERM, SIGHUP};
+enum { N_HELD = sizeof held_signals / sizeof *held_signals };
+static volatile sig_atomic_t held;
+
+static void on_held(int number) {
+    held = number;
+}
+
+/* Until held_release a signal waits: what ends the program in the middle of a file that is renamed
+ * when it is whole would leave it behind under its temporary name. False for a pipe or a device,
+ * which may wait for ever and is written in place. */
+static bool held_begin(const char *path, struct sigaction before[N_HELD]) {
+    struct stat facts;
+    if (stat(path, &facts) == 0 && !S_ISREG(facts.st_mode)) {
+        return false;
+    }
+    struct sigaction action = {.sa_handler = on_held, .sa_flags = SA_RESTART};
+    sigemptyset(&action.sa_mask);
+    held = 0;
+    for (size_t i = 0; i < N_HELD; i++) {
+        sigaction(held_signals[i], &action, &before[i]);
+    }
+    return true;
+}
+
+static void held_release(const struct sigaction before[N_HELD]) {
+    for (size_t i = 0; i < N_HELD; i++) {
+        sigaction(held_signals[i], &before[i], NULL);
+    }
+    if (held != 0) {
+        raise(held);
+    }
 }
 
 /* Whether a file could be written there: said before the work, not after it. */
@@ -279,12 +320,25 @@ int session_report(struct session *s, const struct ot_run *run, bool print) {
     if (print && ot_report_print(s->ctx, &whole, stderr, &err) != 0) {
         exit_code = complain_error(&err);
     }
-    if (s->settings->report != NULL &&
-        ot_report_write(s->ctx, &whole, s->settings->report, &err) != 0) {
-        exit_code = complain_error(&err);
+    struct sigaction before[N_HELD];
+    const char *report = s->settings->report, *ledger = s->settings->ledger;
+    if (report != NULL) {
+        bool holds = held_begin(report, before);
+        if (ot_report_write(s->ctx, &whole, report, &err) != 0) {
+            exit_code = complain_error(&err);
+        }
+        if (holds) {
+            held_release(before);
+        }
     }
-    if (s->settings->ledger != NULL && ot_ledger_write(s->ctx, s->settings->ledger, &err) != 0) {
-        exit_code = complain_error(&err);
+    if (ledger != NULL) {
+        bool holds = held_begin(ledger, before);
+        if (ot_ledger_write(s->ctx, ledger, &err) != 0) {
+            exit_code = complain_error(&err);
+        }
+        if (holds) {
+            held_release(before);
+        }
     }
     return exit_code;
 }

@@ -35,6 +35,8 @@ void progress_clear(void);
 
 /* Ctrl-C: the first one sets the flag and the running step ends; the second one kills. */
 extern volatile int stop_flag;
+/* Borrowed; a file that the second one deletes, NULL: none. */
+extern const char *volatile stop_unfinished;
 void stop_watch(void);
 /* SIGTERM ends the running step, too: for commands that are not a conversation. */
 void stop_on_terminate(void);

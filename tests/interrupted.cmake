@@ -1,0 +1,10 @@
+# What test_interrupted preloads into the program. A sanitizer wants to be the first library.
+if(OT_SANITIZE)
+  target_compile_definitions(test_interrupted PRIVATE INTERRUPT_OBJECT="")
+else()
+  add_library(interrupt MODULE preload/interrupt.c)
+  target_compile_definitions(interrupt PRIVATE _GNU_SOURCE)
+  set_target_properties(interrupt PROPERTIES C_VISIBILITY_PRESET default)
+  target_compile_definitions(test_interrupted PRIVATE INTERRUPT_OBJECT="$<TARGET_FILE:interrupt>")
+  add_dependencies(test_interrupted interrupt)
+endif()
