@@ -478,6 +478,14 @@ static void test_output_that_cannot_be_written_is_an_error(void **state) {
         assert_says(o.err, directory);
         outcome_free(&o);
     }
+    char name[252] = ""; /* is a file's name, but the one until it is whole would be too long */
+    memset(name, 'n', sizeof name - 1);
+    snprintf(command, sizeof command, "%s/%s", directory, name);
+    o = onetrip(NULL, "run", model, "-p", "x", "-n", "1", "-q", "--report", command, NULL);
+    assert_exit(&o, 1);
+    assert_says(o.err, "too long");
+    assert_int_equal(o.out_bytes, 0);
+    outcome_free(&o);
     o = onetrip(NULL, "eval", model, "--ids", "1,2", "--logits", "/nonexistent/x.npy", NULL);
     assert_exit(&o, 1);
     assert_one_line(o.err);

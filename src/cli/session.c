@@ -77,7 +77,29 @@ static void held_release(const struct sigaction before[N_HELD]) {
     }
 }
 
-/* Whether a file could be written there: said before the work, not after it. */
+/* Why no file could be made there; 0: it could. One that is replaced when it is whole has a longer
+ * name until then. */
+static int folder_error(const char *path, bool replaced) {
+    const char *slash = strrchr(path, '/');
+    size_t length = slash == NULL ? 1 : slash == path ? 1 : (size_t)(slash - path);
+    size_t room = strlen(path) + 32;
+    char *name = malloc(room);
+    struct stat facts;
+    if (name == NULL) {
+        return ENOMEM;
+    }
+    snprintf(name, room, "%.*s", (int)length, slash == NULL ? "." : path);
+    int error = access(name, W_OK | X_OK) != 0 ? errno : 0;
+    snprintf(name, room, replaced ? "%s.%ld.part" : "%s", path, (long)getpid());
+    if (error == 0 && stat(name, &facts) != 0 && errno != ENOENT) {
+        error = errno;
+    }
+    free(name);
+    return error;
+}
+
+/* Whether a file could be written there: said before the work, not after it. A trace is written in
+ * place, all others are replaced by a file that is whole. */
 static int check_output(const char *option, const char *path) {
     if (path[0] == '\0') {
         complain("%s: the name of the file is empty", option);
@@ -88,18 +110,13 @@ static int check_output(const char *option, const char *path) {
         return EXIT_USAGE;
     }
     struct stat facts;
+    bool there = stat(path, &facts) == 0, replaced = strcmp(option, "--trace") != 0;
     int error = 0;
-    if (stat(path, &facts) == 0) {
+    if (there) {
         error = S_ISDIR(facts.st_mode) ? EISDIR : access(path, W_OK) != 0 ? errno : 0;
-    } else {
-        const char *slash = strrchr(path, '/');
-        size_t length = slash == NULL ? 1 : slash == path ? 1 : (size_t)(slash - path);
-        char *folder = strndup(slash == NULL ? "." : path, length);
-        if (folder == NULL) {
-            return complain_memory();
-        }
-        error = access(folder, W_OK | X_OK) != 0 ? errno : 0;
-        free(folder);
+    }
+    if (!there || (error == 0 && replaced && S_ISREG(facts.st_mode))) {
+        error = folder_error(path, replaced);
     }
     if (error != 0) {
         complain("%s %s: cannot be written: %s", option, path, strerror(error));
