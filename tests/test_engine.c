@@ -18,6 +18,7 @@
 #include "kernel/kernel.h"
 #include "model/forward.h"
 #include "onetrip.h"
+#include "report/report.h"
 #include "support/tiny_model.h"
 #include "sys/file.h"
 
@@ -609,6 +610,25 @@ static void test_room_for_guesses_is_part_of_the_budget(void **state) {
     }
 }
 
+static void test_own_memory_finds_nothing_in_the_page_cache(void **state) {
+    (void)state;
+    write_model(TINY_QWEN3MOE, OT_Q4_0);
+    struct ot_context_params params = {.n_ctx = 64, .residency = OT_RESIDENCY_WIRED};
+    struct session s;
+    session_open(&s, &params);
+    float *logits = logits_for(s.n_vocab);
+    for (uint32_t i = 0; i < 12; i++) {
+        must_feed(&s, 0, i, 1, logits); /* experts are used more than once */
+    }
+    struct report r;
+    struct ot_error err;
+    assert_int_equal(report_gather(s.ctx, NULL, &r, &err), 0);
+    assert_int_equal(r.found_bytes, 0);
+    report_deinit(&r);
+    free(logits);
+    session_close(&s);
+}
+
 static void test_a_full_context_changes_nothing(void **state) {
     (void)state;
     write_model(TINY_LLAMA, OT_Q4_0);
@@ -866,6 +886,7 @@ int main(void) {
         cmocka_unit_test(test_a_budget_below_the_least_is_refused_with_the_least),
         cmocka_unit_test(test_room_for_many_rows_of_logits_is_part_of_the_budget),
         cmocka_unit_test(test_room_for_guesses_is_part_of_the_budget),
+        cmocka_unit_test(test_own_memory_finds_nothing_in_the_page_cache),
         cmocka_unit_test(test_a_full_context_changes_nothing),
         cmocka_unit_test(test_tokens_and_sequences_out_of_range_are_refused),
         cmocka_unit_test(test_settings_of_a_context_out_of_range_are_refused),

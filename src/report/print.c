@@ -193,8 +193,8 @@ static void print_closure(const struct report *r, FILE *out) {
         fprintf(out, "  disk>ram  not closed: /proc/self/io cannot be read here\n");
     }
     if (r->found_bytes != 0) {
-        fprintf(out, "  %s of the weights used were already in memory (page cache)\n",
-                text_bytes(a, (double)r->found_bytes));
+        fprintf(out, "  %s%s of the weights used were already in memory (page cache)\n",
+                r->model.n_experts > 0 ? "at most " : "", text_bytes(a, (double)r->found_bytes));
     }
     if (r->residency.unread_bytes != 0) {
         fprintf(out,

@@ -46,7 +46,8 @@ struct report {
     uint32_t n_movements;
     struct report_closure closures[REPORT_CLOSURES];
     uint32_t n_closures;
-    uint64_t found_bytes;       /* weight bytes that compute used and no disk read brought */
+    uint64_t found_bytes;       /* weight bytes that compute used and no disk read brought; experts'
+                                 * at most those */
     uint64_t disk_weight_bytes; /* disk>ram of weights */
     uint64_t min_bytes;         /* the least that the disk had to deliver of weights (MIN) */
     bool min_unknown;           /* the trace of experts' uses was too long for it */
