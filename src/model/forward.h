@@ -25,6 +25,7 @@
 #include "kv/kv.h"
 #include "ledger/ledger.h"
 #include "model/model.h"
+#include "model/prefetch_trial.h"
 #include "model/rope.h"
 #include "onetrip.h"
 #include "residency/residency.h"
@@ -36,8 +37,9 @@ struct forward_token {
 
 enum { FORWARD_MAX_ITEMS = 64, FORWARD_MAX_LAYOUTS = 8, FORWARD_VECTORS = 6, FORWARD_MAX_NEXT = 4 };
 
-/* Most tokens of a sweep that are computed with the kernels for one token or a few: of dense models,
- * and where experts, of whose weights each token uses a few, would be unpacked for a token or two. */
+/* Most tokens of a sweep that are computed with the kernels for one token or a few: of dense
+ * models, and where experts, of whose weights each token uses a few, would be unpacked for a token
+ * or two. */
 enum { FORWARD_FEW = 8, FORWARD_FEW_ROUTED = 16 };
 
 /* One view of a weight matrix, to be multiplied with n_tokens prepared rows. */
@@ -54,12 +56,6 @@ struct matmul_item {
     float *y; /* of the view's first row */
     uint64_t y_stride;
     uint32_t first_piece, rows_per_piece;
-};
-
-/* How fast decode was with each way to prefetch, in its first jobs. */
-struct prefetch_trial {
-    uint32_t n_jobs, first_way;
-    double rates[KERNEL_PREFETCH_WAYS]; /* bytes a nanosecond, added up over jobs */
 };
 
 /* Prepared forms of one input, one per layout that its matrices want. */

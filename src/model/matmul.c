@@ -24,12 +24,9 @@ enum {
     PIECE_ROWS = 16,     /* a multiple of what the kernels finish together */
     PIECE_TILES_MAX = 4, /* of a prompt: what gemm unpacks at once, some ms of work */
     TRIAL_BYTES = 1 << 20,
-    TRIAL_JOBS = 64 * KERNEL_PREFETCH_WAYS, /* one layer of most models is four jobs */
     STEP_BYTES = 64 << 10, /* about what is read between two looks at the pages that follow */
     AHEAD_SHARE = 4,       /* of a thread's L2 cache, for what it will read next */
 };
-
-static const double trial_margin = 1.05;
 
 void matmul_input(struct forward *f, struct prepared *p, uint8_t *space, const float *rows,
                   uint64_t stride, uint32_t n_rows, uint32_t n_cols) {
@@ -209,31 +206,6 @@ static uint32_t divide(struct matmul_item *items, uint32_t n_items, uint32_t n_t
     return n_pieces;
 }
 
-/* The trial of the ways to prefetch: the first jobs of decode that are large enough use each in
- * turn. In turn, because the speed of memory changes within seconds on shared machines, and because
- * a layer's matrices differ; rates are added up, not times, because a job that another program held
- * up would outweigh all others. The first choice stays unless another way is clearly faster. */
-static void try_prefetch(struct forward *f, uint64_t bytes, uint64_t ns) {
-    struct prefetch_trial *t = &f->prefetch;
-    if (t->n_jobs == 0) {
-        t->first_way = kernels_prefetch_way();
-    }
-    uint32_t way = (t->first_way + t->n_jobs++) % KERNEL_PREFETCH_WAYS;
-    t->rates[way] += (double)bytes / (double)max_u64(ns, 1);
-    way = (way + 1) % KERNEL_PREFETCH_WAYS;
-    if (t->n_jobs == TRIAL_JOBS) {
-        way = t->first_way;
-        double best = t->rates[way] * trial_margin;
-        for (uint32_t i = 0; i < KERNEL_PREFETCH_WAYS; i++) {
-            if (t->rates[i] > best) {
-                best = t->rates[i];
-                way = i;
-            }
-        }
-    }
-    kernels_use_prefetch_way(way);
-}
-
 void matmul_ahead(struct forward *f, const struct weight *w) {
     const uint8_t *data = w->present && f->decode ? residency_peek(f->residency, w->extent) : NULL;
     if (data != NULL && f->n_next < FORWARD_MAX_NEXT) {
@@ -275,9 +247,8 @@ int matmul_flush(struct forward *f, struct ot_error *err) {
     read_next_ahead(f);
     pool_run(f->pool, n_pieces, compute_piece, f);
     phase_end(f, phase, OT_PHASE_WEIGHTS);
-    if (f->n_tokens == 1 && f->items[0].decode && bytes >= TRIAL_BYTES &&
-        f->prefetch.n_jobs < TRIAL_JOBS) {
-        try_prefetch(f, bytes, clock_ns() - phase.start_ns);
+    if (f->n_tokens == 1 && f->items[0].decode && bytes >= TRIAL_BYTES) {
+        prefetch_trial_job(&f->prefetch, bytes, clock_ns() - phase.start_ns);
     }
     matmul_drop(f);
     return OT_OK;
