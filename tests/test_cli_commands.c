@@ -232,8 +232,24 @@ static void test_bench_over_budget_measures_the_disk(void **state) {
     outcome_free(&o);
 }
 
+static void test_a_models_name_does_not_command_the_terminal(void **state) {
+    struct tiny_model options;
+    struct image image;
+    (void)state;
+    tiny_model_defaults(&options, TINY_LLAMA, OT_Q4_0, 1);
+    tiny_model_image(&options, &image);
+    image_set_text(&image, "general.name", "a\x1b[2J\nname \x7f z");
+    image_write(&image, in_directory("name.gguf"));
+    image_deinit(&image);
+    struct outcome o = onetrip(NULL, "inspect", in_directory("name.gguf"), NULL);
+    assert_exit(&o, 0);
+    assert_says(o.out, " a?[2J?name ? z\n");
+    outcome_free(&o);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_models_name_does_not_command_the_terminal),
         cmocka_unit_test(test_eval_counts_its_sweeps_as_those_of_the_prompt),
         cmocka_unit_test(test_eval_refuses_ids_that_are_none),
         cmocka_unit_test(test_eval_writes_every_logit_in_numpy_format),

@@ -70,6 +70,14 @@ double now_s(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+void print_safe(const char *text, int width, FILE *out) {
+    int n = 0;
+    for (; *text != '\0'; text++, n++) {
+        fputc((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text, out);
+    }
+    fprintf(out, "%*s", n < width ? width - n : 0, "");
+}
+
 void print_wrapped(const char *text, int indent, FILE *out) {
     enum { WIDTH = 80 };
     int column = indent;

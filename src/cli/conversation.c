@@ -270,8 +270,8 @@ int conversation(struct session *s, const char *format) {
     }
     if (rc == 0) {
         if (!s->settings->quiet) {
-            fprintf(stderr, "%s; /help tells more, Ctrl-D leaves\n",
-                    s->info.name[0] != '\0' ? s->info.name : s->path);
+            print_safe(s->info.name[0] != '\0' ? s->info.name : s->path, 0, stderr);
+            fprintf(stderr, "; /help tells more, Ctrl-D leaves\n");
         }
         rc = converse(s, &a, &h, &q, format);
         fprintf(stderr, "\n");

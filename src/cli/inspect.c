@@ -37,7 +37,9 @@ static void print_model(const struct session *s, uint64_t per_token) {
     const struct ot_model_info *m = &s->info;
     char a[24], b[24];
     printf("%-16s %s\n", "file", m->path);
-    printf("%-16s %s\n", "name", m->name[0] != '\0' ? m->name : "-");
+    printf("%-16s ", "name");
+    print_safe(m->name[0] != '\0' ? m->name : "-", 0, stdout);
+    putchar('\n');
     printf("%-16s %s, mostly %s\n", "architecture", m->architecture, m->quantisation);
     printf("%-16s %s in %" PRIu32 " file%s; weights %s in %" PRIu32 " tensors\n", "size",
            human_bytes(a, (double)m->file_bytes), m->n_files, m->n_files == 1 ? "" : "s",
@@ -116,14 +118,6 @@ static void print_roles(const struct session *s) {
     }
 }
 
-static void print_safe(const char *text, int width) {
-    int n = 0;
-    for (; *text != '\0'; text++, n++) {
-        putchar((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text);
-    }
-    printf("%*s", n < width ? width - n : 0, "");
-}
-
 /* As wide as the longest name, within limits: a hostile file's may have 64 KiB. */
 static int name_width(const struct session *s) {
     size_t width = 24;
@@ -150,7 +144,7 @@ static void print_tensors(const struct session *s) {
             snprintf(shape + used, sizeof shape - used, "%s%" PRIu64, used != 0 ? " x " : "",
                      t.dims[d]);
         }
-        print_safe(t.name, width);
+        print_safe(t.name, width, stdout);
         const char *role = t.role[0] == '\0'                ? unused
                            : strstr(t.name, t.role) == NULL ? t.role
                                                             : "";
