@@ -15,6 +15,7 @@
 #define KERNEL_GEMV_AVX2_H
 
 #include <immintrin.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -131,6 +132,125 @@ GEMV_INLINE uint64_t gemv_ahead_after_group(uint64_t row_bytes, uint32_t n, uint
                                             uint64_t block_bytes, bool is_last_block) {
     return is_last_block ? row_bytes - at_bytes : block_bytes - (n - 1) * row_bytes;
 }
+
+/* ---- several tokens (kernel_few_fn) ----
+ *
+ * A row is taken in parts of so many columns that the tokens' activations for them stay in the L1
+ * cache; where there are several parts, rows go in groups of 16, all of which go over a part before
+ * any goes over the next one. What is unpacked of a unit is used by up to GEMV_TOGETHER tokens at
+ * once, one vector of lanes after the other: so many as have registers for their sums and products,
+ * beside the codes of one vector. Sums are added in the order of gemv. */
+
+enum { GEMV_TOGETHER = 4, GEMV_ACT_BYTES = 24 << 10 };
+
+/* For each token (or sum); n is a constant where this is inlined. */
+#define GEMV_EACH(t, n) _Pragma("GCC unroll 4") for (uint32_t t = 0; t < (n); t++)
+
+struct gemv_few {
+    const uint8_t *w;
+    uint64_t row_bytes;
+    uint32_t n_rows, n_cols;
+    const void *const *x;
+    uint32_t n_tokens;
+    float *y;
+    uint64_t y_stride;
+};
+
+/* The units [from, to) of a row. */
+struct gemv_part {
+    const uint8_t *row;
+    uint64_t readable; /* bytes from the row's start on */
+    uint32_t n_cols, from, to;
+    bool end;       /* of the row */
+    uint64_t ahead; /* what is prefetched: so far after what is read */
+    __m256 *kept;   /* sums of the row's tokens, between its parts */
+    float *y;       /* what the row gives, of the first token */
+};
+
+/* How a type is computed: constants where this is inlined. */
+struct gemv_way {
+    /* A part for n tokens, whose sums go on, n_sums vectors each. */
+    void (*part)(uint32_t dtype, uint32_t n, const struct gemv_part *p, const void *const *x,
+                 __m256 *sums);
+    float (*sum)(const __m256 *sums); /* one token's, at the row's end */
+    uint32_t dtype, n_sums;
+    uint32_t together; /* tokens at once, at most GEMV_TOGETHER */
+    uint32_t unit_cols, unit_bytes, unit_act_bytes;
+};
+
+GEMV_INLINE void gemv_part_of(const struct gemv_way *way, uint32_t n, const struct gemv_few *f,
+                              const struct gemv_part *p, uint32_t first) {
+    __m256 sums[4 * GEMV_TOGETHER], *kept = p->kept + first * way->n_sums;
+    _Pragma("GCC unroll 16") for (uint32_t i = 0; i < n * way->n_sums; i++) {
+        sums[i] = p->from > 0 ? kept[i] : _mm256_setzero_ps();
+    }
+    way->part(way->dtype, n, p, f->x + first, sums);
+    if (p->end) {
+        GEMV_EACH(t, n) {
+            p->y[(first + t) * f->y_stride] = way->sum(&sums[t * way->n_sums]);
+        }
+    } else {
+        _Pragma("GCC unroll 16") for (uint32_t i = 0; i < n * way->n_sums; i++) {
+            kept[i] = sums[i];
+        }
+    }
+}
+
+/* All tokens, some at a time. */
+GEMV_INLINE void gemv_tokens(const struct gemv_way *way, const struct gemv_few *f,
+                             struct gemv_part *p) {
+    for (uint32_t t = 0, n; t < f->n_tokens; t += n) {
+        const uint32_t left = f->n_tokens - t, half = (left + 1) / 2;
+        n = left <= way->together ? left : half < way->together ? half : way->together;
+        switch (n) { /* more than `together` there never are: those cases are left out */
+        case 1: gemv_part_of(way, 1, f, p, t); break;
+        case 3: gemv_part_of(way, way->together > 2 ? 3 : 2, f, p, t); break;
+        case 4: gemv_part_of(way, way->together > 3 ? 4 : 2, f, p, t); break;
+        default: gemv_part_of(way, 2, f, p, t);
+        }
+        p->ahead = 0;
+    }
+}
+
+GEMV_INLINE void gemv_few_rows(const struct gemv_way *way, const struct gemv_few *f) {
+    const uint32_t n_units = (f->n_cols + way->unit_cols - 1) / way->unit_cols;
+    const uint32_t fits = GEMV_ACT_BYTES / (f->n_tokens * way->unit_act_bytes);
+    const uint32_t step = n_units < fits ? n_units : fits, n_parts = (n_units + step - 1) / step;
+    const uint64_t own_bytes = (uint64_t)f->n_cols * way->unit_bytes / way->unit_cols;
+    __m256 kept[GEMV_GROUP_ROWS][4 * KERNEL_FEW];
+    for (uint32_t first = 0; first < f->n_rows; first += GEMV_GROUP_ROWS) {
+        const uint32_t left = f->n_rows - first;
+        const uint32_t n_rows = left < GEMV_GROUP_ROWS ? left : GEMV_GROUP_ROWS;
+        for (uint32_t i = 0; i < n_parts; i++) {
+            struct gemv_part p = {.n_cols = f->n_cols, .from = i * step, .end = i + 1 == n_parts};
+            p.to = p.end ? n_units : p.from + step;
+            /* with one part: as gemv; else the same part of the row after the next, or the next
+             * part of the first ones */
+            const uint64_t back =
+                gemv_ahead_after_group(f->row_bytes, n_rows, (uint64_t)p.from * way->unit_bytes,
+                                       (uint64_t)step * way->unit_bytes, p.end);
+            for (uint32_t r = 0; r < n_rows; r++) {
+                p.row = f->w + (first + r) * f->row_bytes;
+                p.readable = (left - 1 - r) * f->row_bytes + own_bytes + KERNEL_OVERREAD;
+                p.ahead = n_parts == 1     ? kernel_tuning.prefetch_bytes
+                          : r + 2 < n_rows ? 2 * f->row_bytes
+                                           : back + f->row_bytes;
+                p.kept = kept[r];
+                p.y = f->y + first + r;
+                gemv_tokens(way, f, &p);
+            }
+        }
+    }
+}
+
+/* A type's function. */
+#define GEMV_FEW(name, ...)                                                                        \
+    static void name(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,       \
+                     const void *const *x, uint32_t n_tokens, float *y, uint64_t y_stride) {       \
+        const struct gemv_few few = {w, row_bytes, n_rows, n_cols, x, n_tokens, y, y_stride};      \
+        const struct gemv_way way = {__VA_ARGS__};                                                 \
+        gemv_few_rows(&way, &few);                                                                 \
+    }
 
 void gemv_block32_fill_avx2(struct kernels *k);
 void gemv_block256_fill_avx2(struct kernels *k);

@@ -392,6 +392,26 @@ GEMV_INLINE void add_overlapped(uint32_t dtype, const uint8_t *p, uint32_t n, co
     add_scaled(dtype, p, scales, dots, a, sums);
 }
 
+/* A block for n tokens, a constant where this is inlined. */
+GEMV_INLINE void add_block(uint32_t dtype, uint32_t n, const uint8_t *p, const uint8_t *const *a,
+                           struct sums *sums) {
+    struct packed packed = packed_of(dtype, p);
+    const struct scales scales = scales_of(dtype, p);
+    struct block_dots dots[GEMV_TOGETHER];
+    const struct gemv_four low = codes(dtype, p, &packed, 0);
+    const __m256i f0 = factors(dtype, scales, 0);
+    GEMV_EACH(t, n) {
+        dots[t].of[0] = dots_of(dtype, low, a[t], f0, 0);
+    }
+    gemv_order(&dots[n - 1].of[0], &packed.low);
+    const struct gemv_four high = codes(dtype, p, &packed, 1);
+    const __m256i f1 = factors(dtype, scales, 1);
+    GEMV_EACH(t, n) {
+        dots[t].of[1] = dots_of(dtype, high, a[t], f1, 1);
+        add_scaled(dtype, p, scales, dots[t], a[t], &sums[t]);
+    }
+}
+
 /* For types that lack the registers for that. */
 GEMV_INLINE void add_blocks(uint32_t dtype, const uint8_t *p, uint32_t n, const uint8_t *a,
                             uint64_t ahead, struct sums *sums) {
@@ -417,6 +437,44 @@ GEMV_INLINE void gemv(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint
         y[r] = gemv_sum_lanes(_mm256_sub_ps(sums.dots, sums.minima));
     }
 }
+
+/* ---- several tokens: sums and minima in two vectors each ---- */
+
+GEMV_INLINE void few_part(uint32_t dtype, uint32_t n, const struct gemv_part *part,
+                          const void *const *x, __m256 *kept) {
+    const uint32_t size = block_bytes_of(dtype);
+    const uint8_t *p = part->row + (uint64_t)part->from * size, *a[GEMV_TOGETHER];
+    struct sums sums[GEMV_TOGETHER];
+    GEMV_EACH(t, n) {
+        a[t] = (const uint8_t *)x[t] + (uint64_t)part->from * act_bytes_of(dtype);
+        sums[t] = (struct sums){kept[2 * t], kept[2 * t + 1]};
+    }
+    for (uint32_t i = part->from; i < part->to; i++, p += size) {
+        kernel_prefetch(p, part->ahead, size);
+        add_block(dtype, n, p, a, sums);
+        GEMV_EACH(t, n) {
+            a[t] += act_bytes_of(dtype);
+        }
+    }
+    GEMV_EACH(t, n) {
+        kept[2 * t] = sums[t].dots;
+        kept[2 * t + 1] = sums[t].minima;
+    }
+}
+
+GEMV_INLINE float sum_of(const __m256 *sums) {
+    return gemv_sum_lanes(_mm256_sub_ps(sums[0], sums[1]));
+}
+
+#define FEW(name, dtype, together, block, lanes)                                                   \
+    GEMV_FEW(name, few_part, sum_of, dtype, 2, together, 256, sizeof(struct block),                \
+             sizeof(struct lanes))
+FEW(few_q2_k, OT_Q2_K, 4, block_q2_k, lanes)
+FEW(few_q3_k, OT_Q3_K, 4, block_q3_k, lanes)
+FEW(few_q4_k, OT_Q4_K, 4, block_q4_k, lanes)
+FEW(few_q5_k, OT_Q5_K, 4, block_q5_k, lanes)
+FEW(few_q6_k, OT_Q6_K, 4, block_q6_k, lanes)
+FEW(few_iq4_xs, OT_IQ4_XS, 4, block_iq4_xs, lanes_signed)
 
 /* One function a type: the compiler makes each from the code above. */
 static void gemv_q2_k(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
@@ -444,16 +502,18 @@ static void gemv_iq4_xs(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, u
     gemv(OT_IQ4_XS, w, row_bytes, n_rows, n_cols, x, y);
 }
 
-static void set(struct kernels *k, uint32_t dtype, kernel_gemv_fn *fn, uint8_t layout) {
+static void set(struct kernels *k, uint32_t dtype, kernel_gemv_fn *fn, kernel_few_fn *few_fn,
+                uint8_t layout) {
     k->type[dtype].gemv = fn;
+    k->type[dtype].few = few_fn;
     k->type[dtype].layout_gemv = layout;
 }
 
 void gemv_block256_fill_avx2(struct kernels *k) {
-    set(k, OT_Q2_K, gemv_q2_k, LAYOUT_LANES_Q2_K);
-    set(k, OT_Q3_K, gemv_q3_k, LAYOUT_LANES_Q3_K);
-    set(k, OT_Q4_K, gemv_q4_k, LAYOUT_LANES_Q4_K);
-    set(k, OT_Q5_K, gemv_q5_k, LAYOUT_LANES_Q5_K);
-    set(k, OT_Q6_K, gemv_q6_k, LAYOUT_LANES_Q6_K);
-    set(k, OT_IQ4_XS, gemv_iq4_xs, LAYOUT_LANES_IQ4_XS);
+    set(k, OT_Q2_K, gemv_q2_k, few_q2_k, LAYOUT_LANES_Q2_K);
+    set(k, OT_Q3_K, gemv_q3_k, few_q3_k, LAYOUT_LANES_Q3_K);
+    set(k, OT_Q4_K, gemv_q4_k, few_q4_k, LAYOUT_LANES_Q4_K);
+    set(k, OT_Q5_K, gemv_q5_k, few_q5_k, LAYOUT_LANES_Q5_K);
+    set(k, OT_Q6_K, gemv_q6_k, few_q6_k, LAYOUT_LANES_Q6_K);
+    set(k, OT_IQ4_XS, gemv_iq4_xs, few_iq4_xs, LAYOUT_LANES_IQ4_XS);
 }

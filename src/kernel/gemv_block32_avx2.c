@@ -179,17 +179,11 @@ GEMV_INLINE struct unit_dots dots_of_unit(uint32_t dtype, const uint8_t *p, stru
     return dots;
 }
 
-/* keep: of the scales, where only some of the blocks count. */
-GEMV_INLINE __m256 add_scaled(uint32_t dtype, const uint8_t *p, struct unit_dots dots,
-                              const void *acts, const __m256 *keep, __m256 sum) {
+GEMV_INLINE __m256 add_scaled(uint32_t dtype, struct scales s, struct unit_dots dots,
+                              const void *acts, __m256 sum) {
     const struct lane_scales *a = dtype == OT_IQ4_NL ? &((const struct lanes_signed *)acts)->scales
                                                      : &((const struct lanes *)acts)->scales;
     const bool has_min = dtype == OT_Q4_1 || dtype == OT_Q5_1;
-    struct scales s = scales_of(dtype, p);
-    if (keep != NULL) {
-        s.d = _mm256_and_ps(s.d, *keep);
-        s.m = _mm256_and_ps(s.m, *keep);
-    }
     if (has_min) {
         sum = _mm256_fmadd_ps(s.m, _mm256_load_ps(a->s[0]), sum);
     }
@@ -198,33 +192,60 @@ GEMV_INLINE __m256 add_scaled(uint32_t dtype, const uint8_t *p, struct unit_dots
     return _mm256_fmadd_ps(s.d, both, sum);
 }
 
-GEMV_INLINE __m256 add_q8_0(const uint8_t *p, const struct lanes_signed *a, __m256 d, __m256 sum) {
-    const uint32_t size = sizeof(struct block_q8_0);
-    for (uint32_t v = 0; v < 2; v++, p += 4 * size) {
-        struct gemv_four q = {{gemv_load32(p + 2), gemv_load32(p + size + 2),
-                               gemv_load32(p + 2 * size + 2), gemv_load32(p + 3 * size + 2)}};
-        __m256i dots = gemv_dot_signed(gemv_transpose(q), a, (int)v, gemv_ones());
-        __m256 dot = scaled(dots, a->scales.d[v], _mm256_load_ps(a->scales.s[v]));
-        __m256 w = v == 0 ? _mm256_permute2f128_ps(d, d, 0x00) : _mm256_permute2f128_ps(d, d, 0x11);
-        sum = _mm256_fmadd_ps(dot, w, sum);
-    }
-    return sum;
+/* d: of its four blocks, twice. */
+GEMV_INLINE __m256 add_q8_0(struct gemv_four q, __m256 d, const struct lanes_signed *a, int v,
+                            __m256 sum) {
+    __m256i dots = gemv_dot_signed(q, a, v, gemv_ones());
+    __m256 dot = scaled(dots, a->scales.d[v], _mm256_load_ps(a->scales.s[v]));
+    return _mm256_fmadd_ps(dot, d, sum);
 }
 
-/* keep: as above. */
-GEMV_INLINE __m256 add_unit(uint32_t dtype, const uint8_t *p, const void *a, const __m256 *keep,
-                            __m256 sum) {
-    if (dtype == OT_Q8_0) {
-        __m256 d = scales_of(dtype, p).d;
-        return add_q8_0(p, a, keep != NULL ? _mm256_and_ps(d, *keep) : d, sum);
+/* A unit for n tokens, a constant where this is inlined. keep: of the scales, where only some of
+ * the blocks count. */
+GEMV_INLINE void add_unit(uint32_t dtype, uint32_t n, const uint8_t *p, const __m256 *keep,
+                          const uint8_t *const *a, __m256 *sums) {
+    const uint32_t size = block_bytes_of(dtype);
+    struct scales s = scales_of(dtype, p);
+    if (keep != NULL) {
+        s.d = _mm256_and_ps(s.d, *keep);
+        s.m = _mm256_and_ps(s.m, *keep);
     }
-    struct gemv_four q = nibbles(dtype, p + block_bytes_of(dtype) - 16);
-    return add_scaled(dtype, p, dots_of_unit(dtype, p, q, a), a, keep, sum);
+    if (dtype == OT_Q8_0) {
+        for (int v = 0; v < 2; v++, p += 4 * size) {
+            struct gemv_four q = gemv_transpose(
+                (struct gemv_four){{gemv_load32(p + 2), gemv_load32(p + size + 2),
+                                    gemv_load32(p + 2 * size + 2), gemv_load32(p + 3 * size + 2)}});
+            __m256 d = v == 0 ? _mm256_permute2f128_ps(s.d, s.d, 0x00)
+                              : _mm256_permute2f128_ps(s.d, s.d, 0x11);
+            GEMV_EACH(t, n) {
+                sums[t] = add_q8_0(q, d, (const void *)a[t], v, sums[t]);
+            }
+        }
+        return;
+    }
+    struct gemv_four q = nibbles(dtype, p + size - 16);
+    __m256i bits = has_fifth(dtype) ? eight_words(p + size - 20, size) : _mm256_setzero_si256();
+    struct unit_dots dots[GEMV_TOGETHER];
+    const struct gemv_four low = codes(dtype, q, bits, 0);
+    GEMV_EACH(t, n) {
+        dots[t].of[0] = dots_of(dtype, low, a[t], 0);
+    }
+    gemv_order(&dots[n - 1].of[0], &q);
+    const struct gemv_four high = codes(dtype, q, bits, 1);
+    GEMV_EACH(t, n) {
+        dots[t].of[1] = dots_of(dtype, high, a[t], 1);
+        sums[t] = add_scaled(dtype, s, dots[t], a[t], sums[t]);
+    }
+}
+
+GEMV_INLINE uint32_t act_bytes_of(uint32_t dtype) {
+    return dtype == OT_IQ4_NL || dtype == OT_Q8_0 ? sizeof(struct lanes_signed)
+                                                  : sizeof(struct lanes);
 }
 
 /* The row's last n_cols, less than 256. readable: bytes from p on. */
-GEMV_INLINE __m256 add_rest(uint32_t dtype, const uint8_t *p, uint32_t n_cols, uint64_t readable,
-                            const void *a, __m256 sum) {
+GEMV_INLINE void add_rest(uint32_t dtype, uint32_t n_tokens, const uint8_t *p, uint32_t n_cols,
+                          uint64_t readable, const uint8_t *const *a, __m256 *sums) {
     uint8_t copy[8 * sizeof(struct block_q8_0)];
     const uint32_t size = block_bytes_of(dtype), n = n_cols / 32;
     if (readable < 8 * size) {
@@ -235,12 +256,7 @@ GEMV_INLINE __m256 add_rest(uint32_t dtype, const uint8_t *p, uint32_t n_cols, u
     const __m256i lane = dtype == OT_MXFP4 ? _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7)
                                            : _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     __m256 keep = _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), lane));
-    return add_unit(dtype, p, a, &keep, sum);
-}
-
-GEMV_INLINE uint32_t act_bytes_of(uint32_t dtype) {
-    return dtype == OT_IQ4_NL || dtype == OT_Q8_0 ? sizeof(struct lanes_signed)
-                                                  : sizeof(struct lanes);
+    add_unit(dtype, n_tokens, p, &keep, a, sums);
 }
 
 /* n units, at least one, of a type other than Q8_0. A unit takes longer from its first load to its
@@ -264,29 +280,39 @@ GEMV_INLINE __m256 add_units(uint32_t dtype, const uint8_t *p, uint32_t n, const
         if (early) {
             next = nibbles(dtype, (n > 2 ? p + unit : p) + size - 16);
         }
-        sum = add_scaled(dtype, before, dots, a, NULL, sum);
+        sum = add_scaled(dtype, scales_of(dtype, before), dots, a, sum);
         dots = dots_of_unit(dtype, p, q, a + act_bytes_of(dtype));
     }
-    return add_scaled(dtype, p, dots, a, NULL, sum);
+    return add_scaled(dtype, scales_of(dtype, p), dots, a, sum);
 }
 
-/* A row's columns from p on, n_cols of them; readable: bytes from p on. */
-GEMV_INLINE __m256 add_columns(uint32_t dtype, const uint8_t *p, uint32_t n_cols, uint64_t readable,
-                               const uint8_t *a, uint64_t ahead, __m256 sum) {
+/* A row's columns from p on, n_cols of them, for n tokens; readable: bytes from p on. */
+GEMV_INLINE void add_columns_of(uint32_t dtype, uint32_t n, const uint8_t *p, uint32_t n_cols,
+                                uint64_t readable, const uint8_t **a, uint64_t ahead,
+                                __m256 *sums) {
     const uint32_t unit = 8 * block_bytes_of(dtype), n_units = n_cols / 256;
-    if (dtype == OT_Q8_0) {
-        for (uint32_t i = 0; i < n_units; i++) {
-            kernel_prefetch(p + i * unit, ahead, unit);
-            sum = add_unit(dtype, p + i * unit, a + i * act_bytes_of(dtype), NULL, sum);
+    if (n == 1 && dtype != OT_Q8_0 && n_units > 0) {
+        sums[0] = add_units(dtype, p, n_units, a[0], ahead, sums[0]);
+        p += (uint64_t)n_units * unit;
+        a[0] += (uint64_t)n_units * act_bytes_of(dtype);
+    } else {
+        for (uint32_t i = 0; i < n_units; i++, p += unit) {
+            kernel_prefetch(p, ahead, unit);
+            add_unit(dtype, n, p, NULL, a, sums);
+            GEMV_EACH(t, n) {
+                a[t] += act_bytes_of(dtype);
+            }
         }
-    } else if (n_units > 0) {
-        sum = add_units(dtype, p, n_units, a, ahead, sum);
     }
     if (n_cols % 256 > 0) {
-        const uint64_t done = (uint64_t)n_units * unit;
-        sum = add_rest(dtype, p + done, n_cols % 256, readable - done,
-                       a + (uint64_t)n_units * act_bytes_of(dtype), sum);
+        add_rest(dtype, n, p, n_cols % 256, readable - (uint64_t)n_units * unit, a, sums);
     }
+}
+
+/* The same for one token. */
+GEMV_INLINE __m256 add_columns(uint32_t dtype, const uint8_t *p, uint32_t n_cols, uint64_t readable,
+                               const uint8_t *a, uint64_t ahead, __m256 sum) {
+    add_columns_of(dtype, 1, p, n_cols, readable, &a, ahead, &sum);
     return sum;
 }
 
@@ -333,6 +359,35 @@ GEMV_INLINE void long_rows(uint32_t dtype, const uint8_t *w, uint64_t row_bytes,
     }
 }
 
+/* ---- several tokens ---- */
+
+GEMV_INLINE void few_part(uint32_t dtype, uint32_t n, const struct gemv_part *p,
+                          const void *const *x, __m256 *sums) {
+    const uint32_t from = p->from * 256;
+    const uint64_t at = (uint64_t)p->from * 8 * block_bytes_of(dtype);
+    const uint8_t *a[GEMV_TOGETHER];
+    GEMV_EACH(t, n) {
+        a[t] = (const uint8_t *)x[t] + (uint64_t)p->from * act_bytes_of(dtype);
+    }
+    add_columns_of(dtype, n, p->row + at, min_u32(p->to * 256, p->n_cols) - from, p->readable - at,
+                   a, p->ahead, sums);
+}
+
+GEMV_INLINE float sum_of(const __m256 *sums) {
+    return gemv_sum_lanes(sums[0]);
+}
+
+#define FEW(name, dtype, lanes)                                                                    \
+    GEMV_FEW(name, few_part, sum_of, dtype, 1, 4, 256, 8 * block_bytes_of(dtype),                  \
+             sizeof(struct lanes))
+FEW(few_q4_0, OT_Q4_0, lanes)
+FEW(few_q4_1, OT_Q4_1, lanes)
+FEW(few_q5_0, OT_Q5_0, lanes)
+FEW(few_q5_1, OT_Q5_1, lanes)
+FEW(few_q8_0, OT_Q8_0, lanes_signed)
+FEW(few_iq4_nl, OT_IQ4_NL, lanes_signed)
+FEW(few_mxfp4, OT_MXFP4, lanes)
+
 /* One function a type: the compiler makes each from the code above. */
 static void gemv_q4_0(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
                       const void *x, float *y) {
@@ -367,17 +422,19 @@ static void gemv_mxfp4(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, ui
     gemv(OT_MXFP4, w, row_bytes, n_rows, n_cols, x, y);
 }
 
-static void set(struct kernels *k, uint32_t dtype, kernel_gemv_fn *fn, uint8_t layout) {
+static void set(struct kernels *k, uint32_t dtype, kernel_gemv_fn *fn, kernel_few_fn *few_fn,
+                uint8_t layout) {
     k->type[dtype].gemv = fn;
+    k->type[dtype].few = few_fn;
     k->type[dtype].layout_gemv = layout;
 }
 
 void gemv_block32_fill_avx2(struct kernels *k) {
-    set(k, OT_Q4_0, gemv_q4_0, LAYOUT_LANES_Q4_0);
-    set(k, OT_Q4_1, gemv_q4_1, LAYOUT_LANES_Q4_1);
-    set(k, OT_Q5_0, gemv_q5_0, LAYOUT_LANES_Q5_0);
-    set(k, OT_Q5_1, gemv_q5_1, LAYOUT_LANES_Q5_1);
-    set(k, OT_Q8_0, gemv_q8_0, LAYOUT_LANES_Q8_0);
-    set(k, OT_IQ4_NL, gemv_iq4_nl, LAYOUT_LANES_IQ4_NL);
-    set(k, OT_MXFP4, gemv_mxfp4, LAYOUT_LANES_MXFP4);
+    set(k, OT_Q4_0, gemv_q4_0, few_q4_0, LAYOUT_LANES_Q4_0);
+    set(k, OT_Q4_1, gemv_q4_1, few_q4_1, LAYOUT_LANES_Q4_1);
+    set(k, OT_Q5_0, gemv_q5_0, few_q5_0, LAYOUT_LANES_Q5_0);
+    set(k, OT_Q5_1, gemv_q5_1, few_q5_1, LAYOUT_LANES_Q5_1);
+    set(k, OT_Q8_0, gemv_q8_0, few_q8_0, LAYOUT_LANES_Q8_0);
+    set(k, OT_IQ4_NL, gemv_iq4_nl, few_iq4_nl, LAYOUT_LANES_IQ4_NL);
+    set(k, OT_MXFP4, gemv_mxfp4, few_mxfp4, LAYOUT_LANES_MXFP4);
 }

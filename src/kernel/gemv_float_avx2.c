@@ -29,26 +29,39 @@ GEMV_INLINE struct row_sums no_sums(void) {
     return (struct row_sums){{zero, zero, zero, zero}};
 }
 
-/* n_cols columns, the first one's weights at p. */
-GEMV_INLINE struct row_sums add_columns(uint32_t dtype, const uint8_t *p, const float *x,
-                                        uint32_t n_cols, uint64_t ahead, struct row_sums s) {
+/* n_cols columns for n tokens, a constant where this is inlined; the first one's weights at p. */
+GEMV_INLINE void add_columns_of(uint32_t dtype, uint32_t n, const uint8_t *p, const float **x,
+                                uint32_t n_cols, uint64_t ahead, struct row_sums *s) {
     const uint32_t size = dtype == OT_F32 ? 4 : 2;
-    for (; n_cols >= 32; n_cols -= 32, x += 32, p += 32 * size) {
+    for (; n_cols >= 32; n_cols -= 32, p += 32 * size) {
         kernel_prefetch(p, ahead, 32 * size);
-        for (uint32_t i = 0; i < 4; i++) {
-            s.of[i] = _mm256_fmadd_ps(weights(dtype, p + 8 * size * i), _mm256_loadu_ps(x + 8 * i),
-                                      s.of[i]);
+        GEMV_EACH(i, 4) {
+            const __m256 w = weights(dtype, p + 8 * size * i);
+            GEMV_EACH(t, n) {
+                s[t].of[i] = _mm256_fmadd_ps(w, _mm256_loadu_ps(x[t] + 8 * i), s[t].of[i]);
+            }
+        }
+        GEMV_EACH(t, n) {
+            x[t] += 32;
         }
     }
     /* The last ones, by way of a buffer padded with zeros. */
-    for (; n_cols > 0; n_cols -= n_cols < 8 ? n_cols : 8, x += 8, p += 8 * size) {
-        uint32_t n = n_cols < 8 ? n_cols : 8;
+    for (; n_cols > 0; n_cols -= n_cols < 8 ? n_cols : 8, p += 8 * size) {
+        const uint32_t n_last = n_cols < 8 ? n_cols : 8;
         _Alignas(32) uint8_t last[32] = {0};
-        float last_x[8] = {0};
-        memcpy(last, p, (uint64_t)n * size);
-        memcpy(last_x, x, n * sizeof *x);
-        s.of[0] = _mm256_fmadd_ps(weights(dtype, last), _mm256_loadu_ps(last_x), s.of[0]);
+        memcpy(last, p, (uint64_t)n_last * size);
+        GEMV_EACH(t, n) {
+            float last_x[8] = {0};
+            memcpy(last_x, x[t], n_last * sizeof *last_x);
+            s[t].of[0] = _mm256_fmadd_ps(weights(dtype, last), _mm256_loadu_ps(last_x), s[t].of[0]);
+            x[t] += 8;
+        }
     }
+}
+
+GEMV_INLINE struct row_sums add_columns(uint32_t dtype, const uint8_t *p, const float *x,
+                                        uint32_t n_cols, uint64_t ahead, struct row_sums s) {
+    add_columns_of(dtype, 1, p, &x, n_cols, ahead, &s);
     return s;
 }
 
@@ -112,7 +125,40 @@ GEMV_FLOAT(gemv_f32, OT_F32)
 GEMV_FLOAT(gemv_f16, OT_F16)
 GEMV_FLOAT(gemv_bf16, OT_BF16)
 
+/* ---- several tokens: units of 32 columns, four sums each ---- */
+
+GEMV_INLINE void few_part(uint32_t dtype, uint32_t n, const struct gemv_part *p,
+                          const void *const *acts, __m256 *kept) {
+    const uint32_t size = dtype == OT_F32 ? 4 : 2, from = p->from * 32;
+    const float *x[GEMV_TOGETHER];
+    struct row_sums sums[GEMV_TOGETHER];
+    GEMV_EACH(t, n) {
+        x[t] = (const float *)acts[t] + from;
+        GEMV_EACH(i, 4) {
+            sums[t].of[i] = kept[4 * t + i];
+        }
+    }
+    add_columns_of(dtype, n, p->row + (uint64_t)from * size, x,
+                   min_u32(p->to * 32, p->n_cols) - from, p->ahead, sums);
+    GEMV_EACH(t, n) {
+        GEMV_EACH(i, 4) {
+            kept[4 * t + i] = sums[t].of[i];
+        }
+    }
+}
+
+GEMV_INLINE float few_sum(const __m256 *s) {
+    return sum_of((struct row_sums){{s[0], s[1], s[2], s[3]}});
+}
+
+GEMV_FEW(few_f32, few_part, few_sum, OT_F32, 4, 3, 32, 128, 128)
+GEMV_FEW(few_f16, few_part, few_sum, OT_F16, 4, 3, 32, 64, 128)
+GEMV_FEW(few_bf16, few_part, few_sum, OT_BF16, 4, 3, 32, 64, 128)
+
 void gemv_float_fill_avx2(struct kernels *k) {
+    k->type[OT_F32].few = few_f32;
+    k->type[OT_F16].few = few_f16;
+    k->type[OT_BF16].few = few_bf16;
     k->type[OT_F32].gemv = gemv_f32;
     k->type[OT_F16].gemv = gemv_f16;
     k->type[OT_BF16].gemv = gemv_bf16;
