@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "cli/session.h"
+#include "cli/stop.h"
 
 /* Finding the tokens of a text takes up to 36 bytes for each of its own. */
 enum { LEAST_MIB = 2, MOST_MIB = 1024, BUDGET_SHARE = 64 };

@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "cli/session.h"
+#include "cli/stop.h"
 
 static int fail(struct npy *npy) {
     complain("%s: cannot be written: %s", npy->path, strerror(errno));

@@ -1,196 +1,18 @@
 /* session.c - opening and reporting, the same for run, eval and bench. */
 #include "cli/session.h"
 
-#include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include "cli/files.h"
 #include "cli/model_path.h"
-
-volatile int stop_flag;
-const char *volatile stop_unfinished;
-
-static void on_interrupt(int number) {
-    if (stop_flag != 0) {
-        if (stop_unfinished != NULL) {
-            unlink(stop_unfinished);
-        }
-        signal(number, SIG_DFL);
-        raise(number); /* comes when this handler returns */
-    }
-    stop_flag = 1;
-}
-
-static void watch(int number) {
-    struct sigaction action = {.sa_handler = on_interrupt};
-    sigemptyset(&action.sa_mask);
-    sigaction(number, &action, NULL);
-}
-
-void stop_watch(void) {
-    watch(SIGINT);
-}
-
-void stop_on_terminate(void) {
-    watch(SIGTERM);
-}
-
-void stop_reset(void) {
-    stop_flag = 0;
-    stop_watch();
-}
-
-static const int held_signals[] = {SIGINT, SIGTERM, SIGHUP};
-enum { N_HELD = sizeof held_signals / sizeof *held_signals };
-static volatile sig_atomic_t held;
-
-static void on_held(int number) {
-    held = number;
-}
-
-/* Until held_release a signal waits: what ends the program in the middle of a file that is renamed
- * when it is whole would leave it behind under its temporary name. False for a pipe or a device,
- * which may wait for ever and is written in place. */
-static bool held_begin(const char *path, struct sigaction before[N_HELD]) {
-    struct stat facts;
-    if (stat(path, &facts) == 0 && !S_ISREG(facts.st_mode)) {
-        return false;
-    }
-    struct sigaction action = {.sa_handler = on_held, .sa_flags = SA_RESTART};
-    sigemptyset(&action.sa_mask);
-    held = 0;
-    for (size_t i = 0; i < N_HELD; i++) {
-        sigaction(held_signals[i], &action, &before[i]);
-    }
-    return true;
-}
-
-static void held_release(const struct sigaction before[N_HELD]) {
-    for (size_t i = 0; i < N_HELD; i++) {
-        sigaction(held_signals[i], &before[i], NULL);
-    }
-    if (held != 0) {
-        raise(held);
-    }
-}
-
-/* Why no file could be made there; 0: it could. One that is replaced when it is whole has a longer
- * name until then. */
-static int folder_error(const char *path, bool replaced) {
-    const char *slash = strrchr(path, '/');
-    size_t length = slash == NULL ? 1 : slash == path ? 1 : (size_t)(slash - path);
-    size_t room = strlen(path) + 32;
-    char *name = malloc(room);
-    struct stat facts;
-    if (name == NULL) {
-        return ENOMEM;
-    }
-    snprintf(name, room, "%.*s", (int)length, slash == NULL ? "." : path);
-    int error = access(name, W_OK | X_OK) != 0 ? errno : 0;
-    snprintf(name, room, replaced ? "%s.%ld.part" : "%s", path, (long)getpid());
-    if (error == 0 && stat(name, &facts) != 0 && errno != ENOENT) {
-        error = errno;
-    }
-    free(name);
-    return error;
-}
-
-/* Whether a file could be written there: said before the work, not after it. A trace is written in
- * place, all others are replaced by a file that is whole. */
-static int check_output(const char *option, const char *path) {
-    if (path[0] == '\0') {
-        complain("%s: the name of the file is empty", option);
-        return EXIT_FAILED;
-    }
-    if (strcmp(path, "-") == 0) {
-        complain("%s -: the name of a file is expected (/dev/stdout is standard output)", option);
-        return EXIT_USAGE;
-    }
-    struct stat facts;
-    bool there = stat(path, &facts) == 0, replaced = strcmp(option, "--trace") != 0;
-    int error = 0;
-    if (there) {
-        error = S_ISDIR(facts.st_mode) ? EISDIR : access(path, W_OK) != 0 ? errno : 0;
-    }
-    if (!there || (error == 0 && replaced && S_ISREG(facts.st_mode))) {
-        error = folder_error(path, replaced);
-    }
-    if (error != 0) {
-        complain("%s %s: cannot be written: %s", option, path, strerror(error));
-        return EXIT_FAILED;
-    }
-    return 0;
-}
-
-/* Whether both names mean one file whose content would be lost: one that is there, or one that
- * both would make. Devices and pipes may be named twice. */
-static bool same_file(const char *a, const char *b) {
-    struct stat x, y;
-    if (stat(a, &x) == 0 && stat(b, &y) == 0) {
-        return S_ISREG(x.st_mode) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-    }
-    return strcmp(a, b) == 0;
-}
-
-static bool begins_as_gguf(const char *path) {
-    struct stat facts;
-    char magic[4] = "";
-    if (stat(path, &facts) == 0 && S_ISREG(facts.st_mode)) {
-        FILE *file = fopen(path, "rbe");
-        size_t n = file != NULL ? fread(magic, 1, sizeof magic, file) : 0;
-        if (file != NULL) {
-            fclose(file);
-        }
-        return n == sizeof magic && memcmp(magic, "GGUF", sizeof magic) == 0;
-    }
-    return false;
-}
-
-/* Each file that the command writes can be written, is none that it reads, and no other model: a
- * slip of the hand must not cost one. */
-static int check_outputs(const struct settings *set) {
-    const char *const outputs[][2] = {{"--report", set->report},
-                                      {"--ledger", set->ledger},
-                                      {"--trace", set->trace},
-                                      {"--logits", set->logits}};
-    const char *const inputs[] = {set->file, set->ids};
-    for (size_t i = 0; i < sizeof outputs / sizeof outputs[0]; i++) {
-        const char *option = outputs[i][0], *path = outputs[i][1];
-        if (path == NULL) {
-            continue;
-        }
-        int rc = check_output(option, path);
-        if (rc != 0) {
-            return rc;
-        }
-        if (begins_as_gguf(path)) {
-            complain("%s %s: is a model, and is not written over", option, path);
-            return EXIT_FAILED;
-        }
-        for (size_t k = 0; k < sizeof inputs / sizeof inputs[0]; k++) {
-            if (inputs[k] != NULL && same_file(path, inputs[k])) {
-                complain("%s %s: is read by this command, and is not written over", option, path);
-                return EXIT_FAILED;
-            }
-        }
-        for (size_t k = 0; k < i; k++) {
-            if (outputs[k][1] != NULL && same_file(path, outputs[k][1])) {
-                complain("%s %s: is the file of %s, too", option, path, outputs[k][0]);
-                return EXIT_USAGE;
-            }
-        }
-    }
-    return 0;
-}
 
 int session_open_model(struct session *s, const struct settings *settings, bool vocab_only) {
     memset(s, 0, sizeof *s);
     s->start_s = now_s();
     s->settings = settings;
-    int rc = check_outputs(settings);
+    int rc = files_check(settings);
     if (rc != 0) {
         return rc;
     }
@@ -337,25 +159,21 @@ int session_report(struct session *s, const struct ot_run *run, bool print) {
     if (print && ot_report_print(s->ctx, &whole, stderr, &err) != 0) {
         exit_code = complain_error(&err);
     }
-    struct sigaction before[N_HELD];
     const char *report = s->settings->report, *ledger = s->settings->ledger;
+    struct stop_held held;
     if (report != NULL) {
-        bool holds = held_begin(report, before);
+        stop_hold(&held, report);
         if (ot_report_write(s->ctx, &whole, report, &err) != 0) {
             exit_code = complain_error(&err);
         }
-        if (holds) {
-            held_release(before);
-        }
+        stop_release(&held);
     }
     if (ledger != NULL) {
-        bool holds = held_begin(ledger, before);
+        stop_hold(&held, ledger);
         if (ot_ledger_write(s->ctx, ledger, &err) != 0) {
             exit_code = complain_error(&err);
         }
-        if (holds) {
-            held_release(before);
-        }
+        stop_release(&held);
     }
     return exit_code;
 }

@@ -4,6 +4,7 @@
 #define CLI_SESSION_H
 
 #include "cli/cli.h"
+#include "cli/stop.h"
 
 struct session {
     const struct settings *settings; /* borrowed */
@@ -32,15 +33,5 @@ int session_report(struct session *s, const struct ot_run *run, bool print);
 void session_close(struct session *s);
 /* Loading goes on while the first sweep computes: to be called when that is over. */
 void progress_clear(void);
-
-/* Ctrl-C: the first one sets the flag and the running step ends; the second one kills. */
-extern volatile int stop_flag;
-/* Borrowed; a file that the second one deletes, NULL: none. */
-extern const char *volatile stop_unfinished;
-void stop_watch(void);
-/* SIGTERM ends the running step, too: for commands that are not a conversation. */
-void stop_on_terminate(void);
-/* Forgets a Ctrl-C that was answered, and listens for the next. */
-void stop_reset(void);
 
 #endif
