@@ -30,8 +30,7 @@ GEMV_INLINE __m512i load256(const void *p) {
             f(14), f(15)                                                                           \
     }
 #define BYTES(mask) (int32_t)((mask)*0x01010101u)
-/* Places of a lane: the 16-byte lane, and the word in it. */
-#define LANE16(l) ((l) / 4)
+/* The word that a lane is of its 16 bytes. */
 #define WORD(l) ((l) % 4)
 
 /* (a & mask) | b */
