@@ -266,8 +266,7 @@ struct ot_input {
  * A call of one token, of at most 3 tokens that all want logits, or of at most 8 such tokens of one
  * sequence, gives each token the logits it would have got in a call of its own, to the bit: so
  * guesses can be checked. So does one of at most 8 (of a model with experts: 16) such tokens of any
- * sequences where there are kernels for a few tokens at once: with AVX-512 for nearly all types,
- * with AVX2 for all.
+ * sequences where there are kernels for a few tokens at once: with AVX2 and AVX-512.
  * Other calls use kernels for many tokens, whose rounding differs.
  *
  * Every byte moved is in the ledger before this returns.

@@ -449,52 +449,45 @@ GEMV_INLINE void add_scaled_block(__m512i dots, __m512i scales, float d, const s
     sums->dots = gemv_pin_ps(_mm512_fmadd_ps(scaled, _mm512_set1_ps(d), sums->dots));
 }
 
-/* n: of the quad; a constant where this is inlined. */
-GEMV_INLINE void add_quad_q2_k(const struct quad_constants *k, uint32_t n,
-                               const struct block_q2_k *b, const struct lanes256 *a,
-                               struct sums *sums) {
-    const __m512i bytes = quad_bytes(n, b[0].scales, sizeof *b);
-    const __m512i scales = _mm512_and_si512(bytes, k->low);
-    float d[2 * QUAD] __attribute__((aligned(32)));
-    const __m256 d_and_dmin = quad_d_q2(n, b);
-    __m512i dots[QUAD];
-    struct packed packed[QUAD];
-    _mm256_store_ps(d, d_and_dmin);
-    IN_MEMORY(d);
-    add_minima(_mm512_and_si512(bytes, k->high), d_and_dmin, a, sums);
-    _Pragma("GCC unroll 4") for (uint32_t i = 0; i < n; i++) {
-        packed[i] = unpack(OT_Q2_K, &b[i]);
-        packed[i].low0 = gemv_pin(packed[i].low0);
-        dots[i] = _mm512_setzero_si512();
+/* What the blocks of a quad are scaled with, as loads spread and broadcast it at no cost. */
+struct quad_memory {
+    int8_t scales[QUAD][16]; /* Q3_K, in the lanes' order */
+    float d[2 * QUAD];       /* Q2_K: d and dmin */
+} __attribute__((aligned(64)));
+
+/* The same of Q2_K in registers. */
+struct quad {
+    __m512i scales, minima;
+    __m256 d;
+};
+
+/* n: of the quad. */
+GEMV_INLINE struct quad read_quad(uint32_t dtype, const struct quad_constants *k, uint32_t n,
+                                  const void *b, struct quad_memory *m) {
+    struct quad q = {0};
+    if (dtype == OT_Q2_K) {
+        const __m512i bytes =
+            quad_bytes(n, ((const struct block_q2_k *)b)->scales, sizeof(struct block_q2_k));
+        q.scales = _mm512_and_si512(bytes, k->low);
+        q.minima = _mm512_and_si512(bytes, k->high);
+        q.d = quad_d_q2(n, b);
+        _mm256_store_ps(m->d, q.d);
+    } else {
+        const __m512i bytes =
+            quad_bytes(n, ((const struct block_q3_k *)b)->scales, sizeof(struct block_q3_k));
+        _mm512_store_si512(m->scales, quad_scales_q3(bytes));
+        _mm_store_ps(m->d, quad_d_q3(bytes));
     }
-    quad_dots(OT_Q2_K, n, packed, a, dots);
-    _Pragma("GCC unroll 4") for (uint32_t i = 0; i < n; i++) {
-        __m512i s = _mm512_maskz_permutexvar_epi8(k->lowest, load(scales_q2[i]), scales);
-        add_scaled_block(dots[i], s, d[2 * i], &a[i], sums);
-    }
+    IN_MEMORY(*m);
+    return q;
 }
 
-GEMV_INLINE void add_quad_q3_k(uint32_t n, const struct block_q3_k *b, const struct lanes256 *a,
-                               struct sums *sums) {
-    const __m512i bytes = quad_bytes(n, b[0].scales, sizeof *b);
-    int8_t scales[QUAD][16] __attribute__((aligned(64)));
-    float d[QUAD] __attribute__((aligned(16)));
-    __m512i dots[QUAD];
-    struct packed packed[QUAD];
-    _mm512_store_si512(scales, quad_scales_q3(bytes));
-    _mm_store_ps(d, quad_d_q3(bytes));
-    IN_MEMORY(scales);
-    IN_MEMORY(d);
-    _Pragma("GCC unroll 4") for (uint32_t i = 0; i < n; i++) {
-        packed[i] = unpack(OT_Q3_K, &b[i]);
-        packed[i].low0 = gemv_pin(packed[i].low0);
-        packed[i].low1 = gemv_pin(packed[i].low1);
-        dots[i] = _mm512_load_si512(a[i].start);
-    }
-    quad_dots(OT_Q3_K, n, packed, a, dots);
-    _Pragma("GCC unroll 4") for (uint32_t i = 0; i < n; i++) {
-        add_scaled_block(dots[i], _mm512_cvtepi8_epi32(bytes16(scales[i])), d[i], &a[i], sums);
-    }
+/* Of block i's lanes. */
+GEMV_INLINE __m512i scales_of_block(uint32_t dtype, const struct quad_constants *k,
+                                    const struct quad *q, const struct quad_memory *m, uint32_t i) {
+    return dtype == OT_Q2_K
+               ? _mm512_maskz_permutexvar_epi8(k->lowest, load(scales_q2[i]), q->scales)
+               : _mm512_cvtepi8_epi32(bytes16(m->scales[i]));
 }
 
 GEMV_INLINE uint32_t block_bytes_of(uint32_t dtype) {
@@ -556,10 +549,26 @@ GEMV_INLINE void gemv(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint
 /* n: of the quad; dtype and n are constants where this is inlined. */
 GEMV_INLINE void add_quad(uint32_t dtype, const struct quad_constants *k, uint32_t n,
                           const uint8_t *p, const struct lanes256 *a, struct sums *sums) {
-    if (dtype == OT_Q2_K) {
-        add_quad_q2_k(k, n, (const void *)p, a, sums);
-    } else {
-        add_quad_q3_k(n, (const void *)p, a, sums);
+    const bool has_min = dtype == OT_Q2_K;
+    struct quad_memory m;
+    __m512i dots[QUAD];
+    struct packed packed[QUAD];
+    const struct quad q = read_quad(dtype, k, n, p, &m);
+    if (has_min) {
+        add_minima(q.minima, q.d, a, sums);
+    }
+    _Pragma("GCC unroll 4") for (uint32_t i = 0; i < n; i++, p += block_bytes_of(dtype)) {
+        packed[i] = unpack(dtype, p);
+        packed[i].low0 = gemv_pin(packed[i].low0);
+        if (!has_min) {
+            packed[i].low1 = gemv_pin(packed[i].low1);
+        }
+        dots[i] = has_min ? _mm512_setzero_si512() : _mm512_load_si512(a[i].start);
+    }
+    quad_dots(dtype, n, packed, a, dots);
+    _Pragma("GCC unroll 4") for (uint32_t i = 0; i < n; i++) {
+        add_scaled_block(dots[i], scales_of_block(dtype, k, &q, &m, i), m.d[has_min ? 2 * i : i],
+                         &a[i], sums);
     }
 }
 
@@ -633,6 +642,47 @@ GEMV_INLINE void few_part(uint32_t dtype, uint32_t n, const uint8_t *row, uint32
     }
 }
 
+/* Q2_K, Q3_K: by quads, block after block. */
+GEMV_INLINE void few_quads(uint32_t dtype, uint32_t n, const uint8_t *row, uint32_t n_cols,
+                           uint32_t from, uint32_t to, bool end, uint64_t ahead,
+                           const void *const *x, __m512 *kept) {
+    const bool has_min = dtype == OT_Q2_K;
+    const uint32_t block_bytes = block_bytes_of(dtype), stride = has_min ? 2 : 1;
+    const uint8_t *p = row + from * (uint64_t)QUAD * block_bytes;
+    const struct quad_constants k = quad_constants();
+    const struct lanes256 *a[GEMV_TOGETHER];
+    struct sums sums[GEMV_TOGETHER];
+    _Pragma("GCC unroll 8") for (uint32_t t = 0; t < n; t++) {
+        a[t] = (const struct lanes256 *)x[t] + from * QUAD;
+        sums[t].dots = kept[t * stride];
+        sums[t].minima = has_min ? kept[t * stride + 1] : _mm512_setzero_ps();
+    }
+    for (uint32_t i = from; i < to; i++) {
+        const uint32_t left = n_cols / 256 - i * QUAD, n_blocks = left < QUAD ? left : QUAD;
+        struct quad_memory m;
+        kernel_prefetch(p, ahead, n_blocks * block_bytes);
+        const struct quad q = read_quad(dtype, &k, n_blocks, p, &m);
+        _Pragma("GCC unroll 8") for (uint32_t t = 0; has_min && t < n; t++) {
+            add_minima(q.minima, q.d, a[t], &sums[t]);
+        }
+        for (uint32_t b = 0; b < n_blocks; b++, p += block_bytes) {
+            const struct chunks c = chunks_of(dtype, p);
+            const __m512i of_lanes = scales_of_block(dtype, &k, &q, &m, b);
+            _Pragma("GCC unroll 8") for (uint32_t t = 0; t < n; t++) {
+                const struct lanes256 *at = a[t]++;
+                add_scaled_block(dots_of(dtype, &c, at), of_lanes, m.d[has_min ? 2 * b : b], at,
+                                 &sums[t]);
+            }
+        }
+    }
+    _Pragma("GCC unroll 8") for (uint32_t t = 0; t < n; t++) {
+        kept[t * stride] = end ? _mm512_sub_ps(sums[t].dots, sums[t].minima) : sums[t].dots;
+        if (has_min) {
+            kept[t * stride + 1] = sums[t].minima;
+        }
+    }
+}
+
 /* One function a type: the compiler makes each from the code above. */
 static void gemv_q2_k(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
                       const void *x, float *y) {
@@ -660,6 +710,11 @@ static void gemv_iq4_xs(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, u
 }
 #define FEW(name, dtype, n_sums, block)                                                            \
     GEMV_FEW(name, few_part, dtype, n_sums, 8, 256, sizeof(struct block), sizeof(struct lanes256))
+#define FEW_QUADS(name, dtype, n_sums, together, block)                                            \
+    GEMV_FEW(name, few_quads, dtype, n_sums, together, QUAD * 256, QUAD * sizeof(struct block),    \
+             QUAD * sizeof(struct lanes256))
+FEW_QUADS(few_q2_k, OT_Q2_K, 2, 4, block_q2_k)
+FEW_QUADS(few_q3_k, OT_Q3_K, 1, 8, block_q3_k)
 FEW(few_q4_k, OT_Q4_K, 2, block_q4_k)
 FEW(few_q5_k, OT_Q5_K, 2, block_q5_k)
 FEW(few_q6_k, OT_Q6_K, 1, block_q6_k)
@@ -673,8 +728,8 @@ static void set(struct kernels *k, uint32_t dtype, kernel_gemv_fn *fn, kernel_fe
 }
 
 void gemv_block256_fill_avx512(struct kernels *k) {
-    set(k, OT_Q2_K, gemv_q2_k, NULL, LAYOUT_LANES256_Q2_K);
-    set(k, OT_Q3_K, gemv_q3_k, NULL, LAYOUT_LANES256_Q3_K);
+    set(k, OT_Q2_K, gemv_q2_k, few_q2_k, LAYOUT_LANES256_Q2_K);
+    set(k, OT_Q3_K, gemv_q3_k, few_q3_k, LAYOUT_LANES256_Q3_K);
     set(k, OT_Q4_K, gemv_q4_k, few_q4_k, LAYOUT_LANES256_Q4_K);
     set(k, OT_Q5_K, gemv_q5_k, few_q5_k, LAYOUT_LANES256_Q5_K);
     set(k, OT_Q6_K, gemv_q6_k, few_q6_k, LAYOUT_LANES256_Q6_K);
