@@ -343,6 +343,10 @@ static void test_a_text_that_the_budget_has_no_room_for_is_refused(void **state)
     assert_one_line(o.err);
     assert_says(o.err, "long.txt: longer than 2.5 MB, a 64th of the memory budget");
     outcome_free(&o);
+    o = onetrip(NULL, "run", model, "--raw", "-n", "1", "--ram", "20M", "-f", path, NULL);
+    assert_exit(&o, 1);
+    assert_says(o.err, "long.txt: longer than 0.3 MB, a 64th of the memory budget");
+    outcome_free(&o);
     o = onetrip(NULL, "run", model, "--raw", "-n", "1", "--ram", "300M", "-f", path, NULL);
     assert_exit(&o, 1);
     assert_says(o.err, "the context holds");

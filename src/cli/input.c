@@ -13,12 +13,12 @@
 #include "cli/stop.h"
 
 /* Finding the tokens of a text takes up to 36 bytes for each of its own. */
-enum { LEAST_MIB = 2, MOST_MIB = 1024, BUDGET_SHARE = 64 };
+enum { LEAST_KIB = 64, MOST_MIB = 1024, BUDGET_SHARE = 64 };
 
 /* The longest text that the memory budget has room for. */
 static size_t most_bytes(const struct settings *set) {
     uint64_t budget = set->ram.bytes != 0 ? set->ram.bytes : ot_memory_bytes();
-    uint64_t least = (uint64_t)LEAST_MIB << 20, most = (uint64_t)MOST_MIB << 20;
+    uint64_t least = (uint64_t)LEAST_KIB << 10, most = (uint64_t)MOST_MIB << 20;
     uint64_t share = budget / BUDGET_SHARE;
     return (size_t)(share < least ? least : share > most ? most : share);
 }
