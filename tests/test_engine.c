@@ -567,6 +567,48 @@ static void test_a_budget_below_the_least_is_refused_with_the_least(void **state
     ot_model_close(model);
 }
 
+/* Slots of whole pages, as where O_DIRECT is refused, take more than this model's weights. */
+static void test_a_budget_is_refused_with_the_least_or_is_enough(void **state) {
+    (void)state;
+    struct tiny_model options;
+    tiny_model_defaults(&options, TINY_QWEN3, OT_IQ4_NL, 7);
+    options.n_layers = 4;
+    options.n_embd = 256;
+    options.n_ff = 512;
+    options.head_dim = 32;
+    options.n_heads = 8;
+    options.n_kv_heads = 4;
+    tiny_model_write(&options, path);
+    setenv("ONETRIP_NO_DIRECT", "1", 1);
+    static const enum ot_residency modes[] = {OT_RESIDENCY_AUTO, OT_RESIDENCY_WIRED};
+    for (uint32_t i = 0; i < 2; i++) {
+        struct ot_context_params params = {.n_ctx = 256, .ram_bytes = 1, .residency = modes[i]};
+        struct ot_model *model;
+        struct ot_context *ctx;
+        struct ot_error err;
+        assert_int_equal(ot_model_open(path, NULL, &model, &err), 0);
+        assert_int_equal(ot_context_open(model, &params, &ctx, &err), OT_ERR_BUDGET);
+        const char *told = strchr(err.message, '(');
+        assert_non_null(told);
+        uint64_t from = strtoull(told + 1, NULL, 10) - (4u << 20);
+        uint32_t n_open = 0, n_refused = 0;
+        for (uint64_t more = 0; more < 8u << 20; more += 64 << 10) {
+            params.ram_bytes = from + more;
+            if (ot_context_open(model, &params, &ctx, &err) == 0) {
+                ot_context_close(ctx);
+                n_open++;
+            } else if (strcmp(err.at, "memory budget") == 0) {
+                n_refused++;
+            } else {
+                fail_with(&err);
+            }
+        }
+        assert_true(n_open > 0 && n_refused > 0);
+        ot_model_close(model);
+    }
+    unsetenv("ONETRIP_NO_DIRECT");
+}
+
 /* ---- what is refused ---------------------------------------------------------------------- */
 
 static void test_room_for_many_rows_of_logits_is_part_of_the_budget(void **state) {
@@ -884,6 +926,7 @@ int main(void) {
         cmocka_unit_test(test_a_long_prompt_takes_one_sweep_on_borrowed_memory),
         cmocka_unit_test(test_a_long_prompt_through_experts_takes_one_sweep_too),
         cmocka_unit_test(test_a_budget_below_the_least_is_refused_with_the_least),
+        cmocka_unit_test(test_a_budget_is_refused_with_the_least_or_is_enough),
         cmocka_unit_test(test_room_for_many_rows_of_logits_is_part_of_the_budget),
         cmocka_unit_test(test_room_for_guesses_is_part_of_the_budget),
         cmocka_unit_test(test_own_memory_finds_nothing_in_the_page_cache),

@@ -25,15 +25,6 @@ static uint64_t reserve_for(uint64_t total, const struct ot_model *m, uint32_t n
     return (5u << 20) + total / 256 + 24ull * m->hp.n_vocab + (uint64_t)n_threads * THREAD_BYTES;
 }
 
-static uint64_t all_weights(const struct ot_model *m) {
-    uint64_t bytes = 0;
-    for (uint32_t i = 0; i < m->bind.n_extents; i++) {
-        const struct residency_extent *e = &m->bind.extents[i];
-        bytes += e->row_bytes * e->n_rows * e->n_parts;
-    }
-    return bytes;
-}
-
 static void choose_total(struct budget *b, uint64_t asked) {
     struct sys_limits limits;
     struct sys_process process;
@@ -137,7 +128,8 @@ int budget_plan(struct budget *b, const struct ot_model *m, const struct kernels
     b->n_logits += (uint32_t)more;
     b->reserve_bytes += more * row_bytes;
     fixed += more * row_bytes;
-    uint64_t weights = all_weights(m), room = b->total_bytes - fixed - draft_bytes;
+    uint64_t weights = residency_cache_bytes(m->bind.extents, m->bind.n_extents);
+    uint64_t room = b->total_bytes - fixed - draft_bytes;
     bool streams = params->residency == OT_RESIDENCY_STREAM;
     b->n_batch_most = b->n_batch;
     if (params->n_batch == 0) {
@@ -145,7 +137,8 @@ int budget_plan(struct budget *b, const struct ot_model *m, const struct kernels
             budget_fit_batch(m, k, n_threads, memory_activations, min_u32(most, MEMORY_BATCH));
         wanted = max_u32(wanted, b->n_batch);
         uint64_t activations = forward_need_bytes(m, k, n_threads, wanted);
-        streams = streams || weights + activations > room;
+        /* what is wired asks for the room of the least slots, also where it needs none */
+        streams = streams || max_u64(weights, slots) + activations > room;
         if (streams) {
             /* longer prompts borrow from the wired weights for the one sweep that they take */
             wanted = budget_fit_batch(m, k, n_threads, activations / STREAM_SHARE, wanted);

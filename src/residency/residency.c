@@ -21,17 +21,16 @@ void residency_post(struct residency *r, uint32_t extent, enum ot_cause cause, u
     r->moved_bytes += moved_bytes;
 }
 
-/* Bytes of the page cache that all extents take, in whole pages. */
-static uint64_t cache_need_bytes(const struct residency *r) {
+uint64_t residency_cache_bytes(const struct residency_extent *extents, uint32_t n_extents) {
     uint64_t sum = 0;
-    for (uint32_t i = 0; i < r->n_extents; i++) {
-        sum += extent_bytes(&r->extents[i]) + 2 * sys_page_bytes();
+    for (uint32_t i = 0; i < n_extents; i++) {
+        sum += extent_bytes(&extents[i]) + 2 * sys_page_bytes();
     }
     return sum;
 }
 
 static bool choose_cache(struct residency *r, enum ot_residency asked) {
-    bool fits = cache_need_bytes(r) <= r->budget_bytes;
+    bool fits = residency_cache_bytes(r->extents, r->n_extents) <= r->budget_bytes;
     switch (asked) {
     case OT_RESIDENCY_CACHE:
         r->why = fits ? "asked for" : "cache was asked for, but the weights exceed the budget";

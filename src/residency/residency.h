@@ -62,6 +62,8 @@ struct residency;
 
 /* The least weights_budget_bytes that residency_open accepts for these extents. */
 uint64_t residency_least_bytes(const struct residency_extent *extents, uint32_t n_extents);
+/* The least with which all of them fit the page cache, in whole pages. */
+uint64_t residency_cache_bytes(const struct residency_extent *extents, uint32_t n_extents);
 
 int residency_open(const struct residency_params *params, struct residency **out,
                    struct ot_error *err);
