@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +22,7 @@
 #include "report/report.h"
 #include "support/tiny_model.h"
 #include "sys/file.h"
+#include "sys/limits.h"
 
 enum { N_TOKENS = 24, MAX_VOCAB = 1024 };
 
@@ -609,6 +611,46 @@ static void test_a_budget_is_refused_with_the_least_or_is_enough(void **state) {
     unsetenv("ONETRIP_NO_DIRECT");
 }
 
+/* ---- what opening reads ------------------------------------------------------------------- */
+
+static uint64_t process_read_bytes(void) {
+    struct sys_process p;
+    sys_process_read(&p);
+    return p.read_bytes;
+}
+
+/* A header of 7 MB, so that reading ahead goes on behind its end also where it is of 8 MB. */
+static void test_a_cold_header_is_counted_as_the_kernel_counts_it(void **state) {
+    (void)state;
+    struct tiny_model options;
+    tiny_model_defaults(&options, TINY_GEMMA3, OT_Q8_0, 7);
+    options.n_vocab = 300000;
+    tiny_model_write(&options, path);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(fsync(fd), 0);
+    assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+    close(fd);
+    struct ot_model *model;
+    struct ot_context *ctx;
+    struct ot_error err;
+    uint64_t before = process_read_bytes(), counted, needed;
+    assert_int_equal(ot_model_open(path, NULL, &model, &err), 0);
+    uint64_t system = process_read_bytes() - before;
+    struct ot_context_params params = {.n_ctx = 64};
+    if (ot_context_open(model, &params, &ctx, &err) != 0) {
+        fail_with(&err);
+    }
+    ot_ledger_total(ctx, OT_DISK_RAM, OT_CLASS_OTHER, &counted, &needed);
+    ot_context_close(ctx);
+    ot_model_close(model);
+    if (system == 0) {
+        print_message("skipped: the kernel counts no reads here\n");
+        skip();
+    }
+    assert_in_range(counted, system / 100 * 99, system / 100 * 101);
+}
+
 /* ---- what is refused ---------------------------------------------------------------------- */
 
 static void test_room_for_many_rows_of_logits_is_part_of_the_budget(void **state) {
@@ -927,6 +969,7 @@ int main(void) {
         cmocka_unit_test(test_a_long_prompt_through_experts_takes_one_sweep_too),
         cmocka_unit_test(test_a_budget_below_the_least_is_refused_with_the_least),
         cmocka_unit_test(test_a_budget_is_refused_with_the_least_or_is_enough),
+        cmocka_unit_test(test_a_cold_header_is_counted_as_the_kernel_counts_it),
         cmocka_unit_test(test_room_for_many_rows_of_logits_is_part_of_the_budget),
         cmocka_unit_test(test_room_for_guesses_is_part_of_the_budget),
         cmocka_unit_test(test_own_memory_finds_nothing_in_the_page_cache),

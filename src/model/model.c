@@ -51,6 +51,10 @@ static int open_part(struct ot_model *m, uint32_t no, const char *path, struct o
         rc = sys_map_fault(&m->files[no], err);
     }
     if (rc == OT_OK) {
+        /* What the vocabulary reads later is brought in now, where it is counted; then it does not
+         * make the kernel read ahead once more, which may be 8 MB of weights. */
+        sys_map_random(&m->headers[no]);
+        sys_file_will_need(&m->files[no], 0, m->parts[no].data_offset);
         m->file_bytes += m->files[no].bytes;
         m->header_bytes += m->parts[no].data_offset;
         uint64_t now = sys_file_cached_bytes(&m->files[no]);
