@@ -117,10 +117,43 @@ static void test_a_terminal_without_a_prompt_is_a_conversation(void **state) {
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+static void test_files_that_are_read_keep_to_the_budget_together(void **state) {
+    enum { FILE_BYTES = 200000 };
+    static char text[FILE_BYTES], seen[1 << 16], read_file[160];
+    int terminal;
+    (void)state;
+    const char *file = in_directory("long.txt");
+    memset(text, 'x', sizeof text);
+    image_write_bytes(file, text, sizeof text);
+    snprintf(read_file, sizeof read_file, "/read %s\n", file);
+    pid_t child = forkpty(&terminal, NULL, NULL, NULL);
+    if (child < 0) {
+        print_message("skipped: no pseudo-terminal can be had here\n");
+        skip();
+    }
+    if (child == 0) {
+        alarm(60);
+        execl(ONETRIP_PROGRAM, ONETRIP_PROGRAM, "run", model, "--ram", "20M", "-c", "64", "-t", "1",
+              (char *)NULL);
+        _exit(127);
+    }
+    await(terminal, "> ", seen, sizeof seen);
+    say(terminal, read_file, "200000 bytes go before", "\n> ", seen, sizeof seen);
+    say(terminal, read_file, "longer than 0.3 MB", "\n> ", seen, sizeof seen);
+    assert_int_equal(write(terminal, "\x04", 1), 1);
+    while (read(terminal, seen, sizeof seen) > 0) {
+    }
+    close(terminal);
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ctrl_c_and_sigterm_end_an_answer_with_exit_130),
         cmocka_unit_test(test_a_terminal_without_a_prompt_is_a_conversation),
+        cmocka_unit_test(test_files_that_are_read_keep_to_the_budget_together),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -57,13 +57,22 @@ static bool history_start(struct history *h, const struct settings *set) {
 /* What the user is typing. */
 struct question {
     char *text; /* owned [bytes] */
-    size_t bytes, capacity;
+    size_t bytes, capacity, most;
     char *line; /* owned: getline's */
     size_t line_capacity;
 };
 
+/* False after a message. */
 static bool question_add(struct question *q, const char *text, size_t bytes) {
-    return bytes_append(&q->text, &q->bytes, &q->capacity, text, bytes);
+    if (bytes > q->most - q->bytes) {
+        input_too_long("what you say", q->most);
+        return false;
+    }
+    if (!bytes_append(&q->text, &q->bytes, &q->capacity, text, bytes)) {
+        complain_memory();
+        return false;
+    }
+    return true;
 }
 
 /* One question. A question that could not be answered is taken out of the history. */
@@ -125,10 +134,11 @@ static void read_file(const struct settings *set, struct question *q, const char
     if (path[0] == '\0') {
         fprintf(stderr, "/read needs the name of a file\n");
     } else if (input_read(set, NULL, path, &text, &bytes) == 0) {
+        size_t before = q->bytes;
         if (question_add(q, text, bytes) && question_add(q, "\n", 1)) {
             fprintf(stderr, "(%zu bytes go before what you type next)\n", bytes);
         } else {
-            complain_memory();
+            q->bytes = before;
         }
     }
     free(text);
@@ -226,7 +236,6 @@ static enum asked ask(struct question *q) {
             goes_on = n > 0 && q->line[n - 1] == '\\';
             if ((!first && !question_add(q, "\n", 1)) ||
                 !question_add(q, q->line, (size_t)n - goes_on)) {
-                complain_memory();
                 return ASKED_NOTHING;
             }
             first = false;
@@ -263,7 +272,7 @@ static int converse(struct session *s, struct answerer *a, struct history *h, st
 int conversation(struct session *s, const char *format) {
     struct answerer a;
     struct history h = {0};
-    struct question q = {0};
+    struct question q = {.most = input_most_bytes(s->settings)};
     int rc = answerer_open(&a, s);
     if (rc == 0 && !history_start(&h, s->settings)) {
         rc = complain_memory();

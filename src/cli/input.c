@@ -15,15 +15,14 @@
 /* Finding the tokens of a text takes up to 36 bytes for each of its own. */
 enum { LEAST_KIB = 64, MOST_MIB = 1024, BUDGET_SHARE = 64 };
 
-/* The longest text that the memory budget has room for. */
-static size_t most_bytes(const struct settings *set) {
+size_t input_most_bytes(const struct settings *set) {
     uint64_t budget = set->ram.bytes != 0 ? set->ram.bytes : ot_memory_bytes();
     uint64_t least = (uint64_t)LEAST_KIB << 10, most = (uint64_t)MOST_MIB << 20;
     uint64_t share = budget / BUDGET_SHARE;
     return (size_t)(share < least ? least : share > most ? most : share);
 }
 
-static int too_long(const char *name, size_t most) {
+int input_too_long(const char *name, size_t most) {
     complain("%s: longer than %.1f MB, a %dth of the memory budget", name, (double)most * 1e-6,
              (int)BUDGET_SHARE);
     return EXIT_FAILED;
@@ -55,7 +54,7 @@ static int read_all(int fd, const char *name, size_t most, char **text, size_t *
         used += (size_t)n;
         if (used > most) {
             free(data);
-            return too_long(name, most);
+            return input_too_long(name, most);
         }
         if (capacity - used < 2) {
             capacity *= 2;
@@ -71,7 +70,7 @@ static int read_all(int fd, const char *name, size_t most, char **text, size_t *
 
 int input_read(const struct settings *set, const char *prompt, const char *file, char **text,
                size_t *bytes) {
-    size_t most = most_bytes(set);
+    size_t most = input_most_bytes(set);
     if (prompt != NULL && file != NULL) {
         complain("-p and -f were given: one of them");
         return EXIT_USAGE;

@@ -5,6 +5,10 @@
 
 #include "cli/cli.h"
 
+/* The longest text that the memory budget has room for, and the message where one is longer: an
+ * exit code. */
+size_t input_most_bytes(const struct settings *set);
+int input_too_long(const char *name, size_t most);
 /* The text of -p, of -f or of standard input, whole; *text is owned by the caller, NUL-terminated.
  * Returns 0 or an exit code after a message. */
 int input_read(const struct settings *set, const char *prompt, const char *file, char **text,
