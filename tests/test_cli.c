@@ -326,6 +326,14 @@ static void test_hostile_prompts_end_clearly(void **state) {
     assert_exit(&o, 1);
     assert_says(o.err, "absent.txt: No such file");
     outcome_free(&o);
+    o = onetrip(NULL, "run", model, "-f", "", NULL);
+    assert_exit(&o, 1);
+    assert_says(o.err, "is empty");
+    outcome_free(&o);
+    o = onetrip(NULL, "run", "", "-p", "x", NULL);
+    assert_exit(&o, 2);
+    assert_says(o.err, "MODEL is missing");
+    outcome_free(&o);
 }
 
 static void test_a_text_that_the_budget_has_no_room_for_is_refused(void **state) {

@@ -83,6 +83,10 @@ int input_read(const struct settings *set, const char *prompt, const char *file,
     if (file == NULL || strcmp(file, "-") == 0) {
         return read_all(STDIN_FILENO, "standard input", most, text, bytes);
     }
+    if (file[0] == '\0') {
+        complain("the name of the file to read is empty");
+        return EXIT_FAILED;
+    }
     int fd = open(file, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
         complain("%s: %s", file, strerror(errno));

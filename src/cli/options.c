@@ -475,7 +475,7 @@ static int settle(const struct command *command, struct settings *s) {
         return EXIT_USAGE;
     }
     s->operand = s->model != NULL ? s->model : s->operand;
-    if (!s->help && s->operand == NULL) {
+    if (!s->help && (s->operand == NULL || s->operand[0] == '\0')) {
         complain("%s: %s is missing; onetrip %s --help tells more", command->name, command->operand,
                  command->name);
         return EXIT_USAGE;
