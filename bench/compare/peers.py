@@ -81,10 +81,11 @@ class Onetrip:
         return result
 
     def over_budget(self, model, threads, n, limit_bytes):
-        """n decode steps after a prompt of one token, cold. tg is the report's decode speed."""
+        """n decode steps after a prompt of one token, cold, without guesses, which the others do not
+        make either. tg is the report's decode speed."""
         result = self._report(['run', model, '--raw', '-p', 'a', '-n', str(n + 1), '--temp', '0',
-                               '--ignore-eos', '-t', str(threads), '-c', str(n + 64), '--ram',
-                               str(limit_bytes),
+                               '--ignore-eos', '-t', str(threads), '-c', str(n + 64),
+                               '--draft-max', '0', '--ram', str(limit_bytes),
                                '--quiet'], limit_bytes)
         result['tg'] = result['report']['timing']['decode_tokens_per_s']
         return result
