@@ -265,8 +265,8 @@ struct ot_input {
  *
  * A call of one token, of at most 3 tokens that all want logits, or of at most 8 such tokens of one
  * sequence, gives each token the logits it would have got in a call of its own, to the bit: so
- * guesses can be checked. So does one of at most 8 (of a model with experts: 16) such tokens of any
- * sequences where there are kernels for a few tokens at once: with AVX2 and AVX-512.
+ * guesses can be checked. So does one of such tokens of any sequences where there are kernels for a
+ * few tokens at once: of at most 8 with AVX-512, 4 with AVX2, 16 of a model with experts.
  * Other calls use kernels for many tokens, whose rounding differs.
  *
  * Every byte moved is in the ledger before this returns.

@@ -152,7 +152,7 @@ int budget_plan(struct budget *b, const struct ot_model *m, const struct kernels
     b->fits = weights <= b->weights_bytes;
     if (params->n_draft == OT_DRAFT_AUTO && b->fits && params->residency != OT_RESIDENCY_STREAM) {
         /* in memory a guess costs time; little where its token is computed with the others */
-        b->n_draft = forward_few(m, k) >= FORWARD_FEW ? min_u32(b->n_draft, MEMORY_DRAFT) : 0;
+        b->n_draft = forward_few(m, k) > MEMORY_DRAFT ? min_u32(b->n_draft, MEMORY_DRAFT) : 0;
         b->weights_bytes += draft_bytes - b->n_draft * row_bytes;
         draft_bytes = b->n_draft * row_bytes;
     }

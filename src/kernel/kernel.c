@@ -28,6 +28,7 @@ void kernels_fill_scalar(struct kernels *k) {
 
 void kernels_fill_avx2(struct kernels *k) {
     k->isa = "avx2";
+    k->few_most = 4;
     vector_fill_avx2(k);
     layout_fill_avx2(k);
     gemv_fill_avx2(k);
@@ -37,6 +38,7 @@ void kernels_fill_avx2(struct kernels *k) {
 
 void kernels_fill_avx512(struct kernels *k) {
     k->isa = "avx512-vnni";
+    k->few_most = 8;
     vector_fill_avx512(k);
     layout_fill_avx512(k);
     gemv_fill_avx512(k);

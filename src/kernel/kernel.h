@@ -89,6 +89,8 @@ extern const uint64_t kernel_stream_ahead[KERNEL_STREAM_WAYS];
 struct kernels {
     const char *isa; /* "scalar", "avx2", "avx512-vnni", "neon-dotprod", "neon-i8mm" */
     struct kernel_type type[OT_DTYPE_MAX];
+    /* Tokens up to which `few` is the faster, where a matrix has all of them; from then on gemm. */
+    uint32_t few_most;
 
     /* Bytes of one prepared row of n_cols values: a multiple of KERNEL_ALIGN. */
     uint64_t (*layout_bytes)(uint8_t layout, uint32_t n_cols);

@@ -61,7 +61,7 @@ uint32_t forward_few(const struct ot_model *model, const struct kernels *kernels
     if (without > all / FEW_SHARE) {
         return FEW_ALONE;
     }
-    return model->hp.n_experts > 0 ? FORWARD_FEW_ROUTED : FORWARD_FEW;
+    return model->hp.n_experts > 0 ? FORWARD_FEW_ROUTED : min_u32(FORWARD_FEW, kernels->few_most);
 }
 
 static void lay_out(struct forward *f, struct carve *c, const struct ot_model *m,
