@@ -118,7 +118,7 @@ static void test_a_terminal_without_a_prompt_is_a_conversation(void **state) {
 }
 
 static void test_files_that_are_read_keep_to_the_budget_together(void **state) {
-    enum { FILE_BYTES = 200000 };
+    enum { FILE_BYTES = 400000 }; /* one is less than a 64th of the budget, two are more */
     static char text[FILE_BYTES], seen[1 << 16], read_file[160];
     int terminal;
     (void)state;
@@ -133,13 +133,13 @@ static void test_files_that_are_read_keep_to_the_budget_together(void **state) {
     }
     if (child == 0) {
         alarm(60);
-        execl(ONETRIP_PROGRAM, ONETRIP_PROGRAM, "run", model, "--ram", "20M", "-c", "64", "-t", "1",
+        execl(ONETRIP_PROGRAM, ONETRIP_PROGRAM, "run", model, "--ram", "48M", "-c", "64", "-t", "1",
               (char *)NULL);
         _exit(127);
     }
     await(terminal, "> ", seen, sizeof seen);
-    say(terminal, read_file, "200000 bytes go before", "\n> ", seen, sizeof seen);
-    say(terminal, read_file, "longer than 0.3 MB", "\n> ", seen, sizeof seen);
+    say(terminal, read_file, "400000 bytes go before", "\n> ", seen, sizeof seen);
+    say(terminal, read_file, "longer than 0.8 MB", "\n> ", seen, sizeof seen);
     assert_int_equal(write(terminal, "\x04", 1), 1);
     while (read(terminal, seen, sizeof seen) > 0) {
     }
