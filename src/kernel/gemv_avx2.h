@@ -20,6 +20,7 @@
 #include <string.h>
 
 #include "kernel/blocks.h"
+#include "kernel/gemv_few.h"
 #include "kernel/kernel.h"
 #include "kernel/layout_avx2.h"
 #include "kernel/prefetch.h"
@@ -146,16 +147,6 @@ enum { GEMV_TOGETHER = 4, GEMV_ACT_BYTES = 24 << 10 };
 /* For each token (or sum); n is a constant where this is inlined. */
 #define GEMV_EACH(t, n) _Pragma("GCC unroll 4") for (uint32_t t = 0; t < (n); t++)
 
-struct gemv_few {
-    const uint8_t *w;
-    uint64_t row_bytes;
-    uint32_t n_rows, n_cols;
-    const void *const *x;
-    uint32_t n_tokens;
-    float *y;
-    uint64_t y_stride;
-};
-
 /* The units [from, to) of a row. */
 struct gemv_part {
     const uint8_t *row;
@@ -242,15 +233,6 @@ GEMV_INLINE void gemv_few_rows(const struct gemv_way *way, const struct gemv_few
         }
     }
 }
-
-/* A type's function. */
-#define GEMV_FEW(name, ...)                                                                        \
-    static void name(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,       \
-                     const void *const *x, uint32_t n_tokens, float *y, uint64_t y_stride) {       \
-        const struct gemv_few few = {w, row_bytes, n_rows, n_cols, x, n_tokens, y, y_stride};      \
-        const struct gemv_way way = {__VA_ARGS__};                                                 \
-        gemv_few_rows(&way, &few);                                                                 \
-    }
 
 void gemv_block32_fill_avx2(struct kernels *k);
 void gemv_block256_fill_avx2(struct kernels *k);

@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "kernel/gemv_few.h"
 #include "kernel/kernel.h"
 #include "kernel/layout_avx512.h"
 #include "kernel/prefetch.h"
@@ -79,16 +80,6 @@ GEMV_INLINE void gemv_row_done(struct gemv_sums *sums, uint32_t r, uint32_t n_ro
  * registers. Sums are added in the order of gemv. */
 
 enum { GEMV_TOGETHER = 8, GEMV_ACT_BYTES = 24 << 10 };
-
-struct gemv_few {
-    const uint8_t *w;
-    uint64_t row_bytes;
-    uint32_t n_rows, n_cols;
-    const void *const *x;
-    uint32_t n_tokens;
-    float *y;
-    uint64_t y_stride;
-};
 
 /* How a type is computed: constants where this is inlined. */
 struct gemv_way {
@@ -173,15 +164,6 @@ GEMV_INLINE void gemv_few_rows(const struct gemv_way *way, const struct gemv_few
         }
     }
 }
-
-/* A type's function. */
-#define GEMV_FEW(name, ...)                                                                        \
-    static void name(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,       \
-                     const void *const *x, uint32_t n_tokens, float *y, uint64_t y_stride) {       \
-        const struct gemv_few few = {w, row_bytes, n_rows, n_cols, x, n_tokens, y, y_stride};      \
-        const struct gemv_way way = {__VA_ARGS__};                                                 \
-        gemv_few_rows(&way, &few);                                                                 \
-    }
 
 void gemv_nibbles_fill_avx512(struct kernels *k);
 void gemv_block32_fill_avx512(struct kernels *k);
