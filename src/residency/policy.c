@@ -90,11 +90,15 @@ int policy_open(const struct policy_params *params, struct policy **out, struct 
     p->evict = params->evict;
     p->user = params->user;
     p->hand = POLICY_NONE;
-    if (!take_arrays(p)) {
+    bool taken = take_arrays(p);
+    if (taken) {
+        memcpy(p->item_bytes, params->item_bytes, p->n_items * sizeof *p->item_bytes);
+        taken = p->ops->open == NULL || p->ops->open(p);
+    }
+    if (!taken) {
         policy_close(p);
         return error_memory(err, (uint64_t)params->n_items * 48u);
     }
-    memcpy(p->item_bytes, params->item_bytes, p->n_items * sizeof *p->item_bytes);
     *out = p;
     return 0;
 }
@@ -102,6 +106,9 @@ int policy_open(const struct policy_params *params, struct policy **out, struct 
 void policy_close(struct policy *p) {
     if (p == NULL) {
         return;
+    }
+    if (p->ops->close != NULL) {
+        p->ops->close(p);
     }
     policy_list_close(&p->list);
     policy_heap_close(&p->heap);

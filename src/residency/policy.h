@@ -17,7 +17,8 @@
  *   the policy's own order holds each held item exactly once
  *
  * Cost: O(1) an access for fixed, lru, clock and sieve (clock and sieve amortised; pinned items in
- * the way are stepped over), O(log n) for lfu and min. Nothing is allocated after policy_open.
+ * the way are stepped over), O(log n) for lfu and min (lfu: O(n) where it changes its half-life).
+ * Nothing is allocated after policy_open.
  *
  * Threads: one at a time. */
 #ifndef RESIDENCY_POLICY_H
@@ -33,7 +34,7 @@ enum policy_kind {
     POLICY_LRU,
     POLICY_CLOCK,
     POLICY_SIEVE,
-    POLICY_LFU, /* frequency with aging (LRFU) and an admission test */
+    POLICY_LFU, /* frequency with aging at a learned rate (LRFU) and an admission test */
     POLICY_MIN, /* Belady's offline optimum: needs the next use of each access */
     POLICY_KIND_COUNT
 };

@@ -42,11 +42,15 @@ struct policy {
     uint32_t hand;           /* clock, sieve: next to be looked at; POLICY_NONE: start over */
     uint8_t *visited;        /* clock, sieve: owned [n_items] */
     struct policy_heap heap; /* lfu, min */
+    struct policy_lfu *lfu;  /* lfu: owned */
 };
 
 /* A kind. Functions that are NULL have nothing to do. */
 struct policy_ops {
     bool list, visited, heap; /* which of the parts above it uses */
+    /* Takes and frees what else it needs; false: no memory. close follows a failed open, too. */
+    bool (*open)(struct policy *p);
+    void (*close)(struct policy *p);
     /* Called on every access, before the item is looked up. */
     void (*seen)(struct policy *p, uint32_t item, uint64_t next_use);
     /* The item is held (whole or in part) and was used. */
