@@ -527,7 +527,7 @@ int main(int argc, char **argv) {
                            .n_cols = 4096,
                            .n_tokens = 512,
                            .n_passes = 20,
-                           .n_threads = sys_cpu_facts()->n_physical};
+                           .n_threads = sys_cpu_facts()->n_default};
     parse(argc, argv, &b.o);
     if (b.o.n_rows != 0) { /* enough for the widest type */
         uint64_t needed = (uint64_t)b.o.n_rows * b.o.n_cols * 4;

@@ -223,7 +223,7 @@ enum { OT_DRAFT_AUTO = 0x7fffffff };
 struct ot_context_params {
     uint32_t n_ctx;      /* positions per sequence; 0: the smaller of the model's and 4096 */
     uint32_t n_seq;      /* sequences that share a sweep; 0: 1 */
-    uint32_t n_threads;  /* 0: chosen from cores, affinity and CPU quota */
+    uint32_t n_threads;  /* 0: one a core, at least two if allowed, within affinity and quota */
     uint64_t ram_bytes;  /* memory budget of the whole process; 0: chosen (cgroup, free memory) */
     enum ot_residency residency;
     enum ot_io io;

@@ -538,10 +538,24 @@ static void test_cpu_quotas_of_version_2_and_nonsense_are_read_right(void **stat
     assert_true(l.cgroup_bytes == UINT64_MAX);
 }
 
+static void test_threads_are_one_a_core_but_two_where_two_are_allowed(void **state) {
+    (void)state;
+    const uint32_t none = UINT32_MAX;
+    assert_int_equal(sys_cpu_default_threads(2, 2, none), 2);
+    assert_int_equal(sys_cpu_default_threads(16, 8, none), 8);
+    /* two hyperthreads of one core, as virtual machines have them */
+    assert_int_equal(sys_cpu_default_threads(2, 1, none), 2);
+    assert_int_equal(sys_cpu_default_threads(4, 1, none), 2);
+    /* one processor, by affinity or by quota */
+    assert_int_equal(sys_cpu_default_threads(1, 1, none), 1);
+    assert_int_equal(sys_cpu_default_threads(2, 1, 1), 1);
+    assert_int_equal(sys_cpu_default_threads(16, 8, 3), 3);
+}
+
 static void test_this_machine_makes_sense(void **state) {
     (void)state;
     const struct sys_cpu *cpu = sys_cpu_facts();
-    assert_true(cpu->n_physical >= 1 && cpu->n_physical <= cpu->n_usable);
+    assert_true(cpu->n_default >= 1 && cpu->n_default <= cpu->n_usable);
     assert_true(cpu->n_usable <= cpu->n_logical || cpu->n_logical == 1);
     struct sys_limits l;
     sys_limits_read(&l);
@@ -573,6 +587,7 @@ int main(void) {
         cmocka_unit_test(test_the_smallest_limit_on_the_way_up_holds_in_version_2),
         cmocka_unit_test(test_limits_of_version_1_are_found_inside_a_container),
         cmocka_unit_test(test_cpu_quotas_of_version_2_and_nonsense_are_read_right),
+        cmocka_unit_test(test_threads_are_one_a_core_but_two_where_two_are_allowed),
         cmocka_unit_test(test_this_machine_makes_sense),
     };
     int failed = cmocka_run_group_tests(tests, setup, teardown);

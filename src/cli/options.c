@@ -92,14 +92,16 @@ static const struct option options[] = {
     {'r', "--repetitions", "N", WHOLE, 1, 10000, AT(repetitions), 0, FOR_BENCH,
      "repetitions of each test, after one that does not count (default 5)"},
     {'t', "--threads", "LIST", LIST, 0, 1024, AT(threads), 0, FOR_BENCH,
-     "numbers of threads; 0: chosen from the cores (default 0)"},
+     "numbers of threads; 0: one a core, at least two where two processors may be used (default "
+     "0)"},
     {0, "--disk", 0, FLAG, 0, 0, AT(disk), 0, FOR_BENCH,
      "measure the disk: read what one sweep streams, without computing"},
     {'c', "--ctx-size", "N", WHOLE, 0, most_count, AT(n_ctx), 0, FOR_RUN | FOR_EVAL,
      "positions of the context; 0: as many as the model was made for (default: chosen by the "
      "text, at most that)"},
     {'t', "--threads", "N", WHOLE, -1, 1024, AT(n_threads), 0, FOR_RUN | FOR_EVAL,
-     "threads; 0 or -1: chosen from cores, affinity and CPU quota (default 0)"},
+     "threads; 0 or -1: one a core, at least two where two processors may be used, within affinity "
+     "and CPU quota (default 0)"},
     {'b', "--batch-size", "N", WHOLE, 0, most_count, AT(n_batch), 0, RUNS,
      "most tokens of a prompt in one sweep; 0: chosen (default 0)"},
     {0, "--ram", "SIZE", SIZE, 0, 0, AT(ram), 0, RUNS,

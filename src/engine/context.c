@@ -156,9 +156,8 @@ int ot_context_open(const struct ot_model *model, const struct ot_context_params
     ctx->kernels = kernels_get();
     ctx->n_seq = params->n_seq != 0 ? params->n_seq : 1;
     ctx->n_ctx = params->n_ctx != 0 ? params->n_ctx : min_u32(model->hp.n_ctx_train, DEFAULT_CTX);
-    ctx->n_threads = params->n_threads != 0
-                         ? params->n_threads
-                         : min_u32(sys_cpu_facts()->n_physical, POOL_MAX_THREADS);
+    ctx->n_threads = params->n_threads != 0 ? params->n_threads
+                                            : min_u32(sys_cpu_facts()->n_default, POOL_MAX_THREADS);
     if (params->trace_path != NULL) {
         ctx->trace_path = mem_strdup(params->trace_path);
         ctx->requested.trace_path = ctx->trace_path;

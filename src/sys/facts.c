@@ -155,6 +155,11 @@ static void read_features(struct sys_cpu *cpu) {
 static struct sys_cpu cpu_facts;
 static pthread_once_t cpu_once = PTHREAD_ONCE_INIT;
 
+uint32_t sys_cpu_default_threads(uint32_t n_allowed, uint32_t n_cores, uint32_t quota) {
+    uint32_t n = max_u32(n_cores, 2);
+    return max_u32(min_u32(min_u32(n, n_allowed), quota), 1);
+}
+
 static void read_cpu(void) {
     struct sys_cpu *cpu = &cpu_facts;
     read_name(cpu);
@@ -167,7 +172,7 @@ static void read_cpu(void) {
     count_cores(&n_allowed, &n_cores);
     uint32_t quota = sys_cpu_quota("");
     cpu->n_usable = min_u32(n_allowed, quota);
-    cpu->n_physical = min_u32(n_cores, quota);
+    cpu->n_default = sys_cpu_default_threads(n_allowed, n_cores, quota);
 }
 
 const struct sys_cpu *sys_cpu_facts(void) {

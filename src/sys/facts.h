@@ -13,12 +13,17 @@ struct sys_cpu {
     char name[64];           /* "AMD EPYC", from /proc/cpuinfo */
     uint32_t n_logical;      /* online */
     uint32_t n_usable;       /* by affinity mask and CPU quota (rounded up), >= 1 */
-    uint32_t n_physical;     /* distinct cores among the usable ones: the default thread count */
+    uint32_t n_default;      /* threads where none are asked for: sys_cpu_default_threads */
     uint32_t l2_bytes, l3_bytes; /* of one core / one cache; 0 unknown */
     bool avx2, fma, f16c, avx512, avx512_vnni, avx512_vbmi, avx512_bf16, avx_vnni;
     bool neon, dotprod, i8mm;
 };
 const struct sys_cpu *sys_cpu_facts(void); /* read once */
+/* Threads to compute with, of the logical processors that are allowed, the distinct cores they
+ * belong to and the CPU quota (UINT32_MAX: none): one a core, since a second one shares its pipes;
+ * but two where two are allowed. A small virtual machine is often two hyperthreads of one core, and
+ * there a second thread is worth more than it takes: it keeps more reads of memory under way. */
+uint32_t sys_cpu_default_threads(uint32_t n_allowed, uint32_t n_cores, uint32_t quota);
 
 struct sys_limits {
     uint64_t memory_bytes;    /* of the machine */
