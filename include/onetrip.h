@@ -291,7 +291,7 @@ OT_API int ot_seq_copy(struct ot_context *ctx, uint32_t dst, uint32_t src, uint3
 struct ot_context_info {
     uint32_t n_ctx, n_seq, n_threads, n_batch, n_draft, n_logits;
     uint64_t budget_bytes;      /* in force */
-    uint64_t least_budget_bytes;
+    uint64_t least_budget_bytes; /* does for these parameters at every start, whatever is in force */
     const char *budget_source;  /* "asked", "cgroup limit", "available memory" */
     const char *residency;      /* "cache", "wired", "stream" */
     const char *residency_why;  /* one phrase */

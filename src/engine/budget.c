@@ -19,10 +19,14 @@ enum {
 };
 static const uint64_t memory_activations = 32u << 20; /* in memory: most bytes of activations */
 
-/* A quarter of a per cent for page tables and rings; the rest is fixed: logits and sampler are a
- * few rows of the vocabulary, reports and SQLite take some MB. */
-static uint64_t reserve_for(uint64_t total, const struct ot_model *m, uint32_t n_threads) {
-    return (5u << 20) + total / 256 + 24ull * m->hp.n_vocab + (uint64_t)n_threads * THREAD_BYTES;
+/* Logits and sampler are a few rows of the vocabulary, reports and SQLite take some MB. */
+static uint64_t fixed_reserve(const struct ot_model *m, uint32_t n_threads) {
+    return (5u << 20) + 24ull * m->hp.n_vocab + (uint64_t)n_threads * THREAD_BYTES;
+}
+
+/* A quarter of a per cent for page tables and rings. */
+static uint64_t growing_reserve(uint64_t total) {
+    return total / 256;
 }
 
 static void choose_total(struct budget *b, uint64_t asked) {
@@ -61,33 +65,32 @@ uint32_t budget_fit_batch(const struct ot_model *m, const struct kernels *k, uin
     return low;
 }
 
-/* What is told is enough when it is asked for: the program's own pages differ from start to start
- * (by what of its files is in the page cache, up to 1.2 MB seen), and the reserve grows with the
- * budget. */
-static uint64_t enough(const struct budget *b) {
+/* The least total that leaves `need` beside the growing reserve, whatever the total is now, and
+ * what makes it enough for another start: the program's own pages differ (by what of its files is
+ * in the page cache, up to 1.2 MB seen). */
+static uint64_t least_for(uint64_t need) {
     const uint64_t mib = 1u << 20;
-    uint64_t most = UINT64_MAX - 4 * mib;
-    if (b->least_bytes > most - most / 256) {
-        return b->least_bytes;
+    if (need > UINT64_MAX / 2) {
+        return UINT64_MAX;
     }
-    uint64_t growth = (b->least_bytes - b->total_bytes) / 256 + mib + mib / 2;
-    return (b->least_bytes + growth + mib - 1) / mib * mib;
+    return round_up(need + need / 255 + 1 + mib + mib / 2, mib);
 }
 
 static int below_least(const struct budget *b, uint64_t slots, struct ot_error *err) {
     char total[24], least[24], base[24], kv[24], act[24], reserve[24], slot[24];
-    uint64_t told = enough(b);
-    bool asked = strcmp(b->source, "asked") == 0;
+    bool asked = strcmp(b->source, "asked") == 0, known = b->least_bytes != UINT64_MAX;
+    uint64_t parts = b->base_bytes + b->kv_bytes + b->activation_bytes + slots;
+    uint64_t rest = known ? b->least_bytes - parts : b->reserve_bytes;
     return error_set(
         err, OT_ERR_BUDGET, "memory budget",
         "%s%s%s%s is too little: the least for this model and context is %s (%llu bytes): "
         "program and tables %s, KV %s (less with a smaller -c), activations %s, reserve %s, "
         "weights' slots %s",
         text_bytes(total, (double)b->total_bytes), asked ? "" : " (", asked ? "" : b->source,
-        asked ? "" : ")", text_bytes(least, (double)told), (unsigned long long)told,
-        text_bytes(base, (double)b->base_bytes), text_bytes(kv, (double)b->kv_bytes),
-        text_bytes(act, (double)b->activation_bytes), text_bytes(reserve, (double)b->reserve_bytes),
-        text_bytes(slot, (double)slots));
+        asked ? "" : ")", text_bytes(least, (double)b->least_bytes),
+        (unsigned long long)b->least_bytes, text_bytes(base, (double)b->base_bytes),
+        text_bytes(kv, (double)b->kv_bytes), text_bytes(act, (double)b->activation_bytes),
+        text_bytes(reserve, (double)rest), text_bytes(slot, (double)slots));
 }
 
 int budget_plan(struct budget *b, const struct ot_model *m, const struct kernels *k,
@@ -102,7 +105,8 @@ int budget_plan(struct budget *b, const struct ot_model *m, const struct kernels
     b->kv_bytes = kv_need_bytes(hp->n_layers, n_seq, hp->n_kv_heads, hp->head_dim, n_ctx);
     uint64_t row_bytes = sizeof(float) * (uint64_t)hp->n_vocab;
     b->n_logits = min_u32(params->n_logits, LEAST_BATCH);
-    b->reserve_bytes = reserve_for(b->total_bytes, m, n_threads) + b->n_logits * row_bytes;
+    uint64_t growing = growing_reserve(b->total_bytes);
+    b->reserve_bytes = fixed_reserve(m, n_threads) + b->n_logits * row_bytes;
     uint64_t slots = residency_least_bytes(m->bind.extents, m->bind.n_extents);
     uint32_t most = (uint32_t)min_u64((uint64_t)n_ctx * n_seq, 1u << 20);
     if (params->n_batch != 0) {
@@ -111,15 +115,20 @@ int budget_plan(struct budget *b, const struct ot_model *m, const struct kernels
     b->n_batch = params->n_batch != 0 ? most : min_u32(most, LEAST_BATCH);
     b->activation_bytes = forward_need_bytes(m, k, n_threads, b->n_batch);
 
-    uint64_t fixed = 0;
+    uint64_t fixed = 0, need = UINT64_MAX;
     if (!checked_add(b->base_bytes + b->reserve_bytes, b->kv_bytes, &fixed) ||
-        !checked_add(fixed, b->activation_bytes + slots, &b->least_bytes) ||
-        b->least_bytes > b->total_bytes) {
-        b->least_bytes = b->least_bytes != 0 ? b->least_bytes : UINT64_MAX;
+        !checked_add(fixed, b->activation_bytes + slots, &need)) {
+        need = UINT64_MAX;
+    }
+    b->least_bytes = least_for(need);
+    if (need > b->total_bytes - growing) {
         return below_least(b, slots, err);
     }
+    fixed += growing;
+    b->reserve_bytes += growing;
     /* rows of logits for guessed tokens: as many as a 16th of what is left holds */
-    uint64_t left = b->total_bytes - b->least_bytes, rows = left / 16 / row_bytes;
+    uint64_t left = b->total_bytes - min_u64(b->least_bytes, b->total_bytes);
+    uint64_t rows = left / 16 / row_bytes;
     b->n_draft =
         (uint32_t)min_u64(rows, min_u32(min_u32(params->n_draft, b->n_batch - 1), MAX_DRAFT));
     uint64_t draft_bytes = b->n_draft * row_bytes;

@@ -17,7 +17,8 @@ struct budget {
     const char *source;   /* where it comes from, for reports */
     uint64_t base_bytes, kv_bytes, activation_bytes, reserve_bytes;
     uint64_t weights_bytes; /* what residency may hold */
-    uint64_t least_bytes;   /* the least total that would do */
+    uint64_t least_bytes;   /* a total that does for these settings at every start, whatever total is:
+                               one that is less by some MB may be refused */
     uint32_t n_batch;       /* tokens of a sweep whose activations the budget has room for */
     uint32_t n_batch_most;  /* with wired memory lent, where weights are streamed; else n_batch */
     uint32_t n_draft;       /* further rows of logits that the reserve has room for */
