@@ -530,6 +530,34 @@ static void test_bench_generates_several_sequences_together(void **state) {
     json_decref(root);
     outcome_free(&o);
 }
+/* What the text prints as "-" is null, not 0: prompts are measured against no limit, and where the
+ * budget has no room for it, memory is not measured either. */
+static void test_bench_says_null_of_what_it_did_not_measure(void **state) {
+    (void)state;
+    static const char *const budgets[] = {"64M", "2G"};
+    for (size_t i = 0; i < 2; i++) {
+        struct outcome o = onetrip(NULL, "bench", model, "-p", "4", "-n", "4", "-r", "1", "-t", "1",
+                                   "--ram", budgets[i], "--json", NULL);
+        assert_exit(&o, 0);
+        json_t *root = json_loads(o.out, 0, NULL);
+        assert_non_null(root);
+        const json_t *results = json_object_get(root, "results");
+        assert_int_equal(json_array_size(results), 2);
+        for (size_t k = 0; k < 2; k++) {
+            const json_t *result = json_array_get(results, k);
+            const json_t *limit = json_object_get(result, "limit_bytes_per_s");
+            const json_t *share = json_object_get(result, "of_limit");
+            if (i == 1 && k == 1) {
+                assert_true(json_real_value(limit) > 0.0 && json_real_value(share) > 0.0);
+            } else {
+                assert_true(json_is_null(limit) && json_is_null(share));
+            }
+        }
+        json_decref(root);
+        outcome_free(&o);
+    }
+}
+
 
 static void test_output_never_replaces_a_model_or_what_the_command_reads(void **state) {
     (void)state;
@@ -796,6 +824,7 @@ int main(void) {
         cmocka_unit_test(test_a_stop_string_is_found_across_tokens_and_not_shown),
         cmocka_unit_test(test_generation_ends_where_the_context_is_full),
         cmocka_unit_test(test_output_that_cannot_be_written_is_an_error),
+        cmocka_unit_test(test_bench_says_null_of_what_it_did_not_measure),
         cmocka_unit_test(test_bench_generates_several_sequences_together),
         cmocka_unit_test(test_output_never_replaces_a_model_or_what_the_command_reads),
         cmocka_unit_test(test_a_prompt_of_one_token_has_a_sweep_of_its_own),

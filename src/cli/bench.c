@@ -313,6 +313,11 @@ static void print_test(const struct bench *b, const struct measured *m) {
     fflush(stdout);
 }
 
+/* What was not measured is null: 0 would be a figure. */
+static json_t *limit_json(const struct measured *m, double value) {
+    return m->limit > 0.0 ? json_real(value) : json_null();
+}
+
 static int print_json(const struct bench *b) {
     json_t *results = json_array();
     bool failed = false;
@@ -320,15 +325,15 @@ static int print_json(const struct bench *b) {
         const struct measured *m = &b->tests[i];
         double rate = m->result.needed_bytes_per_token * m->result.tokens_per_s;
         json_t *test = json_pack(
-            "{s:s, s:i, s:f, s:f, s:f, s:f, s:s, s:f, s:f, s:{s:f, s:f, s:f, s:f, s:f, s:f}}",
+            "{s:s, s:i, s:f, s:f, s:f, s:f, s:s, s:o, s:o, s:{s:f, s:f, s:f, s:f, s:f, s:f}}",
             "test", m->result.test, "threads", (int)m->n_threads, "tokens_per_s",
             m->result.tokens_per_s, "stddev", m->result.stddev, "needed_bytes_per_token",
             m->result.needed_bytes_per_token, "bytes_per_s", rate, "limit",
-            m->streamed ? "disk" : "memory", "limit_bytes_per_s", m->limit, "of_limit", m->of_limit,
-            "seconds", "weights", m->phases[OT_PHASE_WEIGHTS], "attention",
-            m->phases[OT_PHASE_ATTENTION], "sampling", m->sampling, "barriers",
-            m->phases[OT_PHASE_BARRIERS], "other", other_seconds(m), "waiting",
-            m->phases[OT_PHASE_WAIT]);
+            m->streamed ? "disk" : "memory", "limit_bytes_per_s", limit_json(m, m->limit),
+            "of_limit", limit_json(m, m->of_limit), "seconds", "weights",
+            m->phases[OT_PHASE_WEIGHTS], "attention", m->phases[OT_PHASE_ATTENTION], "sampling",
+            m->sampling, "barriers", m->phases[OT_PHASE_BARRIERS], "other", other_seconds(m),
+            "waiting", m->phases[OT_PHASE_WAIT]);
         failed |= json_array_append_new(results, test) != 0;
     }
     json_t *root = json_pack("{s:o, s:s}", "results", results, "kernels", ot_kernels());
