@@ -319,7 +319,7 @@ OT_API void ot_context_get_info(const struct ot_context *ctx, struct ot_context_
 
 struct ot_sampler_params {
     uint64_t seed;
-    float temperature; /* 0: greedy */
+    float temperature; /* 0 or less: greedy */
     uint32_t top_k;    /* 0: off */
     float top_p, min_p;
     float repeat_penalty; /* 1: off */

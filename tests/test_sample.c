@@ -110,9 +110,12 @@ static void test_greedy_picks_the_first_of_the_best(void **state) {
             for (uint32_t i = 1; i < n; i++) {
                 expected = logits[i] > logits[expected] ? i : expected;
             }
-            struct ot_sampler *s = open_sampler(n, 0.0f, 40);
-            assert_int_equal(ot_sampler_pick(s, logits), expected);
-            ot_sampler_close(s);
+            static const float temperatures[] = {0.0f, -0.0f, -0.8f, -1000.0f};
+            for (uint32_t i = 0; i < 4; i++) {
+                struct ot_sampler *s = open_sampler(n, temperatures[i], 40);
+                assert_int_equal(ot_sampler_pick(s, logits), expected);
+                ot_sampler_close(s);
+            }
         }
     }
 }

@@ -69,7 +69,7 @@ int ot_sampler_open(uint32_t n_vocab, const struct ot_sampler_params *params,
     if (params != NULL) {
         p = *params;
     }
-    if (n_vocab == 0 || !isfinite(p.temperature) || p.temperature < 0 || !(p.top_p >= 0) ||
+    if (n_vocab == 0 || !isfinite(p.temperature) || !(p.top_p >= 0) ||
         !(p.min_p >= 0 && p.min_p <= 1) || !isfinite(p.repeat_penalty) || p.repeat_penalty <= 0 ||
         p.repeat_last_n > 1u << 24) {
         return error_set(err, OT_ERR_ARGUMENT, "sampler", "a parameter is out of range");
@@ -264,7 +264,7 @@ uint32_t ot_sampler_pick(struct ot_sampler *s, float *logits) {
         penalise(s, logits);
     }
     uint32_t token;
-    if (s->p.temperature == 0.0f) {
+    if (s->p.temperature <= 0.0f) {
         gather_best(logits, s->n_vocab, 1, s->candidates);
         token = s->candidates[0].token;
     } else {
