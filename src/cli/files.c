@@ -2,10 +2,42 @@
 #include "cli/files.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+int files_own_stream(const char *path) {
+    struct stat facts, own;
+    if (stat(path, &facts) == 0) {
+        for (int fd = STDOUT_FILENO; fd <= STDERR_FILENO; fd++) {
+            if (fstat(fd, &own) == 0 && own.st_dev == facts.st_dev && own.st_ino == facts.st_ino) {
+                return fd;
+            }
+        }
+    }
+    return -1;
+}
+
+const char *files_target(const char *path, char real[PATH_MAX]) {
+    return realpath(path, real) != NULL ? real : path;
+}
+
+/* Why a file of this name cannot give way to another; 0: it could. `folder` is where it is. */
+static int fixed_error(const char *path, const char *folder) {
+    struct statx facts;
+    struct stat file, in;
+    if (statx(AT_FDCWD, path, 0, STATX_BASIC_STATS, &facts) == 0 &&
+        (facts.stx_attributes_mask & facts.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0) {
+        return EBUSY;
+    }
+    uid_t me = geteuid();
+    return me != 0 && stat(path, &file) == 0 && stat(folder, &in) == 0 &&
+                   (in.st_mode & S_ISVTX) != 0 && file.st_uid != me && in.st_uid != me
+               ? EPERM
+               : 0;
+}
 
 /* Why no file could be made there; 0: it could. One that is replaced when it is whole has a longer
  * name until then. */
@@ -20,6 +52,9 @@ static int folder_error(const char *path, bool replaced) {
     }
     snprintf(name, room, "%.*s", (int)length, slash == NULL ? "." : path);
     int error = access(name, W_OK | X_OK) != 0 ? errno : 0;
+    if (error == 0 && replaced) {
+        error = fixed_error(path, name);
+    }
     snprintf(name, room, replaced ? "%s.%ld.part" : "%s", path, (long)getpid());
     if (error == 0 && stat(name, &facts) != 0 && errno != ENOENT) {
         error = errno;
@@ -39,28 +74,35 @@ static int check_output(const char *option, const char *path) {
         complain("%s -: the name of a file is expected (/dev/stdout is standard output)", option);
         return EXIT_USAGE;
     }
+    if (files_own_stream(path) >= 0) {
+        return 0;
+    }
     struct stat facts;
+    char real[PATH_MAX];
     bool there = stat(path, &facts) == 0, replaced = strcmp(option, "--trace") != 0;
     int error = 0;
     if (there) {
         error = S_ISDIR(facts.st_mode) ? EISDIR : access(path, W_OK) != 0 ? errno : 0;
     }
     if (!there || (error == 0 && replaced && S_ISREG(facts.st_mode))) {
-        error = folder_error(path, replaced);
+        error = folder_error(files_target(path, real), replaced);
     }
     if (error != 0) {
-        complain("%s %s: cannot be written: %s", option, path, strerror(error));
+        complain("%s %s: cannot be written: %s", option, path,
+                 error == EBUSY ? "a mount point cannot be replaced by a file that is whole"
+                                : strerror(error));
         return EXIT_FAILED;
     }
     return 0;
 }
 
 /* Whether both names mean one file whose content would be lost: one that is there, or one that
- * both would make. Devices and pipes may be named twice. */
+ * both would make. Devices, pipes and our own output may be named twice. */
 static bool same_file(const char *a, const char *b) {
     struct stat x, y;
     if (stat(a, &x) == 0 && stat(b, &y) == 0) {
-        return S_ISREG(x.st_mode) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+        return S_ISREG(x.st_mode) && files_own_stream(a) < 0 && x.st_dev == y.st_dev &&
+               x.st_ino == y.st_ino;
     }
     return strcmp(a, b) == 0;
 }

@@ -2,12 +2,14 @@
 #include "cli/npy.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cli/files.h"
 #include "cli/stop.h"
 
 static int fail(struct npy *npy) {
@@ -15,24 +17,41 @@ static int fail(struct npy *npy) {
     return EXIT_FAILED;
 }
 
+static void forget(struct npy *npy) {
+    free(npy->target);
+    free(npy->temporary);
+    *npy = (struct npy){.path = NULL};
+}
+
+/* Pipes, devices and our own output cannot be replaced by a renamed file. */
+static FILE *open_in_place(const char *path) {
+    int own = files_own_stream(path);
+    int fd =
+        own >= 0 ? fcntl(own, F_DUPFD_CLOEXEC, 0) : open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+    return fd >= 0 ? fdopen(fd, "wb") : NULL;
+}
+
 int npy_open(struct npy *npy, const char *path, uint64_t n_rows, uint64_t n_columns) {
     *npy = (struct npy){.path = path};
     struct stat st;
-    /* A pipe or a device cannot be replaced by a renamed file. */
-    bool in_place = stat(path, &st) == 0 && !S_ISREG(st.st_mode);
-    if (!in_place) {
-        size_t bytes = strlen(path) + 32;
+    if (files_own_stream(path) >= 0 || (stat(path, &st) == 0 && !S_ISREG(st.st_mode))) {
+        npy->file = open_in_place(path);
+    } else {
+        char real[PATH_MAX];
+        const char *target = files_target(path, real);
+        size_t bytes = strlen(target) + 32;
+        npy->target = strdup(target);
         npy->temporary = malloc(bytes);
-        if (npy->temporary == NULL) {
+        if (npy->target == NULL || npy->temporary == NULL) {
+            forget(npy);
             return complain_memory();
         }
-        snprintf(npy->temporary, bytes, "%s.%ld.part", path, (long)getpid());
+        snprintf(npy->temporary, bytes, "%s.%ld.part", target, (long)getpid());
+        npy->file = fopen(npy->temporary, "wbe");
     }
-    npy->file = fopen(in_place ? path : npy->temporary, "wb");
     if (npy->file == NULL) {
         int rc = fail(npy);
-        free(npy->temporary);
-        npy->temporary = NULL;
+        forget(npy);
         return rc;
     }
     stop_unfinished = npy->temporary;
@@ -60,15 +79,15 @@ int npy_close(struct npy *npy, bool keep) {
     }
     int rc = fclose(npy->file) == 0 || !keep ? 0 : fail(npy);
     if (npy->temporary != NULL) {
-        if (keep && rc == 0 && rename(npy->temporary, npy->path) != 0) {
-            rc = fail(npy);
-        }
         if (!keep || rc != 0) {
             unlink(npy->temporary);
+        } else if (rename(npy->temporary, npy->target) != 0) {
+            complain("%s: cannot be replaced; all is in %s: %s", npy->path, npy->temporary,
+                     strerror(errno));
+            rc = EXIT_FAILED;
         }
         stop_unfinished = NULL;
-        free(npy->temporary);
     }
-    *npy = (struct npy){.path = NULL};
+    forget(npy);
     return rc;
 }

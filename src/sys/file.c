@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -334,34 +335,76 @@ static int write_all(int fd, const uint8_t *data, uint64_t bytes) {
     return 0;
 }
 
+int sys_own_stream(const char *path) {
+    struct stat st, own;
+    if (stat(path, &st) == 0) {
+        for (int fd = STDOUT_FILENO; fd <= STDERR_FILENO; fd++) {
+            if (fstat(fd, &own) == 0 && own.st_dev == st.st_dev && own.st_ino == st.st_ino) {
+                return fd;
+            }
+        }
+    }
+    return -1;
+}
+
+/* Writes to path as it is: a device or a pipe, which a rename would replace by a file, or a stream
+ * of this process (own >= 0), whose other text must stay. 0 or errno. */
+static int write_in_place(const char *path, int own, const void *data, uint64_t bytes) {
+    int fd =
+        own >= 0 ? fcntl(own, F_DUPFD_CLOEXEC, 0) : open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+    if (fd < 0) {
+        return errno;
+    }
+    int failure = write_all(fd, data, bytes);
+    return close(fd) != 0 && failure == 0 ? errno : failure;
+}
+
+/* Writes a file at `temporary` and renames it to path. Returns 0 or errno; *kept says that all is
+ * in the temporary file, which has stayed. */
+static int write_and_rename(const char *path, const char *temporary, const void *data,
+                            uint64_t bytes, bool *kept) {
+    int fd = open(temporary, O_WRONLY | O_CLOEXEC | O_CREAT | O_TRUNC, 0644);
+    if (fd < 0) {
+        return errno;
+    }
+    int failure = write_all(fd, data, bytes);
+    if (close(fd) != 0 && failure == 0) {
+        failure = errno;
+    }
+    if (failure != 0) {
+        unlink(temporary);
+    } else if (rename(temporary, path) != 0) {
+        failure = errno;
+        *kept = true;
+    }
+    return failure;
+}
+
 int sys_file_write(const char *path, const void *data, uint64_t bytes, struct ot_error *err) {
-    uint64_t temporary_bytes = strlen(path) + 32;
+    char real[PATH_MAX]; /* a link stays, and what it leads to is replaced */
+    const char *target = realpath(path, real) != NULL ? real : path;
+    struct stat st;
+    int own = sys_own_stream(path);
+    if (own >= 0 || (stat(path, &st) == 0 && !S_ISREG(st.st_mode))) {
+        int failure = write_in_place(path, own, data, bytes);
+        return failure == 0 ? 0 : error_sys(err, OT_ERR_IO, failure, path, "cannot be written");
+    }
+    uint64_t temporary_bytes = strlen(target) + 32;
     char *temporary = mem_calloc(temporary_bytes, 1);
     if (temporary == NULL) {
         return error_memory(err, temporary_bytes);
     }
-    snprintf(temporary, (size_t)temporary_bytes, "%s.%ld.tmp", path, (long)getpid());
-    /* A device or a pipe is written in place: a rename would replace it by a file. */
-    struct stat st;
-    bool in_place = stat(path, &st) == 0 && !S_ISREG(st.st_mode);
-    const char *target = in_place ? path : temporary;
-    int fd =
-        open(target, O_WRONLY | O_CLOEXEC | O_NOCTTY | (in_place ? 0 : O_CREAT | O_TRUNC), 0644);
-    int failure = fd < 0 ? errno : write_all(fd, data, bytes);
-    if (fd >= 0 && close(fd) != 0 && failure == 0) {
-        failure = errno;
-    }
-    if (failure == 0 && !in_place && rename(temporary, path) != 0) {
-        failure = errno;
-    }
-    if (failure != 0 && fd >= 0 && !in_place) {
-        unlink(temporary);
+    snprintf(temporary, (size_t)temporary_bytes, "%s.%ld.tmp", target, (long)getpid());
+    bool kept = false;
+    int failure = write_and_rename(target, temporary, data, bytes, &kept), rc = 0;
+    if (kept) {
+        rc =
+            error_sys(err, OT_ERR_IO, failure, path, "cannot be replaced; all is in %s", temporary);
+    } else if (failure != 0) {
+        rc = error_sys(err, OT_ERR_IO, failure, path, "cannot be written");
     }
     mem_free(temporary);
-    if (failure != 0) {
-        return error_sys(err, OT_ERR_IO, failure, path, "cannot be written");
-    }
-    return 0;
+    return rc;
 }
 
 /* Reads fd to its end into a growing buffer. */

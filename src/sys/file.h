@@ -78,8 +78,12 @@ bool sys_map_large(const struct sys_map *map, uint64_t offset, uint64_t bytes);
  * table; blocks. False, with errno set, where a page cannot be read. A read for sys_fail_reads. */
 bool sys_map_populate(const struct sys_map *map, uint64_t offset, uint64_t bytes);
 
+/* The standard output (1) or error (2) of this process, where path leads to it; else -1. Opened
+ * anew, a file there would be written from its start, over what was said before. */
+int sys_own_stream(const char *path);
 /* Writes a whole file: to a temporary name beside it, then renamed, so that a failure leaves the
- * old one. Errors: IO. */
+ * old one. Links are followed. Devices, pipes and the process's own streams are written in place.
+ * Errors: IO; where only the last step failed, the message names the temporary file, which stays. */
 int sys_file_write(const char *path, const void *data, uint64_t bytes, struct ot_error *err);
 /* Reads a whole (small) regular file or "-" for standard input, at most max_bytes, NUL-terminated;
  * *data is freed with mem_free. Errors: IO, FORMAT (larger than max_bytes, a directory), MEMORY. */

@@ -8,13 +8,16 @@
 #include "base/alloc.h"
 #include "base/checked.h"
 #include "base/error.h"
+#include "sys/file.h"
 
 int sys_output_open(struct sys_output *output, const char *path, struct ot_error *err) {
     char *copy = mem_strdup(path);
     if (copy == NULL) {
         return error_memory(err, 1);
     }
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0666);
+    int own = sys_own_stream(path);
+    int fd = own >= 0 ? fcntl(own, F_DUPFD_CLOEXEC, 0)
+                      : open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0666);
     if (fd < 0) {
         int rc = error_sys(err, OT_ERR_IO, errno, path, "cannot be written");
         mem_free(copy);

@@ -13,7 +13,7 @@ struct sys_output {
     int fd;
 };
 
-/* Creates or empties the file. Errors: IO, MEMORY. */
+/* Creates or empties the file; standard output and error are gone on with. Errors: IO, MEMORY. */
 int sys_output_open(struct sys_output *output, const char *path, struct ot_error *err);
 /* Writes all bytes at the end. Errors: IO; how much was written is then not known. */
 int sys_output_write(struct sys_output *output, const void *data, uint64_t bytes,

@@ -1,0 +1,181 @@
+/* test_outputs.c - the files that the program writes: what is there stays, or is replaced by a file
+ * that is whole, and what cost work is not lost where that fails. */
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cli_fixture.h"
+#include "sys/file.h"
+
+static int rename_error; /* errno that renaming fails with; 0: it does not */
+
+/* In the place of the C library's, which this program does not call. */
+int rename(const char *from, const char *to) {
+    if (rename_error != 0) {
+        errno = rename_error;
+        return -1;
+    }
+    return (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
+}
+
+static void assert_holds(const char *path, const char *words) {
+    char text[16384];
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    text[fread(text, 1, sizeof text - 1, file)] = '\0';
+    fclose(file);
+    assert_says(text, words);
+}
+
+static bool is_link(const char *path) {
+    struct stat facts;
+    return lstat(path, &facts) == 0 && S_ISLNK(facts.st_mode);
+}
+
+static void test_a_file_that_cannot_take_its_name_stays_and_is_named(void **state) {
+    (void)state;
+    const char *path = in_directory("kept.json");
+    char temporary[160];
+    struct ot_error err;
+    assert_int_equal(sys_file_write(path, "old", 3, &err), 0);
+    rename_error = EBUSY;
+    assert_int_equal(sys_file_write(path, "new and whole", 13, &err), OT_ERR_IO);
+    rename_error = 0;
+    assert_int_equal(err.sys_errno, EBUSY);
+    snprintf(temporary, sizeof temporary, "%s.%ld.tmp", path, (long)getpid());
+    assert_says(err.message, temporary);
+    assert_holds(path, "old");
+    assert_holds(temporary, "new and whole");
+    assert_int_equal(unlink(temporary), 0);
+}
+
+/* Runs the program in the folder, by the shell; the exit code. */
+static int in_shell(const char *arguments) {
+    char command[1024];
+    snprintf(command, sizeof command, "cd %s && %s %s", directory, ONETRIP_PROGRAM, arguments);
+    int status = system(command);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static void test_a_link_stays_and_what_it_leads_to_is_written(void **state) {
+    (void)state;
+    static const char *const commands[] = {
+        "run tiny.gguf -p x -n 1 -q --report link >/dev/null",
+        "run tiny.gguf -p x -n 1 -q --ledger link >/dev/null",
+        "run tiny.gguf -p x -n 1 -q --trace link >/dev/null",
+        "eval tiny.gguf --ids ids -q --logits link >/dev/null",
+    };
+    static const char *const begins[] = {"{", "{\"tensor\"", "onetrip-trace", "NUMPY"};
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+        struct ot_error err;
+        assert_int_equal(sys_file_write(in_directory("file"), "old", 3, &err), 0);
+        assert_int_equal(symlink("file", in_directory("link")), 0);
+        FILE *ids = fopen(in_directory("ids"), "w");
+        assert_non_null(ids);
+        fputs("[1, 2]", ids);
+        fclose(ids);
+        assert_int_equal(in_shell(commands[i]), 0);
+        assert_true(is_link(in_directory("link")));
+        assert_holds(in_directory("file"), begins[i]);
+        assert_int_equal(unlink(in_directory("link")), 0);
+    }
+}
+
+/* As /dev/stdout is: a link to what the shell opened, here a file. The answer stays in it, the link
+ * is not replaced. */
+static void test_standard_output_can_be_named_also_where_it_is_a_file(void **state) {
+    (void)state;
+    assert_int_equal(symlink("/proc/self/fd/1", in_directory("stdout")), 0);
+    static const char *const options[] = {"--report", "--ledger", "--trace"};
+    static const char *const words[] = {"\"program\"", "\"tensor\"", "onetrip-trace 1\n"};
+    for (size_t i = 0; i < 3; i++) {
+        char arguments[256];
+        snprintf(arguments, sizeof arguments,
+                 "run tiny.gguf --raw -p x -n 8 --temp 0 --ignore-eos -q >answer");
+        assert_int_equal(in_shell(arguments), 0);
+        snprintf(arguments, sizeof arguments,
+                 "run tiny.gguf --raw -p x -n 8 --temp 0 --ignore-eos -q %s stdout >both",
+                 options[i]);
+        assert_int_equal(in_shell(arguments), 0);
+        assert_true(is_link(in_directory("stdout")));
+        char answer[256];
+        FILE *file = fopen(in_directory("answer"), "r");
+        assert_non_null(file);
+        size_t n = fread(answer, 1, sizeof answer - 1, file);
+        answer[n] = '\0';
+        fclose(file);
+        assert_true(n > 1 && strlen(answer) == n);
+        if (i < 2) { /* a trace comes while the answer does, between its words */
+            assert_holds(in_directory("both"), answer);
+        }
+        assert_holds(in_directory("both"), words[i]);
+    }
+    assert_int_equal(in_shell("run tiny.gguf -p x -n 1 -q --report stdout --ledger stdout >both"),
+                     0);
+    assert_holds(in_directory("both"), words[0]);
+    assert_holds(in_directory("both"), words[1]);
+}
+
+enum { SKIPPED = 77 };
+
+/* In a name space of its own, with a file mounted over `mount`: 0, a fault's number, or SKIPPED. */
+static int with_a_mount_point(const char *arguments) {
+    fflush(NULL);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        if (chdir(directory) != 0 ||
+            (unshare(CLONE_NEWNS) != 0 && unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0) ||
+            mount("", "/", "", MS_REC | MS_PRIVATE, "") != 0 ||
+            mount("mount", "mount", "", MS_BIND, "") != 0) {
+            _exit(SKIPPED);
+        }
+        _exit(in_shell(arguments));
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static void test_a_mount_point_is_refused_before_the_work(void **state) {
+    (void)state;
+    struct ot_error err;
+    assert_int_equal(sys_file_write(in_directory("mount"), "old", 3, &err), 0);
+    static const char *const options[] = {"--report", "--ledger"};
+    for (size_t i = 0; i < 2; i++) {
+        char arguments[256];
+        snprintf(arguments, sizeof arguments, "run tiny.gguf -p x -n 1 -q %s mount >out 2>err",
+                 options[i]);
+        int code = with_a_mount_point(arguments);
+        if (code == SKIPPED) {
+            skip();
+        }
+        assert_int_equal(code, 1);
+        assert_holds(in_directory("err"), "mount point");
+        struct stat facts;
+        assert_int_equal(stat(in_directory("out"), &facts), 0);
+        assert_int_equal(facts.st_size, 0);
+        assert_holds(in_directory("mount"), "old");
+    }
+    /* a trace is written in place */
+    assert_int_equal(
+        with_a_mount_point("run tiny.gguf -p x -n 1 -q --trace mount >/dev/null 2>err"), 0);
+    assert_holds(in_directory("mount"), "onetrip-trace");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_file_that_cannot_take_its_name_stays_and_is_named),
+        cmocka_unit_test(test_a_link_stays_and_what_it_leads_to_is_written),
+        cmocka_unit_test(test_standard_output_can_be_named_also_where_it_is_a_file),
+        cmocka_unit_test(test_a_mount_point_is_refused_before_the_work),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
