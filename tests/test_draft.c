@@ -105,6 +105,35 @@ static void test_guesses_that_fail_become_rare_and_are_tried_again(void **state)
     ot_drafter_close(d);
 }
 
+/* The checks of a guess that were held up, as by another program, end no guesses for long; where
+ * further tokens do cost a sweep each, few are tried. */
+static void test_guesses_are_tried_again_after_one_that_was_held_up(void **state) {
+    (void)state;
+    static const uint32_t same[] = {1, 1, 1, 1, 1, 1, 1, 1};
+    static const double further_s[] = {0.2, 1.0};
+    uint32_t tokens[MOST];
+    for (uint32_t first = 0; first < 2; first++) {
+        for (uint32_t i = 0; i < 2; i++) {
+            struct ot_drafter *d = open_drafter(MOST);
+            if (first == 0) {
+                teach_times(d, 1.0, 0.2);
+            } else { /* nothing but a sweep is known yet */
+                ot_drafter_learn(d, 0, 1.0);
+            }
+            assert_true(ot_drafter_guess(d, same, 8, MOST, tokens) > 0);
+            ot_drafter_learn(d, 0, 1000.0);
+            uint32_t n_tried = 0;
+            for (uint32_t k = 0; k < 1000; k++) {
+                uint32_t n = ot_drafter_guess(d, same, 8, MOST, tokens);
+                ot_drafter_learn(d, n, 1.0 + n * further_s[i]);
+                n_tried += n > 0;
+            }
+            assert_in_range(n_tried, i == 0 ? 500 : 2, i == 0 ? 1000 : 50);
+            ot_drafter_close(d);
+        }
+    }
+}
+
 static void test_times_that_are_no_times_teach_nothing(void **state) {
     (void)state;
     static const uint32_t same[] = {1, 1, 1, 1, 1, 1, 1, 1};
@@ -128,6 +157,7 @@ int main(void) {
         cmocka_unit_test(test_without_a_match_or_room_there_is_no_guess),
         cmocka_unit_test(test_guesses_that_cost_more_than_they_give_are_not_made),
         cmocka_unit_test(test_guesses_that_fail_become_rare_and_are_tried_again),
+        cmocka_unit_test(test_guesses_are_tried_again_after_one_that_was_held_up),
         cmocka_unit_test(test_times_that_are_no_times_teach_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

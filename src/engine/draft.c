@@ -13,7 +13,8 @@
  *
  * A guess of k tokens gives 1 + p + ... + p^k tokens for sweep_s + k further_s; k is the one that
  * gives most for its time, if that is a tenth more than without. So where guesses fail, or cost
- * about what they give, none are made.
+ * about what they give, none are made. What keeps guesses from being made is forgotten slowly, so
+ * that they are tried again: one sweep that was held up must not end them for the rest of a run.
  *
  * Sources: Leviathan et al. 2023, "Fast inference from transformers via speculative decoding" (why
  * the text stays the same); Saxena 2023, prompt lookup decoding. */
@@ -31,6 +32,7 @@ enum {
     CHANCE_STEP = 16,  /* one in so many of the difference is learned from a token */
     TIME_STEP = 4,     /* the same, from a sweep's time */
     FORGET_STEP = 512, /* a chance that is never tried goes back to where it began */
+    RETRY_STEP = 256,  /* the same, for what a further token costs, if that was much */
 };
 static const double first_chance[BUCKETS] = {0.25, 0.4, 0.6, 0.7};
 static const double first_further = 0.125; /* of sweep_s, until it has been measured */
@@ -112,6 +114,7 @@ uint32_t ot_drafter_guess(struct ot_drafter *d, const uint32_t *ids, size_t n_id
     d->n_guessed = choose(d, *chance, min_u32(n_most, d->n_most));
     if (d->n_guessed == 0) {
         *chance += (first_chance[d->bucket] - *chance) / FORGET_STEP;
+        d->further_s -= fmax(d->further_s - first_further * d->sweep_s, 0.0) / RETRY_STEP;
     }
     for (uint32_t i = 0; i < d->n_guessed; i++) { /* what repeats itself goes on in the guess */
         tokens[i] = at + i < n_ids ? ids[at + i] : tokens[at + i - n_ids];
@@ -132,8 +135,9 @@ void ot_drafter_learn(struct ot_drafter *d, uint32_t n_accepted, double seconds)
     } else if (d->n_guessed == 0 || seconds < d->sweep_s) {
         d->sweep_s += (seconds - d->sweep_s) / TIME_STEP;
     }
-    if (d->n_guessed > 0) { /* further tokens never make a sweep shorter */
-        double further = seconds > d->sweep_s ? (seconds - d->sweep_s) / d->n_guessed : 0.0;
+    if (d->n_guessed > 0) { /* a further token costs no less than nothing, no more than a sweep */
+        double further = fmax((seconds - d->sweep_s) / d->n_guessed, 0.0);
+        further = fmin(further, d->sweep_s);
         d->further_s =
             d->further_s < 0.0 ? further : d->further_s + (further - d->further_s) / TIME_STEP;
     }
