@@ -61,10 +61,13 @@ bench-peers: all ## onetrip and its peers in turn, ROUNDS=3 (fetches and builds 
 install: all ## PREFIX=/usr/local, DESTDIR
 	DESTDIR=$(DESTDIR) cmake --install $(BUILD)
 
+uninstall: ## remove what the last make install wrote, DESTDIR as it was then
+	DESTDIR=$(DESTDIR) cmake --build $(BUILD) --target uninstall
+
 clean: ## remove what was built
 	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-fuzz $(BUILD)-aarch64
 
 help:
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /\1            |/p' Makefile | sed 's/^\(.\{12\}\)[^|]*|/  make \1 /'
 
-.PHONY: all deps model demo test asan fuzz aarch64 cgroup2 bench bench-peers install clean help
+.PHONY: all deps model demo test asan fuzz aarch64 cgroup2 bench bench-peers install uninstall clean help
