@@ -25,6 +25,7 @@
 #include "sys/limits.h"
 
 enum { N_TOKENS = 24, MAX_VOCAB = 1024 };
+static const double truth_bar = 0.003; /* mean KL */
 
 static char directory[64];
 static char path[128];
@@ -125,9 +126,12 @@ static double mean_kl(const float *p, const float *q, uint32_t n_rows, uint32_t 
 }
 
 /* Rounding may differ between the kernels of one token and of many, and an activation that lies on
- * the edge of two codes may then fall to the other side. */
+ * the edge of two codes may then fall to the other side. Where prompts attend in bf16, that is
+ * seen, in a mixture of experts as one expert for another; there the bar is a sixth of that for the
+ * truth, and the suite runs this test with f32, too. */
 static void assert_same_within_rounding(const float *a, const float *b, uint32_t n_vocab) {
-    assert_true(mean_kl(a, b, N_TOKENS, n_vocab) < 1e-4);
+    double bar = strcmp(ot_kernels(), "avx512-bf16") == 0 ? truth_bar / 6 : 1e-4;
+    assert_true(mean_kl(a, b, N_TOKENS, n_vocab) < bar);
 }
 
 /* ---- what is computed --------------------------------------------------------------------- */
@@ -148,7 +152,7 @@ static void test_every_family_agrees_with_float32_truth(void **state) {
         float *logits = logits_for(s.n_vocab);
         must_feed(&s, 0, 0, N_TOKENS, logits);
         double kl = mean_kl((const float *)(const void *)truth, logits, N_TOKENS, s.n_vocab);
-        if (!(kl < 0.003)) {
+        if (!(kl < truth_bar)) {
             fail_msg("%s: mean KL %g", tiny_family_name((enum tiny_family)family), kl);
         }
         free(logits);

@@ -16,8 +16,20 @@
 #include "kernel/half.h"
 #include "kernel/kernel.h"
 
-static const char *const isas[] = {"scalar", "avx2", "avx512", "neon", "i8mm"};
-enum { N_ISAS = sizeof isas / sizeof isas[0] };
+/* Every function there is: that of a table, and that for prompts where it is another one. */
+static const struct way {
+    const char *isa;
+    bool prompt;
+    bool rounds; /* q, k, v and weights to bf16 */
+} ways[] = {
+    {"scalar", false, false}, {"avx2", false, false},       {"avx512", false, false},
+    {"neon", false, false},   {"avx512bf16", false, false}, {"avx512bf16", true, true},
+};
+enum { N_WAYS = sizeof ways / sizeof ways[0] };
+
+static bool present(uint32_t way) {
+    return kernels_find(ways[way].isa) != NULL;
+}
 
 static uint64_t random_state;
 
@@ -84,8 +96,8 @@ static void problem_deinit(struct problem *p) {
 }
 
 /* Rows [first, end) of the problem into out [n_q, head_dim]. */
-static void run(const struct kernels *k, const struct problem *p, uint32_t first, uint32_t end,
-                float *out) {
+static void run(uint32_t way, const struct problem *p, uint32_t first, uint32_t end, float *out) {
+    const struct kernels *k = kernels_find(ways[way].isa);
     float *rows[KERNEL_MAX_Q];
     for (uint32_t i = 0; i < p->n_q; i++)
         rows[i] = out + (uint64_t)i * p->head_dim;
@@ -105,20 +117,37 @@ static void run(const struct kernels *k, const struct problem *p, uint32_t first
         .scale = p->scale,
         .softcap = p->softcap,
     };
-    k->attention(&args, scratch);
+    (ways[way].prompt ? k->attention_prompt : k->attention)(&args, scratch);
     free(scratch);
 }
 
-/* All scores at once, then their softmax, then the mean of the values. */
-static void expected_row(const struct problem *p, uint32_t row, double *out) {
+/* x, or x rounded to bf16 (to nearest and even). */
+static double operand(float x, bool rounds) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    if (rounds) {
+        bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
+        memcpy(&x, &bits, sizeof bits);
+    }
+    return (double)x;
+}
+
+/* All scores at once, then their softmax, then the mean of the values. rounds: of rounded q, k and
+ * v. */
+static void expected_row(const struct problem *p, uint32_t row, bool rounds, double *out) {
     const uint64_t end = (uint64_t)p->pos[row] + 1;
     const uint64_t begin = p->window != 0 && end > p->window ? end - p->window : 0;
+    const float scale = p->softcap > 0 ? p->scale : p->scale * 0x1.715476p+0f;
+    const double unscaled = p->softcap > 0 ? 1 : M_LN2;
     double *scores = mem_calloc(end, sizeof *scores), best = -INFINITY, sum = 0;
     assert_non_null(scores);
     for (uint64_t j = begin; j < end; j++) {
-        for (uint32_t d = 0; d < p->head_dim; d++)
-            scores[j] += (double)p->q_rows[row][d] * (double)half_to_f32(p->k[j * p->head_dim + d]);
-        scores[j] *= (double)p->scale;
+        for (uint32_t d = 0; d < p->head_dim; d++) {
+            const float key = half_to_f32(p->k[j * p->head_dim + d]);
+            scores[j] +=
+                rounds ? operand(p->q_rows[row][d] * scale, true) * unscaled * operand(key, true)
+                       : (double)p->q_rows[row][d] * (double)p->scale * (double)key;
+        }
         if (p->softcap > 0)
             scores[j] = (double)p->softcap * tanh(scores[j] / (double)p->softcap);
         best = fmax(best, scores[j]);
@@ -128,30 +157,39 @@ static void expected_row(const struct problem *p, uint32_t row, double *out) {
         const double weight = exp(scores[j] - best);
         sum += weight;
         for (uint32_t d = 0; d < p->head_dim; d++)
-            out[d] += weight * (double)half_to_f32(p->v[j * p->head_dim + d]);
+            out[d] += weight * operand(half_to_f32(p->v[j * p->head_dim + d]), rounds);
     }
     for (uint32_t d = 0; d < p->head_dim; d++)
         out[d] /= sum;
     mem_free(scores);
 }
 
-/* Every instruction set against the definition. Values are below 2, so errors are absolute; the
- * bound is what rounding of scores in f32 may come to. */
+/* Values are below 2, so errors are absolute. In f32 the bound is what rounding of scores may come
+ * to; rounding a weight to bf16 changes it by up to 2^-9, hence a mean of values by up to twice
+ * that times the distance between two of them. */
+static double error_bound(bool rounds) {
+    return rounds ? 0x1p-9 * 2 * 4 : 2e-5;
+}
+
+/* Every function against the definition. */
 static void check(const struct problem *p) {
-    double expected[512];
-    float *out = mem_calloc((uint64_t)N_ISAS * p->n_q * p->head_dim, sizeof *out);
+    double expected[2][512];
+    float *out = mem_calloc((uint64_t)N_WAYS * p->n_q * p->head_dim, sizeof *out);
     assert_non_null(out);
-    for (uint32_t i = 0; i < N_ISAS; i++)
-        if (kernels_find(isas[i]) != NULL)
-            run(kernels_find(isas[i]), p, 0, p->n_q, out + (uint64_t)i * p->n_q * p->head_dim);
+    for (uint32_t i = 0; i < N_WAYS; i++)
+        if (present(i))
+            run(i, p, 0, p->n_q, out + (uint64_t)i * p->n_q * p->head_dim);
     for (uint32_t row = 0; row < p->n_q; row++) {
-        expected_row(p, row, expected);
-        for (uint32_t i = 0; i < N_ISAS; i++)
-            for (uint32_t d = 0; kernels_find(isas[i]) != NULL && d < p->head_dim; d++) {
+        expected_row(p, row, false, expected[0]);
+        expected_row(p, row, true, expected[1]);
+        for (uint32_t i = 0; i < N_WAYS; i++)
+            for (uint32_t d = 0; present(i) && d < p->head_dim; d++) {
                 const float y = out[((uint64_t)i * p->n_q + row) * p->head_dim + d];
-                if (!(fabs((double)y - expected[d]) <= 2e-5))
-                    fail_msg("%s head_dim %u n_q %u: row %u at %u, dim %u: %.8g, not %.8g", isas[i],
-                             p->head_dim, p->n_q, row, p->pos[row], d, (double)y, expected[d]);
+                const double want = expected[ways[i].rounds][d];
+                if (!(fabs((double)y - want) <= error_bound(ways[i].rounds)))
+                    fail_msg("%s head_dim %u n_q %u: row %u at %u, dim %u: %.8g, not %.8g",
+                             ways[i].isa, p->head_dim, p->n_q, row, p->pos[row], d, (double)y,
+                             want);
             }
     }
     mem_free(out);
@@ -251,8 +289,8 @@ static void test_scores_far_apart_do_not_overflow(void **state) {
 
 static void test_a_row_does_not_depend_on_its_neighbours(void **state) {
     (void)state;
-    for (uint32_t i = 0; i < N_ISAS; i++)
-        for (uint32_t d = 0; kernels_find(isas[i]) != NULL && d < 4; d++) {
+    for (uint32_t i = 0; i < N_WAYS; i++)
+        for (uint32_t d = 0; present(i) && d < 4; d++) {
             static const uint32_t dims[] = {40, 64, 128, 200};
             struct problem p;
             random_state = i * 10 + d;
@@ -262,12 +300,12 @@ static void test_a_row_does_not_depend_on_its_neighbours(void **state) {
             const uint64_t n = (uint64_t)61 * dims[d];
             float *whole = mem_calloc(n, sizeof *whole), *parts = mem_calloc(n, sizeof *parts);
             assert_true(whole != NULL && parts != NULL);
-            run(kernels_find(isas[i]), &p, 0, 61, whole);
+            run(i, &p, 0, 61, whole);
             for (uint32_t first = 0, step = 1; first < 61; first += step, step = step % 7 + 1)
-                run(kernels_find(isas[i]), &p, first, first + step < 61 ? first + step : 61, parts);
+                run(i, &p, first, first + step < 61 ? first + step : 61, parts);
             for (uint64_t j = 0; j < n; j++)
                 if (half_to_bits(whole[j]) != half_to_bits(parts[j]))
-                    fail_msg("%s: row %u is %.9g or %.9g", isas[i], (uint32_t)(j / dims[d]),
+                    fail_msg("%s: row %u is %.9g or %.9g", ways[i].isa, (uint32_t)(j / dims[d]),
                              (double)whole[j], (double)parts[j]);
             mem_free(whole);
             mem_free(parts);
@@ -276,8 +314,9 @@ static void test_a_row_does_not_depend_on_its_neighbours(void **state) {
 }
 
 /* Keys [first, end) of row 0 into out; returns ln of the sum of e^score. */
-static double run_part(const struct kernels *k, const struct problem *p, uint32_t first,
-                       uint32_t end, float *out) {
+static double run_part(uint32_t way, const struct problem *p, uint32_t first, uint32_t end,
+                       float *out) {
+    const struct kernels *k = kernels_find(ways[way].isa);
     void *scratch =
         aligned_alloc(KERNEL_ALIGN, (k->attention_scratch_bytes(p->head_dim) + 63) / 64 * 64);
     assert_non_null(scratch);
@@ -296,7 +335,7 @@ static double run_part(const struct kernels *k, const struct problem *p, uint32_
         .scale = p->scale,
         .softcap = p->softcap,
     };
-    k->attention(&args, scratch);
+    (ways[way].prompt ? k->attention_prompt : k->attention)(&args, scratch);
     free(scratch);
     return total;
 }
@@ -306,22 +345,23 @@ static void test_parts_of_the_keys_join_to_the_whole(void **state) {
     static const uint32_t ends[] = {0, 64, 256, 301};
     for (uint32_t capped = 0; capped < 2; capped++) {
         struct problem p;
-        double expected[72];
+        double expected[2][72];
         problem_init(&p, 301, 72, 1, 300, 1);
         p.softcap = capped != 0 ? 5.0f : 0.0f;
-        expected_row(&p, 0, expected);
-        for (uint32_t i = 0; i < N_ISAS; i++) {
-            const struct kernels *k = kernels_find(isas[i]);
+        expected_row(&p, 0, false, expected[0]);
+        expected_row(&p, 0, true, expected[1]);
+        for (uint32_t i = 0; i < N_WAYS; i++) {
             float out[3][72];
             double total[3], sum[72] = {0}, weights = 0;
-            for (uint32_t part = 0; k != NULL && part < 3; part++) {
-                total[part] = run_part(k, &p, ends[part], ends[part + 1], out[part]);
+            for (uint32_t part = 0; present(i) && part < 3; part++) {
+                total[part] = run_part(i, &p, ends[part], ends[part + 1], out[part]);
                 weights += exp(total[part] - total[0]);
                 for (uint32_t d = 0; d < p.head_dim; d++)
                     sum[d] += exp(total[part] - total[0]) * (double)out[part][d];
             }
-            for (uint32_t d = 0; k != NULL && d < p.head_dim; d++)
-                assert_true(fabs(sum[d] / weights - expected[d]) < 2e-5);
+            for (uint32_t d = 0; present(i) && d < p.head_dim; d++)
+                assert_true(fabs(sum[d] / weights - expected[ways[i].rounds][d]) <
+                            error_bound(ways[i].rounds));
         }
         problem_deinit(&p);
     }
@@ -330,18 +370,18 @@ static void test_parts_of_the_keys_join_to_the_whole(void **state) {
 static void test_what_is_not_finite_shows_in_rows_that_see_it(void **state) {
     (void)state;
     static const uint16_t bad[] = {0x7e00, 0x7c00, 0xfc00};
-    for (uint32_t i = 0; i < N_ISAS; i++)
-        for (uint32_t b = 0; kernels_find(isas[i]) != NULL && b < 3; b++) {
+    for (uint32_t i = 0; i < N_WAYS; i++)
+        for (uint32_t b = 0; present(i) && b < 3; b++) {
             struct problem p;
             random_state = 9;
             problem_init(&p, 100, 64, 8, 92, 1);
             p.v[50 * 64 + 3] = bad[b];
             float out[8 * 64];
-            run(kernels_find(isas[i]), &p, 0, 8, out);
+            run(i, &p, 0, 8, out);
             for (uint32_t row = 0; row < 8; row++)
                 assert_true(!isfinite(out[row * 64 + 3]));
             p.k[70 * 64 + 3] = 0x7e00;
-            run(kernels_find(isas[i]), &p, 0, 8, out);
+            run(i, &p, 0, 8, out);
             for (uint32_t j = 0; j < 8 * 64; j++)
                 assert_true(!isfinite(out[j]));
             problem_deinit(&p);

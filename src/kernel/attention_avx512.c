@@ -12,37 +12,25 @@
  *
  * A row's arithmetic is the same whichever rows are with it: keys that it must not see get the
  * weight 0, which leaves its sums as they are. */
-#include <immintrin.h>
-#include <math.h>
 #include <string.h>
 
-#include "base/checked.h"
+#include "kernel/attention_avx512.h"
 #include "kernel/fill.h"
 
-#define LOG2_E 0x1.715476p+0f
-#define LN_2 0x1.62e42fefa39efp-1
-#define INLINE static inline __attribute__((always_inline))
-
 enum {
-    KEYS = KERNEL_KEY_BLOCK,
-    MAX_ROWS = 4,
     FEW_ROWS = 8,   /* up to which K is not worth a copy */
     MANY_ROWS = 33, /* from which on V is */
-    LANES = 16,
     TAIL_KEYS = 16, /* keys whose scores are formed together, at most */
     PANEL = 4       /* vectors of 16 dimensions */
 };
 
 /* Scratch of one call. stride: head_dim rounded up to 16. */
 struct work {
-    float *q;       /* [n_q][stride / 8][2][8]: scaled, then zeros; each 8 twice */
-    float *k;       /* [KEYS / 8][stride / 8][4][2][8]: keys i and i + 4 of 8, for many rows */
-    float *v;       /* [KEYS][stride], for many rows */
-    float *values;  /* [n_q][stride]: sum of weight * v */
-    float *weight;  /* [n_q][KEYS]: scores of this block in base 2, then weights */
-    float *sum;     /* [n_q][LANES]: of weights */
-    float *best;    /* [n_q] */
-    float *keep;    /* [n_q]: factor of what was summed before this block */
+    float *q;      /* [n_q][stride / 8][2][8]: scaled, then zeros; each 8 twice */
+    float *k;      /* [KEYS / 8][stride / 8][4][2][8]: keys i and i + 4 of 8, for many rows */
+    float *v;      /* [KEYS][stride], for many rows */
+    float *values; /* [n_q][stride]: sum of weight * v */
+    struct softmax softmax;
     uint16_t *tail; /* [TAIL_KEYS][head_dim]: the last keys, where they are fewer; then zeros */
     uint32_t stride;
 };
@@ -60,50 +48,13 @@ static struct work lay_out(void *scratch, uint32_t head_dim) {
     w.k = w.q + 2 * (uint64_t)w.stride * KERNEL_MAX_Q;
     w.v = w.k + (uint64_t)w.stride * KEYS;
     w.values = w.v + (uint64_t)w.stride * KEYS;
-    w.weight = w.values + (uint64_t)w.stride * KERNEL_MAX_Q;
-    w.sum = w.weight + KEYS * KERNEL_MAX_Q;
-    w.best = w.sum + LANES * KERNEL_MAX_Q;
-    w.keep = w.best + KERNEL_MAX_Q;
-    w.tail = (uint16_t *)(void *)(w.keep + KERNEL_MAX_Q);
+    struct softmax *s = &w.softmax;
+    s->weight = w.values + (uint64_t)w.stride * KERNEL_MAX_Q;
+    s->sum = s->weight + KEYS * KERNEL_MAX_Q;
+    s->best = s->sum + LANES * KERNEL_MAX_Q;
+    s->keep = s->best + KERNEL_MAX_Q;
+    w.tail = (uint16_t *)(void *)(s->keep + KERNEL_MAX_Q);
     return w;
-}
-
-/* 2^x for x <= 0, or NaN; relative error below 1e-7; 1 for 0. */
-INLINE __m512 exp2_negative(__m512 x) {
-    x = _mm512_max_ps(_mm512_set1_ps(-160.0f), x); /* in this order NaN passes */
-    const __m512 n = _mm512_roundscale_ps(x, 0);
-    const __m512 r = _mm512_sub_ps(x, n);
-    __m512 p = _mm512_set1_ps(0x1.41d334p-13f); /* minimax */
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.5f456ap-10f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.3b2dbcp-7f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.c6aed4p-5f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.ebfbdap-3f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.62e43p-1f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-    return _mm512_scalef_ps(p, n);
-}
-
-/* From 0.55 on by way of e^(-2|x|); below, where that cancels, by a polynomial in x^2. */
-INLINE __m512 tanh_ps(__m512 x) {
-    const __m512 magnitude = _mm512_abs_ps(x);
-    const __m512 e = exp2_negative(_mm512_mul_ps(magnitude, _mm512_set1_ps(-2 * LOG2_E)));
-    const __m512 one = _mm512_set1_ps(1.0f);
-    __m512 large = _mm512_div_ps(_mm512_sub_ps(one, e), _mm512_add_ps(one, e));
-    const __m512 x2 = _mm512_mul_ps(x, x);
-    __m512 p = _mm512_set1_ps(-0x1.96cf64p-8f);
-    p = _mm512_fmadd_ps(p, x2, _mm512_set1_ps(0x1.58828cp-6f));
-    p = _mm512_fmadd_ps(p, x2, _mm512_set1_ps(-0x1.b9137p-5f));
-    p = _mm512_fmadd_ps(p, x2, _mm512_set1_ps(0x1.110cb2p-3f));
-    p = _mm512_fmadd_ps(p, x2, _mm512_set1_ps(-0x1.55554ap-2f));
-    const __m512 small = _mm512_fmadd_ps(_mm512_mul_ps(p, x2), magnitude, magnitude);
-    large = _mm512_mask_blend_ps(_mm512_cmp_ps_mask(magnitude, _mm512_set1_ps(0.55f), _CMP_LT_OQ),
-                                 large, small);
-    const __m512i sign = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(INT32_MIN));
-    return _mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(large), sign));
-}
-
-INLINE __mmask16 first(uint32_t n) {
-    return (__mmask16)(n >= 16 ? 0xffffu : (1u << n) - 1);
 }
 
 /* Keys [start, start + n_keys) where they are in the cache. */
@@ -111,12 +62,6 @@ struct block {
     const uint16_t *k, *v;
     uint32_t n_keys;
     bool keys_converted, values_converted; /* k, v are in scratch too */
-};
-
-/* A few rows of the call, and what they see of a block. */
-struct rows {
-    uint32_t index[MAX_ROWS];
-    uint64_t visible[MAX_ROWS]; /* bit j: key j of the block */
 };
 
 /* ---- scores ---- */
@@ -205,7 +150,7 @@ INLINE void dot_tile(const struct work *w, const struct rows *rows, uint32_t n, 
     float *weight[MAX_ROWS];
 #pragma GCC unroll 4
     for (uint32_t m = 0; m < n; m++)
-        weight[m] = w->weight + rows->index[m] * KEYS + key;
+        weight[m] = w->softmax.weight + rows->index[m] * KEYS + key;
     if (groups == 2) {
 #pragma GCC unroll 4
         for (uint32_t m = 0; m < n; m++)
@@ -269,72 +214,6 @@ static void convert_values(const struct work *w, const struct block *b, uint32_t
         }
 }
 
-/* ---- weights ---- */
-
-/* Lane 4 m of the result: the greatest lane of x[m]. */
-INLINE __m512 greatest(const __m512 x[MAX_ROWS], uint32_t n) {
-    const __m512 a = x[0], b = n > 1 ? x[1] : a, c = n > 2 ? x[2] : a, d = n > 3 ? x[3] : c;
-    const __m512 ab =
-        _mm512_max_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
-    const __m512 cd =
-        n < 3 ? ab
-              : _mm512_max_ps(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee));
-    __m512 y =
-        _mm512_max_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
-    y = _mm512_max_ps(y, _mm512_permute_ps(y, 0x4e));
-    return _mm512_max_ps(y, _mm512_permute_ps(y, 0xb1));
-}
-
-static void cap(float *scores, float softcap) {
-    const __m512 limit = _mm512_set1_ps(softcap * LOG2_E);
-    for (uint32_t i = 0; i < KEYS; i += 16)
-        _mm512_store_ps(scores + i, _mm512_mul_ps(tanh_ps(_mm512_div_ps(_mm512_load_ps(scores + i),
-                                                                        _mm512_set1_ps(softcap))),
-                                                  limit));
-}
-
-/* The rows' scores become weights; their best scores and sums are brought up to date. */
-INLINE void soften(const struct kernel_attention *a, const struct work *w, const struct rows *rows,
-                   uint32_t n) {
-    float *weight[MAX_ROWS];
-    __m512 best[MAX_ROWS];
-    __m512 old = _mm512_setzero_ps();
-#pragma GCC unroll 4
-    for (uint32_t m = 0; m < n; m++) {
-        const float row_best = w->best[rows->index[m]];
-        weight[m] = w->weight + rows->index[m] * KEYS;
-        if (a->softcap > 0)
-            cap(weight[m], a->softcap);
-        best[m] = _mm512_set1_ps(row_best);
-        old = _mm512_mask_mov_ps(old, (__mmask16)(0xf << 4 * m), best[m]);
-        for (uint32_t i = 0; i < 4; i++) {
-            const __m512 x = _mm512_load_ps(weight[m] + 16 * i);
-            best[m] =
-                _mm512_mask_max_ps(best[m], (__mmask16)(rows->visible[m] >> 16 * i), best[m], x);
-        }
-    }
-    const __m512 all = greatest(best, n);
-    const __m512 keep = exp2_negative(_mm512_sub_ps(old, all));
-#pragma GCC unroll 4
-    for (uint32_t m = 0; m < n; m++) {
-        const uint32_t row = rows->index[m];
-        const __m512i lane = _mm512_set1_epi32((int)(4 * m));
-        const __m512 row_best = _mm512_permutexvar_ps(lane, all);
-        const __m512 row_keep = _mm512_permutexvar_ps(lane, keep);
-        __m512 sum = _mm512_mul_ps(_mm512_load_ps(w->sum + row * LANES), row_keep);
-        for (uint32_t i = 0; i < 4; i++) {
-            const __m512 x = _mm512_load_ps(weight[m] + 16 * i);
-            const __m512 e = _mm512_maskz_mov_ps((__mmask16)(rows->visible[m] >> 16 * i),
-                                                 exp2_negative(_mm512_sub_ps(x, row_best)));
-            _mm512_store_ps(weight[m] + 16 * i, e);
-            sum = _mm512_add_ps(sum, e);
-        }
-        _mm512_store_ps(w->sum + row * LANES, sum);
-        _mm_store_ss(w->best + row, _mm512_castps512_ps128(row_best));
-        _mm_store_ss(w->keep + row, _mm512_castps512_ps128(row_keep));
-    }
-}
-
 /* ---- values ---- */
 
 /* Adds a block's values to dimensions [dim, dim + 16 * n_vectors) of n rows. n, n_vectors and
@@ -348,8 +227,8 @@ INLINE void add_panel(const struct kernel_attention *a, const struct work *w,
 #pragma GCC unroll 4
     for (uint32_t m = 0; m < n; m++) {
         const uint32_t row = rows->index[m];
-        const __m512 keep = _mm512_set1_ps(w->keep[row]);
-        weight[m] = w->weight + row * KEYS;
+        const __m512 keep = _mm512_set1_ps(w->softmax.keep[row]);
+        weight[m] = w->softmax.weight + row * KEYS;
         values[m] = w->values + (uint64_t)row * w->stride + dim;
 #pragma GCC unroll 4
         for (uint32_t i = 0; i < n_vectors; i++)
@@ -419,7 +298,7 @@ typedef void block_fn(const struct kernel_attention *a, const struct work *w,
             dot(w, rows, n, b, 128, false);                                                        \
         else                                                                                       \
             dot(w, rows, n, b, a->head_dim, false);                                                \
-        soften(a, w, rows, n);                                                                     \
+        soften(a->softcap, &w->softmax, rows, n, false);                                           \
         if (b->values_converted)                                                                   \
             add_values(a, w, rows, n, b, true);                                                    \
         else                                                                                       \
@@ -434,37 +313,17 @@ BLOCK(4)
 static void visit_block(const struct kernel_attention *a, const struct work *w, uint64_t start,
                         const struct block *b) {
     static block_fn *const fns[] = {block_1, block_2, block_3, block_4};
-    for (uint32_t row = 0; row < a->n_q;) {
-        struct rows rows;
-        uint32_t n = 0;
-        for (; n < MAX_ROWS && row < a->n_q; row++) {
-            const uint64_t end = (uint64_t)a->pos[row] + 1;
-            const uint64_t begin = a->window != 0 && end > a->window ? end - a->window : 0;
-            if (end <= start || begin >= start + KEYS)
-                continue;
-            uint64_t visible = UINT64_MAX;
-            if (end < start + KEYS)
-                visible >>= start + KEYS - end;
-            if (begin > start)
-                visible = visible >> (begin - start) << (begin - start);
-            rows.index[n] = row;
-            rows.visible[n++] = visible;
-        }
-        if (n > 0)
-            fns[n - 1](a, w, &rows, b);
-    }
+    struct rows rows;
+    for (uint32_t row = 0, n; (n = next_rows(a, start, &row, &rows)) > 0;)
+        fns[n - 1](a, w, &rows, b);
 }
 
 static void attention(const struct kernel_attention *a, void *scratch) {
     const struct work w = lay_out(scratch, a->head_dim);
     const float scale = a->softcap > 0 ? a->scale : a->scale * LOG2_E;
-    uint64_t begin = UINT64_MAX, end = 0; /* of all rows' keys */
+    const struct span all = all_rows_span(a);
     for (uint32_t row = 0; row < a->n_q; row++) {
-        const uint64_t row_end = (uint64_t)a->pos[row] + 1;
-        const uint64_t row_begin = a->window != 0 && row_end > a->window ? row_end - a->window : 0;
-        begin = min_u64(begin, row_begin);
-        end = max_u64(end, row_end);
-        w.best[row] = -INFINITY;
+        w.softmax.best[row] = -INFINITY;
         float *q = w.q + (uint64_t)row * 2 * w.stride;
         for (uint32_t d = 0; d < a->head_dim; d += 8, q += 16) {
             const __m256 x = _mm256_mul_ps(
@@ -473,15 +332,15 @@ static void attention(const struct kernel_attention *a, void *scratch) {
             _mm512_store_ps(q, _mm512_insertf32x8(_mm512_castps256_ps512(x), x, 1));
         }
     }
-    memset(w.sum, 0, (uint64_t)a->n_q * LANES * sizeof *w.sum);
+    memset(w.softmax.sum, 0, (uint64_t)a->n_q * LANES * sizeof(float));
     memset(w.values, 0, (uint64_t)a->n_q * w.stride * sizeof *w.values);
-    const uint64_t n_tail = end % TAIL_KEYS * a->head_dim;
-    memcpy(w.tail, a->k + end / TAIL_KEYS * TAIL_KEYS * a->head_dim, n_tail * sizeof *w.tail);
+    const uint64_t n_tail = all.end % TAIL_KEYS * a->head_dim;
+    memcpy(w.tail, a->k + all.end / TAIL_KEYS * TAIL_KEYS * a->head_dim, n_tail * sizeof *w.tail);
     memset(w.tail + n_tail, 0, ((uint64_t)TAIL_KEYS * a->head_dim - n_tail) * sizeof *w.tail);
-    for (uint64_t start = begin / KEYS * KEYS; start < end; start += KEYS) {
+    for (uint64_t start = all.begin / KEYS * KEYS; start < all.end; start += KEYS) {
         const struct block b = {.k = a->k + start * a->head_dim,
                                 .v = a->v + start * a->head_dim,
-                                .n_keys = (uint32_t)min_u64(end - start, KEYS),
+                                .n_keys = (uint32_t)min_u64(all.end - start, KEYS),
                                 .keys_converted = a->n_q > FEW_ROWS,
                                 .values_converted = a->n_q >= MANY_ROWS};
         if (b.keys_converted)
@@ -490,19 +349,11 @@ static void attention(const struct kernel_attention *a, void *scratch) {
             convert_values(&w, &b, a->head_dim);
         visit_block(a, &w, start, &b);
     }
-    for (uint32_t row = 0; row < a->n_q; row++) {
-        const float sum = _mm512_reduce_add_ps(_mm512_load_ps(w.sum + row * LANES));
-        const __m512 factor = _mm512_set1_ps(1.0f / sum);
-        if (a->totals != NULL)
-            a->totals[row] = ((double)w.best[row] + log2((double)sum)) * LN_2;
-        for (uint32_t d = 0; d < a->head_dim; d += 16)
-            _mm512_mask_storeu_ps(
-                a->out[row] + d, first(a->head_dim - d),
-                _mm512_mul_ps(_mm512_load_ps(w.values + (uint64_t)row * w.stride + d), factor));
-    }
+    give_rows(a, &w.softmax, w.values, w.stride);
 }
 
 void attention_fill_avx512(struct kernels *k) {
     k->attention = attention;
+    k->attention_prompt = attention;
     k->attention_scratch_bytes = scratch_bytes;
 }

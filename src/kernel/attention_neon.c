@@ -301,5 +301,6 @@ static void attention(const struct kernel_attention *a, void *scratch) {
 
 void attention_fill_neon(struct kernels *k) {
     k->attention = attention;
+    k->attention_prompt = attention;
     k->attention_scratch_bytes = scratch_bytes;
 }

@@ -72,5 +72,6 @@ static uint64_t scratch_bytes(uint32_t head_dim) {
 
 void attention_fill_scalar(struct kernels *k) {
     k->attention = attention;
+    k->attention_prompt = attention;
     k->attention_scratch_bytes = scratch_bytes;
 }

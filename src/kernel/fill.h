@@ -32,6 +32,7 @@ void gemm_fill_i8mm(struct kernels *k); /* after gemm_fill_neon, where the CPU h
 void attention_fill_scalar(struct kernels *k);
 void attention_fill_avx2(struct kernels *k);
 void attention_fill_avx512(struct kernels *k);
+void attention_fill_avx512bf16(struct kernels *k); /* after attention_fill_avx512 */
 void attention_fill_neon(struct kernels *k);
 
 #endif

@@ -46,6 +46,11 @@ void kernels_fill_avx512(struct kernels *k) {
     attention_fill_avx512(k);
 }
 
+void kernels_fill_avx512bf16(struct kernels *k) {
+    k->isa = "avx512-bf16";
+    attention_fill_avx512bf16(k);
+}
+
 static bool cpu_has_avx2(void) {
     /* Every processor with AVX2 has F16C, for which clang 14's builtin has no name. */
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
@@ -57,6 +62,15 @@ static bool cpu_has_avx512(void) {
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") &&
            __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("gfni") &&
            __builtin_cpu_supports("bmi2");
+}
+
+static bool cpu_has_bf16(void) {
+    return cpu_has_avx512() && __builtin_cpu_supports("avx512bf16");
+}
+
+/* Intel's server cores multiply as many values of f32 a cycle as of bf16. */
+static bool bf16_is_faster(void) {
+    return __builtin_cpu_is("amd");
 }
 
 /* Measured (docs/performance-decode.md): the first choice of an AMD Zen 4, and that of an Intel
@@ -107,6 +121,7 @@ struct variant {
     const char *name;
     void (*fill)(struct kernels *k);
     bool (*usable)(void);
+    bool (*wanted)(void); /* where it is usable; NULL: always */
 };
 
 static bool always(void) {
@@ -114,13 +129,14 @@ static bool always(void) {
 }
 
 static const struct variant variants[] = {
-    {"scalar", kernels_fill_scalar, always},
+    {"scalar", kernels_fill_scalar, always, NULL},
 #if defined(__x86_64__)
-    {"avx2", kernels_fill_avx2, cpu_has_avx2},
-    {"avx512", kernels_fill_avx512, cpu_has_avx512},
+    {"avx2", kernels_fill_avx2, cpu_has_avx2, NULL},
+    {"avx512", kernels_fill_avx512, cpu_has_avx512, NULL},
+    {"avx512bf16", kernels_fill_avx512bf16, cpu_has_bf16, bf16_is_faster},
 #elif defined(__aarch64__)
-    {"neon", kernels_fill_neon, cpu_has_neon},
-    {"i8mm", kernels_fill_i8mm, cpu_has_i8mm},
+    {"neon", kernels_fill_neon, cpu_has_neon, NULL},
+    {"i8mm", kernels_fill_i8mm, cpu_has_i8mm, NULL},
 #endif
 };
 
@@ -164,6 +180,9 @@ static void build_tables(void) {
     }
     const char *wanted = getenv("ONETRIP_ISA");
     uint32_t best = n_tables - 1;
+    while (variants[best].wanted != NULL && !variants[best].wanted()) {
+        best--;
+    }
     for (uint32_t i = 0; wanted != NULL && i < n_tables; i++) {
         if (strcmp(wanted, variants[i].name) == 0) {
             best = i;

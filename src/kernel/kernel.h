@@ -87,7 +87,7 @@ enum { KERNEL_STREAM_WAYS = 3 };
 extern const uint64_t kernel_stream_ahead[KERNEL_STREAM_WAYS];
 
 struct kernels {
-    const char *isa; /* "scalar", "avx2", "avx512-vnni", "neon-dotprod", "neon-i8mm" */
+    const char *isa; /* "scalar", "avx2", "avx512-vnni", "avx512-bf16", "neon-dotprod", "neon-i8mm" */
     struct kernel_type type[OT_DTYPE_MAX];
     /* Tokens up to which `few` is the faster, where a matrix has all of them; from then on gemm. */
     uint32_t few_most;
@@ -102,6 +102,9 @@ struct kernels {
     uint64_t (*attention_scratch_bytes)(uint32_t head_dim);
 
     void (*attention)(const struct kernel_attention *args, void *scratch);
+    /* The same for rows of a prompt, which are limited by arithmetic: may round q, k, v and the
+     * weights to bf16. */
+    void (*attention_prompt)(const struct kernel_attention *args, void *scratch);
 
     /* y = x * gain / sqrt(mean(x^2) + eps); gain NULL: 1. y may be x. */
     void (*rms_norm)(const float *x, const float *gain, uint32_t n, float eps, float *y);
@@ -136,8 +139,8 @@ void kernels_use_prefetch_way(uint32_t way);
 /* How far ahead that is, for types that take many instructions a byte. */
 uint64_t kernels_prefetch_bytes(void);
 
-/* A table by name ("scalar", "avx2", "avx512", "neon", "i8mm"); NULL where the CPU or build lacks
- * it. */
+/* A table by name ("scalar", "avx2", "avx512", "avx512bf16", "neon", "i8mm"); NULL where the CPU or
+ * build lacks it. */
 const struct kernels *kernels_find(const char *isa);
 
 /* For the variants' own files: each fills in what it improves. Only those compiled for this
@@ -145,6 +148,7 @@ const struct kernels *kernels_find(const char *isa);
 void kernels_fill_scalar(struct kernels *k);
 void kernels_fill_avx2(struct kernels *k);
 void kernels_fill_avx512(struct kernels *k);
+void kernels_fill_avx512bf16(struct kernels *k);
 void kernels_fill_neon(struct kernels *k);
 void kernels_fill_i8mm(struct kernels *k);
 

@@ -165,7 +165,8 @@ static void attend_piece(void *arg, uint32_t piece, uint32_t worker) {
             out[i] = f->attend_parts + part_index(f, tile_id, part, first_head + i) * hp->head_dim;
         }
     }
-    f->k->attention(&args, f->scratch + worker * f->scratch_bytes);
+    (f->decode ? f->k->attention : f->k->attention_prompt)(&args,
+                                                           f->scratch + worker * f->scratch_bytes);
 }
 
 /* The mean of a token's parts, weighted with the sums of their weights, in ascending order. */
