@@ -204,6 +204,7 @@ int forward_open(struct forward *f, const struct forward_params *p, struct ot_er
         .kv = p->kv,
         .ledger = p->ledger,
         .stop = p->stop,
+        .prefetch = {{.way = kernels_prefetch_way()}, {.way = kernels_prefetch_way()}},
     };
     uint32_t n_threads = pool_threads(p->pool);
     f->memory_bytes = forward_need_bytes(p->model, p->kernels, n_threads, p->n_batch);

@@ -133,7 +133,7 @@ struct forward {
     struct matmul_item next[FORWARD_MAX_NEXT]; /* of the job after this one, as far as known */
     uint32_t n_next;
     struct prepared prepared, routed_prepared;
-    struct prefetch_trial prefetch;
+    struct prefetch_trial prefetch[2]; /* of sweeps of one token, of several */
 
     uint64_t phase_ns[OT_PHASE_COUNT];
 };

@@ -245,10 +245,14 @@ int matmul_flush(struct forward *f, struct ot_error *err) {
     uint64_t bytes;
     uint32_t n_pieces = divide(f->items, f->n_items, pool_threads(f->pool), &bytes);
     read_next_ahead(f);
+    struct prefetch_trial *trial = &f->prefetch[f->n_tokens > 1];
+    if (f->decode && trial->way != kernels_prefetch_way()) {
+        kernels_use_prefetch_way(trial->way);
+    }
     pool_run(f->pool, n_pieces, compute_piece, f);
     phase_end(f, phase, OT_PHASE_WEIGHTS);
-    if (f->n_tokens == 1 && f->items[0].decode && bytes >= TRIAL_BYTES) {
-        prefetch_trial_job(&f->prefetch, bytes, clock_ns() - phase.start_ns);
+    if (f->decode && bytes >= TRIAL_BYTES) {
+        prefetch_trial_job(trial, f->n_tokens, bytes, clock_ns() - phase.start_ns);
     }
     matmul_drop(f);
     return OT_OK;

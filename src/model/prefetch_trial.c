@@ -32,7 +32,8 @@ static uint32_t fastest(const struct prefetch_trial *t) {
 }
 
 static void begin(struct prefetch_trial *t) {
-    *t = (struct prefetch_trial){.n_jobs = PREFETCH_WARM_JOBS, .first_way = kernels_prefetch_way()};
+    *t = (struct prefetch_trial){
+        .way = t->way, .n_tokens = t->n_tokens, .n_jobs = PREFETCH_WARM_JOBS, .first_way = t->way};
 }
 
 static void watch(struct prefetch_trial *t, double rate) {
@@ -51,7 +52,23 @@ static void watch(struct prefetch_trial *t, double rate) {
     }
 }
 
-void prefetch_trial_job(struct prefetch_trial *t, uint64_t bytes, uint64_t ns) {
+/* Whether a job is one of the trial's. Numbers of tokens change with every guess: the trial is of
+ * the first one as long as it comes again and again. */
+static bool belongs(struct prefetch_trial *t, uint32_t n_tokens) {
+    if (t->n_tokens != n_tokens && t->n_tokens != 0 && ++t->n_others < PREFETCH_OTHERS_MOST) {
+        return false;
+    }
+    if (t->n_tokens != n_tokens) {
+        *t = (struct prefetch_trial){.way = t->way, .n_tokens = n_tokens};
+    }
+    t->n_others = 0;
+    return true;
+}
+
+void prefetch_trial_job(struct prefetch_trial *t, uint32_t n_tokens, uint64_t bytes, uint64_t ns) {
+    if (!belongs(t, n_tokens)) {
+        return;
+    }
     double rate = (double)bytes / (double)(ns > 0 ? ns : 1);
     if (t->n_jobs < PREFETCH_WARM_JOBS) {
         if (++t->n_jobs == PREFETCH_WARM_JOBS) {
@@ -59,7 +76,7 @@ void prefetch_trial_job(struct prefetch_trial *t, uint64_t bytes, uint64_t ns) {
         }
     } else if (t->n_jobs < TRIAL_END) {
         t->rates[way_of(t, t->n_jobs++)] += rate;
-        kernels_use_prefetch_way(t->n_jobs < TRIAL_END ? way_of(t, t->n_jobs) : fastest(t));
+        t->way = t->n_jobs < TRIAL_END ? way_of(t, t->n_jobs) : fastest(t);
     } else {
         watch(t, rate);
     }
