@@ -23,7 +23,7 @@ static const uint8_t dtypes[] = {OT_F32,  OT_F16,    OT_BF16,   OT_Q4_0, OT_Q4_1
                                  OT_Q6_K, OT_IQ4_NL, OT_IQ4_XS, OT_MXFP4};
 enum { N_DTYPES = sizeof dtypes };
 
-static const char *const isas[] = {"scalar", "avx2", "avx512", "neon", "i8mm"};
+static const char *const isas[] = {"scalar", "avx2", "avx512", "avx512bf16", "neon", "i8mm"};
 enum { N_ISAS = sizeof isas / sizeof isas[0] };
 
 static uint64_t random_state;
@@ -200,6 +200,16 @@ static void check_close(const struct kernels *k, const struct problem *p, const 
     }
 }
 
+/* To nearest and even; finite values. */
+static void round_to_bf16(float *x, uint64_t n) {
+    for (uint64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
+        memcpy(&x[i], &bits, sizeof bits);
+    }
+}
+
 static void compare(uint32_t dtype, uint32_t n_rows, uint32_t n_cols, uint32_t n_tokens) {
     const uint32_t unit = dtype_get(dtype)->block_values;
     n_cols = (n_cols + unit - 1) / unit * unit;
@@ -212,6 +222,11 @@ static void compare(uint32_t dtype, uint32_t n_rows, uint32_t n_cols, uint32_t n
         if (k == NULL)
             continue;
         float *y = run_all(k, &p);
+        if (dtype == OT_BF16 && strcmp(isas[i], "avx512bf16") == 0) {
+            mem_free(expected);
+            round_to_bf16(p.x, (uint64_t)n_tokens * n_cols);
+            expected = run_all(kernels_find("scalar"), &p);
+        }
         check_close(k, &p, y, expected);
         mem_free(y);
     }

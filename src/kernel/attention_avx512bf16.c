@@ -12,7 +12,9 @@
 #include <string.h>
 
 #include "kernel/attention_avx512.h"
+#include "kernel/dot_bf16.h"
 #include "kernel/fill.h"
+#include "kernel/transpose_avx512.h"
 
 enum {
     COLUMNS = 64, /* of a product at most: 4 vectors */
@@ -48,13 +50,6 @@ INLINE __m512i round_two(__m512 low, __m512 high) {
     return (__m512i)_mm512_cvtne2ps_pbh(high, low);
 }
 
-/* sum += the dot products of 16 pairs with one pair, which is broadcast by the instruction: a load
- * of its own would take one of the multiplications' places. */
-INLINE __m512 dot_pairs(__m512 sum, __m512i pairs, const uint32_t *one) {
-    __asm__("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(pairs), "m"(*one));
-    return sum;
-}
-
 /* x [n][vectors] += rows a[m] [n_pairs] times pairs b [n_pairs][16 * vectors], stride apart. n and
  * vectors are constants where this is inlined. */
 INLINE void multiply(__m512 x[MAX_ROWS][4], const uint32_t *const a[MAX_ROWS], uint32_t n,
@@ -74,38 +69,6 @@ INLINE void multiply(__m512 x[MAX_ROWS][4], const uint32_t *const a[MAX_ROWS], u
 
 /* ---- a block of keys and values ---- */
 
-/* Lane j of x[i] goes to lane i of x[j]. */
-INLINE void transpose(__m512i x[16]) {
-    __m512i y[16];
-#pragma GCC unroll 8
-    for (uint32_t i = 0; i < 16; i += 2) {
-        y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
-        y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
-    }
-#pragma GCC unroll 4
-    for (uint32_t i = 0; i < 16; i += 4) {
-        x[i] = _mm512_unpacklo_epi64(y[i], y[i + 2]);
-        x[i + 1] = _mm512_unpackhi_epi64(y[i], y[i + 2]);
-        x[i + 2] = _mm512_unpacklo_epi64(y[i + 1], y[i + 3]);
-        x[i + 3] = _mm512_unpackhi_epi64(y[i + 1], y[i + 3]);
-    }
-    /* x[4 g + j]: lane l of 128 bits has the words 4 l + j of rows 4 g ... 4 g + 3 */
-#pragma GCC unroll 4
-    for (uint32_t j = 0; j < 4; j++) {
-        const __m512i a = _mm512_shuffle_i32x4(x[j], x[4 + j], 0x88);
-        const __m512i b = _mm512_shuffle_i32x4(x[j], x[4 + j], 0xdd);
-        const __m512i c = _mm512_shuffle_i32x4(x[8 + j], x[12 + j], 0x88);
-        const __m512i d = _mm512_shuffle_i32x4(x[8 + j], x[12 + j], 0xdd);
-        y[j] = _mm512_shuffle_i32x4(a, c, 0x88);
-        y[4 + j] = _mm512_shuffle_i32x4(b, d, 0x88);
-        y[8 + j] = _mm512_shuffle_i32x4(a, c, 0xdd);
-        y[12 + j] = _mm512_shuffle_i32x4(b, d, 0xdd);
-    }
-#pragma GCC unroll 16
-    for (uint32_t i = 0; i < 16; i++)
-        x[i] = y[i];
-}
-
 /* 16 f16, those from n on 0. */
 INLINE __m512 load_halves(const uint16_t *x, uint32_t n) {
     return _mm512_cvtph_ps(n >= 16 ? _mm256_loadu_si256((const void *)x)
@@ -117,20 +80,21 @@ static void convert_keys(const struct work *w, const uint16_t *k, uint32_t n_key
     for (uint32_t key = 0; key < KEYS; key += 16)
         for (uint32_t d = 0; d < w->dims; d += DIMS) {
             const uint32_t left = head_dim - d;
-            __m512i x[16];
+            __m512 x[16];
 #pragma GCC unroll 16
             for (uint32_t i = 0; i < 16; i++) {
                 const uint16_t *row = k + (uint64_t)(key + i) * head_dim + d;
-                x[i] = key + i < n_keys
-                           ? round_two(load_halves(row, left),
-                                       load_halves(row + 16, left > 16 ? left - 16 : 0))
-                           : _mm512_setzero_si512();
+                x[i] = _mm512_setzero_ps();
+                if (key + i < n_keys)
+                    x[i] = _mm512_castsi512_ps(round_two(
+                        load_halves(row, left), load_halves(row + 16, left > 16 ? left - 16 : 0)));
                 _mm_prefetch((const char *)(row + (uint64_t)KEYS * head_dim), _MM_HINT_T1);
             }
-            transpose(x);
+            transpose_16(x);
 #pragma GCC unroll 16
             for (uint32_t i = 0; i < 16; i++)
-                _mm512_store_si512(w->k + (uint64_t)(d / 2 + i) * KEYS + key, x[i]);
+                _mm512_store_si512(w->k + (uint64_t)(d / 2 + i) * KEYS + key,
+                                   _mm512_castps_si512(x[i]));
         }
 }
 

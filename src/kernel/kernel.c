@@ -48,6 +48,7 @@ void kernels_fill_avx512(struct kernels *k) {
 
 void kernels_fill_avx512bf16(struct kernels *k) {
     k->isa = "avx512-bf16";
+    gemm_float_fill_avx512bf16(k);
     attention_fill_avx512bf16(k);
 }
 

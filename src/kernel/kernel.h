@@ -2,7 +2,7 @@
  *
  * The scalar table is plain, complete, and the oracle of the tests; each better one starts as a copy
  * of the one below it and overrides what it improves. kernels_get() chooses once, by what the CPU
- * has; the environment variable ONETRIP_ISA=scalar|avx2|avx512|neon|i8mm lowers the choice.
+ * has; the environment variable ONETRIP_ISA=scalar|avx2|avx512|avx512bf16|neon|i8mm lowers the choice.
  *
  * Kernels know pointers and counts only. Weights are read where they lie, in the file's own layout.
  * KERNEL_OVERREAD bytes after the last weight row are readable (their value does not matter).
@@ -13,6 +13,7 @@
  *   d = max|x| / 127, rounded up as layout.h says,
  *   q = round-to-nearest-even(x / d) (0 where d is 0),  x is about d * q
  * so that gemv, gemm and every instruction set compute the same sums up to f32 rounding.
+ * avx512bf16 rounds a prompt's activations for weights of bf16 to bf16.
  *
  * Results never depend on how rows or tokens are divided over calls: a row's value is the same
  * whichever rows and tokens are computed with it. gemv and gemm may differ in f32 rounding.
@@ -94,7 +95,8 @@ struct kernels {
 
     /* Bytes of one prepared row of n_cols values: a multiple of KERNEL_ALIGN. */
     uint64_t (*layout_bytes)(uint8_t layout, uint32_t n_cols);
-    /* x [n_cols] -> out, KERNEL_ALIGN-aligned. n_cols: a multiple of 32 (of 1 for layout F32). */
+    /* x [n_cols] -> out, KERNEL_ALIGN-aligned. n_cols: a multiple of 32 (of 1 for the layouts of
+     * floats). */
     void (*prepare)(uint8_t layout, const float *x, uint32_t n_cols, void *out);
     /* Scratch that any gemm call or attention call may need. */
     /* Enough for matrices of n_cols columns and fewer. */

@@ -345,12 +345,30 @@ static void prepare_gemm_pairs(const float *x, uint32_t n_cols, struct gemm_pair
     }
 }
 
+/* By integers, so that it needs no instructions for bf16. */
+static void prepare_gemm_bf16(const float *x, uint32_t n_cols, uint16_t *out) {
+    for (uint32_t i = 0; i < n_cols; i += 16) {
+        const __mmask16 mask = (__mmask16)(n_cols - i >= 16 ? 0xffffu : (1u << (n_cols - i)) - 1);
+        const __m512 v = _mm512_maskz_loadu_ps(mask, x + i);
+        const __m512i bits = _mm512_castps_si512(v);
+        const __m512i even = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+        __m512i up = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), even);
+        up = _mm512_mask_mov_epi32(up, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q),
+                                   _mm512_set1_epi32(0x7fc00000));
+        _mm256_store_si256((void *)(out + i), _mm512_cvtepi32_epi16(_mm512_srli_epi32(up, 16)));
+    }
+    for (uint64_t i = round_up(n_cols, 16); i < round_up(n_cols, 32); i++)
+        out[i] = 0;
+}
+
 static uint64_t layout_bytes(uint8_t layout, uint32_t n_cols) {
     switch (layout) {
     case LAYOUT_GEMM_BLOCKS: return (uint64_t)layout_pad(n_cols) / 32 * sizeof(struct gemm_block);
     case LAYOUT_GEMM_PAIRS:
         return round_up((uint64_t)layout_ceil(n_cols, 256) * sizeof(struct gemm_pairs),
                         KERNEL_ALIGN);
+    case LAYOUT_GEMM_BF16: /* an odd number of lines: rows start in different sets of L1 */
+        return (layout_ceil(n_cols, 32) | 1) * 64ull;
     case LAYOUT_LANES256_Q2_K:
         return (uint64_t)layout_ceil(n_cols, 1024) * 4 * sizeof(struct lanes256);
     case LAYOUT_LANES256_Q3_K:
@@ -373,11 +391,12 @@ static uint64_t layout_bytes(uint8_t layout, uint32_t n_cols) {
 }
 
 static void prepare(uint8_t layout, const float *x, uint32_t n_cols, void *out) {
-    assert(layout == KERNEL_LAYOUT_F32 || n_cols % 32 == 0);
+    assert(layout == KERNEL_LAYOUT_F32 || layout == LAYOUT_GEMM_BF16 || n_cols % 32 == 0);
     switch (layout) {
     case LAYOUT_Q8: prepare_q8(x, n_cols, out); break;
     case LAYOUT_GEMM_BLOCKS: prepare_gemm_blocks(x, n_cols, out); break;
     case LAYOUT_GEMM_PAIRS: prepare_gemm_pairs(x, n_cols, out); break;
+    case LAYOUT_GEMM_BF16: prepare_gemm_bf16(x, n_cols, out); break;
     case LAYOUT_LANES256_Q2_K: prepare_quads(x, n_cols, out); break;
     case LAYOUT_LANES256_Q3_K:
     case LAYOUT_LANES256_Q4_K:

@@ -17,6 +17,7 @@
 enum {
     LAYOUT_GEMM_BLOCKS = LAYOUT_GEMM_FIRST + 1, /* struct gemm_block */
     LAYOUT_GEMM_PAIRS,                          /* struct gemm_pairs */
+    LAYOUT_GEMM_BF16,                           /* bf16 [n_cols], to nearest and even; zeros up to 32 */
     /* struct lanes256, for one type each */
     LAYOUT_LANES256_Q2_K = LAYOUT_GEMV_FIRST,
     LAYOUT_LANES256_Q3_K,
