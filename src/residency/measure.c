@@ -7,7 +7,9 @@
 #include "sys/memory.h"
 #include "sys/reader.h"
 
-enum { READ_BYTES = 1 << 20, DEPTH = 8, MEASURE_BYTES_MOST = 1 << 30 };
+enum { READ_BYTES = 1 << 20, DEPTH = 8, MEASURE_BYTES_MOST = 1 << 30, SWEEPS_MOST = 64 };
+/* A disk that others share changes its speed within milliseconds. */
+static const uint64_t measure_ns_least = 250000000;
 
 /* A sweep that uses nothing of what it reads: the streamed blocks, through their slots. */
 static int sweep_blocks(struct residency *r, struct ot_error *err) {
@@ -97,25 +99,34 @@ static int read_extents(struct residency *r, uint64_t *bytes, struct ot_error *e
     return code;
 }
 
+/* Sweeps for long enough, after one that fills what is missing of wired memory. */
+static int read_sweeps(struct residency *r, uint64_t unread_bytes, uint64_t *start_ns,
+                       uint64_t *moved, uint32_t *n_sweeps, struct ot_error *err) {
+    int code = unread_bytes > 0 ? sweep_blocks(r, err) : 0;
+    uint64_t before = r->moved_bytes;
+    *start_ns = clock_ns();
+    while (code == 0 && *n_sweeps < SWEEPS_MOST && clock_ns() - *start_ns < measure_ns_least) {
+        code = sweep_blocks(r, err);
+        (*n_sweeps)++;
+    }
+    *moved = r->moved_bytes - before;
+    return code;
+}
+
 int residency_measure_disk(struct residency *r, double *bytes_per_s, uint64_t *bytes,
                            struct ot_error *err) {
-    uint64_t moved = 0;
+    uint64_t moved = 0, start_ns = clock_ns();
+    uint32_t n_sweeps = 0;
     struct residency_info info;
     residency_get_info(r, &info);
-    int code = 0;
-    uint64_t start_ns = clock_ns(), streamed = info.streamed_bytes_per_sweep;
-    if (streamed > 0) { /* once more where the first sweep also filled wired memory */
-        for (int i = 0; code == 0 && i < 2 && (i == 0 || moved > streamed + streamed / 32); i++) {
-            uint64_t before = r->moved_bytes;
-            start_ns = clock_ns();
-            code = sweep_blocks(r, err);
-            moved = r->moved_bytes - before;
-        }
+    int code;
+    if (info.streamed_bytes_per_sweep > 0) {
+        code = read_sweeps(r, info.unread_bytes, &start_ns, &moved, &n_sweeps, err);
     } else {
         code = read_extents(r, &moved, err);
     }
     if (code == 0) {
-        *bytes = moved;
+        *bytes = moved / (n_sweeps > 0 ? n_sweeps : 1);
         *bytes_per_s = (double)moved / clock_seconds(start_ns, clock_ns());
     }
     return code;

@@ -151,7 +151,8 @@ bool residency_settle_needs(struct residency *r);
 /* Waits for the reads under way, so that the ledger holds them too. */
 void residency_get_info(struct residency *r, struct residency_info *info);
 
-/* Reads what one sweep streams (or, in cache mode, what a cold start reads), without computing. */
+/* Reads what sweeps stream, for a quarter of a second at least (or, in cache mode, once what a cold
+ * start reads), without computing. bytes: of one sweep. */
 int residency_measure_disk(struct residency *r, double *bytes_per_s, uint64_t *bytes,
                            struct ot_error *err);
 
