@@ -655,6 +655,86 @@ static void test_a_cold_header_is_counted_as_the_kernel_counts_it(void **state) 
     assert_in_range(counted, system / 100 * 99, system / 100 * 101);
 }
 
+/* With a small header the kernel reads ahead far into the weights, or so would a fault there. */
+static void
+test_weights_in_own_memory_leave_no_more_than_the_header_in_the_page_cache(void **state) {
+    (void)state;
+    struct tiny_model options;
+    tiny_model_defaults(&options, TINY_LLAMA, OT_Q8_0, 7);
+    options.n_layers = 4;
+    options.n_embd = options.n_ff = 1024;
+    options.n_heads = options.n_kv_heads = 16;
+    options.head_dim = 64;
+    tiny_model_write(&options, path);
+    struct sys_file file;
+    struct ot_error err;
+    struct ot_model *model;
+    struct ot_context *ctx;
+    assert_int_equal(sys_file_open(&file, path, &err), 0);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    assert_int_equal(fsync(fd), 0);
+    close(fd);
+    sys_file_drop(&file, 0, file.bytes);
+    if (sys_file_cached_bytes(&file) > 0) {
+        print_message("skipped: the page cache keeps the file\n");
+        sys_file_close(&file);
+        skip();
+    }
+    assert_int_equal(ot_model_open(path, NULL, &model, &err), 0);
+    struct ot_context_params params = {.n_ctx = 64, .residency = OT_RESIDENCY_WIRED};
+    if (ot_context_open(model, &params, &ctx, &err) != 0) {
+        fail_with(&err);
+    }
+    uint64_t cached = sys_file_cached_bytes(&file), header = model->header_bytes;
+    ot_context_close(ctx);
+    ot_model_close(model);
+    sys_file_close(&file);
+    assert_true(cached <= header + (256u << 10));
+}
+
+/* The positions of a context of 4096, 64 of which will do, under a budget. */
+static uint32_t positions_under(const struct ot_model *model, uint64_t ram_bytes, uint64_t *least) {
+    struct ot_context_params params = {
+        .n_ctx = 4096, .n_ctx_least = 64, .n_threads = 2, .ram_bytes = ram_bytes};
+    struct ot_context *ctx;
+    struct ot_context_info info;
+    struct ot_error err;
+    if (ot_context_open(model, &params, &ctx, &err) != 0) {
+        fail_with(&err);
+    }
+    ot_context_get_info(ctx, &info);
+    ot_context_close(ctx);
+    *least = info.least_budget_bytes;
+    return info.n_ctx;
+}
+
+static void test_positions_give_way_to_weights_that_do_not_fit(void **state) {
+    (void)state;
+    struct tiny_model options;
+    tiny_model_defaults(&options, TINY_LLAMA, OT_Q8_0, 7);
+    options.n_layers = 8;
+    options.n_embd = options.n_ff = 1024;
+    options.n_heads = options.n_kv_heads = 16;
+    options.head_dim = 64;
+    tiny_model_write(&options, path);
+    struct ot_model *model;
+    struct ot_error err;
+    struct ot_model_info info;
+    assert_int_equal(ot_model_open(path, NULL, &model, &err), 0);
+    ot_model_get_info(model, &info);
+    uint64_t kv = 4096 * info.kv_bytes_per_token, least, with_all;
+    assert_int_equal(positions_under(model, 4 * (kv + info.file_bytes), &with_all), 4096);
+    /* room for the weights or for all positions, not for both */
+    uint64_t budget = with_all + info.weight_bytes / 2;
+    assert_true(budget / 16 < kv);
+    uint32_t n = positions_under(model, budget, &least);
+    assert_in_range(n * info.kv_bytes_per_token, budget / 16 - 64 * info.kv_bytes_per_token,
+                    budget / 16);
+    /* a 16th is less than 64 positions */
+    assert_int_equal(positions_under(model, least, &least), 64);
+    ot_model_close(model);
+}
+
 /* ---- what is refused ---------------------------------------------------------------------- */
 
 /* How much this process may grow between two openings, beyond what the told least allows for: the
@@ -1011,6 +1091,9 @@ int main(void) {
         cmocka_unit_test(test_a_budget_below_the_least_is_refused_with_the_least),
         cmocka_unit_test(test_a_budget_is_refused_with_the_least_or_is_enough),
         cmocka_unit_test(test_a_cold_header_is_counted_as_the_kernel_counts_it),
+        cmocka_unit_test(
+            test_weights_in_own_memory_leave_no_more_than_the_header_in_the_page_cache),
+        cmocka_unit_test(test_positions_give_way_to_weights_that_do_not_fit),
         cmocka_unit_test(test_the_told_least_budget_is_the_same_whatever_is_in_force_and_enough),
         cmocka_unit_test(test_room_for_many_rows_of_logits_is_part_of_the_budget),
         cmocka_unit_test(test_room_for_guesses_is_part_of_the_budget),

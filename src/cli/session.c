@@ -97,22 +97,12 @@ void progress_clear(void) {
     }
 }
 
-/* Half as many positions, or as many as take a quarter of the budget that was asked for: what KV
- * takes is missing for weights. */
-static uint32_t shorter_ctx(const struct session *s, uint32_t n_ctx) {
-    uint64_t budget = s->settings->ram.bytes, position = s->info.kv_bytes_per_token;
-    uint64_t n = n_ctx / 2;
-    if (budget != 0 && position != 0 && budget / 4 / position < n) {
-        n = budget / 4 / position;
-    }
-    return n > s->least_ctx ? (uint32_t)n : s->least_ctx;
-}
-
 int session_open_context(struct session *s, uint32_t n_ctx, uint32_t n_threads, uint32_t n_draft) {
     const struct settings *set = s->settings;
     struct ot_context_params params;
     ot_context_default_params(&params);
     params.n_ctx = n_ctx;
+    params.n_ctx_least = s->least_ctx;
     params.n_seq = s->n_seq;
     params.n_threads = n_threads;
     params.ram_bytes = set->ram.bytes;
@@ -129,10 +119,6 @@ int session_open_context(struct session *s, uint32_t n_ctx, uint32_t n_threads, 
     note_requests(s, n_threads, n_draft);
     struct ot_error err;
     int rc = ot_context_open(s->model, &params, &s->ctx, &err);
-    while (rc == OT_ERR_BUDGET && s->least_ctx != 0 && params.n_ctx > s->least_ctx) {
-        params.n_ctx = shorter_ctx(s, params.n_ctx);
-        rc = ot_context_open(s->model, &params, &s->ctx, &err);
-    }
     progress_clear();
     if (rc != 0) {
         s->ctx = NULL;

@@ -15,7 +15,7 @@ struct session {
     struct ot_context_info context;
     uint32_t n_logits;         /* set before the context opens: rows that the command keeps */
     uint32_t n_seq;            /* likewise: sequences; 0: 1 */
-    uint32_t least_ctx;        /* likewise: positions that will do where more exceed the budget; 0:
+    uint32_t least_ctx;        /* likewise: positions that will do (ot_context_params.n_ctx_least); 0:
                                   only as many as asked for */
     const char *requested[16]; /* key, value, ... */
     size_t n_requested;

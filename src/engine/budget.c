@@ -13,20 +13,25 @@ enum {
     LEAST_BATCH = 16,         /* tokens of a sweep under the least budget */
     MEMORY_BATCH = 512,       /* in memory: more tokens a sweep gain nothing */
     STREAM_SHARE = 4,         /* streaming: one in so many of the tokens that memory would take */
+    LOAN_SHARE = 8,           /* fewer still where weights could lend so many times their bytes */
+    TABLE_SHARE = 512,        /* of memory, for its page tables */
+    KV_SHARE = 16,            /* of the budget, at most, where positions may be fewer than asked */
     THREAD_BYTES = 128 << 10, /* stack pages a thread touches */
     MAX_DRAFT = FORWARD_FEW - 1,
     MEMORY_DRAFT = 3,
 };
 static const uint64_t memory_activations = 32u << 20; /* in memory: most bytes of activations */
 
-/* Logits and sampler are a few rows of the vocabulary, reports and SQLite take some MB. */
+/* Logits and sampler are a few rows of the vocabulary; reports and SQLite, and what the program and
+ * its libraries bring into the page cache beside their pages in use, take some MB. */
 static uint64_t fixed_reserve(const struct ot_model *m, uint32_t n_threads) {
-    return (5u << 20) + 24ull * m->hp.n_vocab + (uint64_t)n_threads * THREAD_BYTES;
+    return (4u << 20) + 16ull * m->hp.n_vocab + (uint64_t)n_threads * THREAD_BYTES;
 }
 
-/* A quarter of a per cent for page tables and rings. */
+/* Page tables: 8 bytes a page of 4 KiB. For huge pages, too: the kernel keeps a table ready for the
+ * day that one is divided. */
 static uint64_t growing_reserve(uint64_t total) {
-    return total / 256;
+    return total / TABLE_SHARE;
 }
 
 static void choose_total(struct budget *b, uint64_t asked) {
@@ -73,7 +78,7 @@ static uint64_t least_for(uint64_t need) {
     if (need > UINT64_MAX / 2) {
         return UINT64_MAX;
     }
-    return round_up(need + need / 255 + 1 + mib + mib / 2, mib);
+    return round_up(need + need / (TABLE_SHARE - 1) + 1 + mib + mib / 2, mib);
 }
 
 static int below_least(const struct budget *b, uint64_t slots, struct ot_error *err) {
@@ -93,7 +98,7 @@ static int below_least(const struct budget *b, uint64_t slots, struct ot_error *
         text_bytes(reserve, (double)rest), text_bytes(slot, (double)slots));
 }
 
-int budget_plan(struct budget *b, const struct ot_model *m, const struct kernels *k,
+static int plan(struct budget *b, const struct ot_model *m, const struct kernels *k,
                 const struct ot_context_params *params, uint32_t n_ctx, uint32_t n_seq,
                 uint32_t n_threads, struct ot_error *err) {
     const struct hparams *hp = &m->hp;
@@ -152,6 +157,9 @@ int budget_plan(struct budget *b, const struct ot_model *m, const struct kernels
             /* longer prompts borrow from the wired weights for the one sweep that they take */
             wanted = budget_fit_batch(m, k, n_threads, activations / STREAM_SHARE, wanted);
             wanted = budget_fit_batch(m, k, n_threads, room - slots, wanted);
+            if (weights > room && room / LOAN_SHARE >= activations) {
+                wanted = min_u32(wanted, n_seq); /* that many come again and again */
+            }
         }
         b->n_batch = max_u32(b->n_batch, wanted);
         b->n_batch_most = streams ? most : b->n_batch;
@@ -167,4 +175,23 @@ int budget_plan(struct budget *b, const struct ot_model *m, const struct kernels
     }
     b->reserve_bytes += draft_bytes;
     return OT_OK;
+}
+
+/* Every position takes its place from weights, which are then read for every token. */
+int budget_plan(struct budget *b, const struct ot_model *m, const struct kernels *k,
+                const struct ot_context_params *params, uint32_t *n_ctx, uint32_t n_seq,
+                uint32_t n_threads, struct ot_error *err) {
+    const uint32_t least = params->n_ctx_least;
+    int rc = plan(b, m, k, params, *n_ctx, n_seq, n_threads, err);
+    if (least == 0 || least >= *n_ctx || (rc == OT_OK && b->fits)) {
+        return rc;
+    }
+    const uint64_t position = b->kv_bytes / *n_ctx;
+    uint64_t n = min_u64(b->total_bytes / KV_SHARE / position, *n_ctx);
+    do {
+        *n_ctx = (uint32_t)max_u64(n, least);
+        rc = plan(b, m, k, params, *n_ctx, n_seq, n_threads, err);
+        n = *n_ctx / 2;
+    } while (rc == OT_ERR_BUDGET && *n_ctx > least);
+    return rc;
 }

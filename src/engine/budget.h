@@ -26,10 +26,10 @@ struct budget {
     bool fits;              /* all weights fit weights_bytes */
 };
 
-/* Fills *b for a context of n_ctx positions and n_seq sequences. n_batch_wanted 0: chosen.
- * Errors: BUDGET (names the least one and its parts). */
+/* Fills *b for a context of n_ctx positions and n_seq sequences. n_ctx is lowered, not below
+ * params->n_ctx_least, as onetrip.h says. Errors: BUDGET (names the least one and its parts). */
 int budget_plan(struct budget *b, const struct ot_model *model, const struct kernels *kernels,
-                const struct ot_context_params *params, uint32_t n_ctx, uint32_t n_seq,
+                const struct ot_context_params *params, uint32_t *n_ctx, uint32_t n_seq,
                 uint32_t n_threads, struct ot_error *err);
 
 /* Most tokens of a sweep, at most `most` and at least 1, whose activations fit `bytes`. */

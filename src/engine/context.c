@@ -70,6 +70,19 @@ static int open_ledger(struct ot_context *ctx, struct ot_error *err) {
     return rc;
 }
 
+/* Behind the headers the kernel may have read ahead megabytes of weights into the page cache: of
+ * use where weights live there, else memory beyond the budget. */
+static void drop_read_ahead(const struct ot_context *ctx) {
+    const struct ot_model *m = ctx->model;
+    struct residency_info info;
+    residency_get_info(ctx->residency, &info);
+    for (uint32_t i = 0; i < m->n_files && strcmp(info.mode, "cache") != 0; i++) {
+        if (m->ahead_bytes[i] > 0) {
+            sys_file_drop(&m->files[i], m->parts[i].data_offset, m->ahead_bytes[i]);
+        }
+    }
+}
+
 static int open_residency(struct ot_context *ctx, struct ot_error *err) {
     const struct ot_model *m = ctx->model;
     struct residency_extent *extents = mem_calloc(m->bind.n_extents, sizeof *extents);
@@ -95,6 +108,9 @@ static int open_residency(struct ot_context *ctx, struct ot_error *err) {
     };
     int rc = residency_open(&p, &ctx->residency, err);
     mem_free(extents);
+    if (rc == OT_OK) {
+        drop_read_ahead(ctx);
+    }
     return rc;
 }
 
@@ -166,7 +182,7 @@ int ot_context_open(const struct ot_model *model, const struct ot_context_params
             return error_memory(err, strlen(params->trace_path));
         }
     }
-    rc = budget_plan(&ctx->budget, model, ctx->kernels, params, ctx->n_ctx, ctx->n_seq,
+    rc = budget_plan(&ctx->budget, model, ctx->kernels, params, &ctx->n_ctx, ctx->n_seq,
                      ctx->n_threads, err);
     if (rc == OT_OK) {
         rc = open_parts(ctx, err);

@@ -12,7 +12,7 @@
 #include "model/vocab_source.h"
 #include "token/chat.h"
 
-enum { MAX_PARTS = 1024 };
+enum { MAX_PARTS = 1024, HEADER_STEP = 1 << 20, HEADER_STEPS_END = 16 << 20 };
 
 /* The position in m->tensors of the tensor of that name in the first n_parts parts, or -1. Parts
  * are few, and each has its names in order. */
@@ -34,6 +34,22 @@ static int64_t find_tensor(const void *user, const char *name) {
     return find_in_parts(m, m->n_files, name);
 }
 
+/* Parses a header whose length is not known, bringing in twice as much at a time: a fault would
+ * make the kernel read ahead as far as it pleases, 8 MB on some disks. */
+static int parse_header(struct ot_model *m, uint32_t no, const char *path, struct ot_error *err) {
+    const struct sys_map *map = &m->headers[no];
+    uint64_t file_bytes = m->files[no].bytes, there = 0;
+    for (uint64_t next = HEADER_STEP; next <= HEADER_STEPS_END && next < map->bytes; next *= 2) {
+        sys_file_will_need(&m->files[no], there, next - there);
+        there = next;
+        int rc = gguf_parse(&m->parts[no], map->data, there, file_bytes, path, err);
+        if (rc != OT_ERR_FORMAT) {
+            return rc;
+        }
+    }
+    return gguf_parse(&m->parts[no], map->data, map->bytes, file_bytes, path, err);
+}
+
 /* Maps and parses part `no`, whose path is given. */
 static int open_part(struct ot_model *m, uint32_t no, const char *path, struct ot_error *err) {
     int rc = sys_file_open(&m->files[no], path, err);
@@ -45,8 +61,7 @@ static int open_part(struct ot_model *m, uint32_t no, const char *path, struct o
         return rc;
     }
     uint64_t cached = sys_file_cached_bytes(&m->files[no]);
-    rc = gguf_parse(&m->parts[no], m->headers[no].data, m->headers[no].bytes, m->files[no].bytes,
-                    path, err);
+    rc = parse_header(m, no, path, err);
     if (sys_map_damaged(&m->headers[no])) {
         rc = sys_map_fault(&m->files[no], err);
     }
@@ -58,7 +73,9 @@ static int open_part(struct ot_model *m, uint32_t no, const char *path, struct o
         m->file_bytes += m->files[no].bytes;
         m->header_bytes += m->parts[no].data_offset;
         uint64_t now = sys_file_cached_bytes(&m->files[no]);
-        m->header_disk_bytes += now > cached ? now - cached : 0;
+        uint64_t read = now > cached ? now - cached : 0;
+        m->header_disk_bytes += read;
+        m->ahead_bytes[no] = read > m->parts[no].data_offset ? read - m->parts[no].data_offset : 0;
     }
     return rc;
 }
@@ -67,20 +84,25 @@ static int grow_parts(struct ot_model *m, uint32_t count, struct ot_error *err) 
     struct sys_file *files = mem_calloc(count, sizeof *files);
     struct sys_map *headers = mem_calloc(count, sizeof *headers);
     struct gguf *parts = mem_calloc(count, sizeof *parts);
-    if (files == NULL || headers == NULL || parts == NULL) {
+    uint64_t *ahead_bytes = mem_calloc(count, sizeof *ahead_bytes);
+    if (files == NULL || headers == NULL || parts == NULL || ahead_bytes == NULL) {
         mem_free(files);
         mem_free(headers);
         mem_free(parts);
+        mem_free(ahead_bytes);
         return error_memory(err, count * (sizeof *files + sizeof *headers + sizeof *parts));
     }
     if (m->n_files > 0) {
         files[0] = m->files[0];
         headers[0] = m->headers[0];
         parts[0] = m->parts[0];
+        ahead_bytes[0] = m->ahead_bytes[0];
     }
     mem_free(m->files);
     mem_free(m->headers);
     mem_free(m->parts);
+    mem_free(m->ahead_bytes);
+    m->ahead_bytes = ahead_bytes;
     m->files = files;
     m->headers = headers;
     m->parts = parts;
@@ -285,6 +307,7 @@ void ot_model_close(struct ot_model *m) {
     mem_free(m->files);
     mem_free(m->headers);
     mem_free(m->parts);
+    mem_free(m->ahead_bytes);
     mem_free(m->chat_template);
     mem_free(m->name);
     mem_free(m->path);
