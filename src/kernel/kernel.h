@@ -135,7 +135,7 @@ struct kernels {
 const struct kernels *kernels_get(void);
 /* Ways in which gemv prefetches. Which is the fastest depends on the machine; nothing else does. The
  * way in use is the process's; it may be changed at any time, by any thread. */
-enum { KERNEL_PREFETCH_WAYS = 3 };
+enum { KERNEL_PREFETCH_WAYS = 4 };
 uint32_t kernels_prefetch_way(void);
 void kernels_use_prefetch_way(uint32_t way);
 /* How far ahead that is, for types that take many instructions a byte. */
