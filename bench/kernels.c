@@ -33,7 +33,8 @@ static const char usage[] =
     "  --rows N        rows of the large matrix (default: 128 MiB of weights)\n"
     "  --tokens N      tokens of a gemm (default 512)\n"
     "  --passes N      passes (default 20)\n"
-    "  --prefetch N    bytes that gemv prefetches ahead (default: by the CPU)\n"
+    "  --way N         one of the engine's ways to prefetch, 0 to 3 (default: by the CPU)\n"
+    "  --prefetch N    bytes that gemv prefetches ahead, else as the way does\n"
     "  --help\n";
 
 struct options {
@@ -458,9 +459,9 @@ static uint32_t type_by_name(const char *name) {
 
 static void parse(int argc, char **argv, struct options *o) {
     static const struct option names[] = {
-        {"isa", 1, 0, 'i'},      {"type", 1, 0, 't'}, {"only", 1, 0, 'o'},   {"threads", 1, 0, 'n'},
-        {"cols", 1, 0, 'c'},     {"rows", 1, 0, 'r'}, {"tokens", 1, 0, 'k'}, {"passes", 1, 0, 'p'},
-        {"prefetch", 1, 0, 'f'}, {"help", 0, 0, 'h'}, {0, 0, 0, 0},
+        {"isa", 1, 0, 'i'},  {"type", 1, 0, 't'},     {"only", 1, 0, 'o'},   {"threads", 1, 0, 'n'},
+        {"cols", 1, 0, 'c'}, {"rows", 1, 0, 'r'},     {"tokens", 1, 0, 'k'}, {"passes", 1, 0, 'p'},
+        {"way", 1, 0, 'w'},  {"prefetch", 1, 0, 'f'}, {"help", 0, 0, 'h'},   {0, 0, 0, 0},
     };
     int c;
     while ((c = getopt_long(argc, argv, "h", names, NULL)) != -1) {
@@ -478,6 +479,7 @@ static void parse(int argc, char **argv, struct options *o) {
         case 'r': o->n_rows = number(optarg, 32, 1 << 24); break;
         case 'k': o->n_tokens = number(optarg, 1, 1 << 16); break;
         case 'p': o->n_passes = number(optarg, 1, 1000); break;
+        case 'w': kernels_use_prefetch_way(number(optarg, 0, KERNEL_PREFETCH_WAYS - 1)); break;
         case 'f':
             kernel_tuning.prefetch_bytes = number(optarg, 0, 1 << 20);
             kernel_tuning.prefetch_light_bytes = kernel_tuning.prefetch_bytes;

@@ -24,7 +24,6 @@
 #include "kernel/kernel.h"
 #include "kernel/layout_avx2.h"
 #include "kernel/prefetch.h"
-#include "kernel/tuning.h"
 
 #define GEMV_INLINE static inline __attribute__((always_inline))
 
@@ -152,10 +151,10 @@ struct gemv_part {
     const uint8_t *row;
     uint64_t readable; /* bytes from the row's start on */
     uint32_t n_cols, from, to;
-    bool end;       /* of the row */
-    uint64_t ahead; /* what is prefetched: so far after what is read */
-    __m256 *kept;   /* sums of the row's tokens, between its parts */
-    float *y;       /* what the row gives, of the first token */
+    bool end;                  /* of the row */
+    struct kernel_ahead ahead; /* what is prefetched: so far after what is read */
+    __m256 *kept;              /* sums of the row's tokens, between its parts */
+    float *y;                  /* what the row gives, of the first token */
 };
 
 /* How a type is computed: constants where this is inlined. */
@@ -199,7 +198,7 @@ GEMV_INLINE void gemv_tokens(const struct gemv_way *way, const struct gemv_few *
         case 4: gemv_part_of(way, way->together > 3 ? 4 : 2, f, p, t); break;
         default: gemv_part_of(way, 2, f, p, t);
         }
-        p->ahead = 0;
+        p->ahead.bytes = 0;
     }
 }
 
@@ -223,9 +222,9 @@ GEMV_INLINE void gemv_few_rows(const struct gemv_way *way, const struct gemv_few
             for (uint32_t r = 0; r < n_rows; r++) {
                 p.row = f->w + (first + r) * f->row_bytes;
                 p.readable = (left - 1 - r) * f->row_bytes + own_bytes + KERNEL_OVERREAD;
-                p.ahead = n_parts == 1     ? kernel_tuning.prefetch_bytes
-                          : r + 2 < n_rows ? 2 * f->row_bytes
-                                           : back + f->row_bytes;
+                p.ahead = n_parts == 1     ? kernel_ahead()
+                          : r + 2 < n_rows ? kernel_ahead_by(2 * f->row_bytes)
+                                           : kernel_ahead_by(back + f->row_bytes);
                 p.kept = kept[r];
                 p.y = f->y + first + r;
                 gemv_tokens(way, f, &p);

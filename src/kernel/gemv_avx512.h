@@ -14,7 +14,6 @@
 #include "kernel/kernel.h"
 #include "kernel/layout_avx512.h"
 #include "kernel/prefetch.h"
-#include "kernel/tuning.h"
 
 #define GEMV_INLINE static inline __attribute__((always_inline))
 
@@ -86,7 +85,8 @@ struct gemv_way {
     /* The units (groups, blocks) [from, to) of a row for n tokens, whose sums go on, n_sums vectors
      * each. At the row's end each token's first one becomes that of all. */
     void (*part)(uint32_t dtype, uint32_t n, const uint8_t *row, uint32_t n_cols, uint32_t from,
-                 uint32_t to, bool end, uint64_t ahead, const void *const *x, __m512 *sums);
+                 uint32_t to, bool end, struct kernel_ahead ahead, const void *const *x,
+                 __m512 *sums);
     uint32_t dtype, n_sums;
     uint32_t together; /* tokens at once, at most GEMV_TOGETHER */
     uint32_t unit_cols, unit_bytes, unit_act_bytes;
@@ -97,7 +97,7 @@ struct gemv_part {
     const uint8_t *row;
     uint32_t slot, from, to;
     bool end;
-    uint64_t ahead; /* what is prefetched: so far after what is read */
+    struct kernel_ahead ahead; /* what is prefetched: so far after what is read */
 };
 
 GEMV_INLINE void gemv_part_of(const struct gemv_way *way, uint32_t n, uint32_t n_cols,
@@ -150,12 +150,12 @@ GEMV_INLINE void gemv_few_rows(const struct gemv_way *way, const struct gemv_few
                       : (uint64_t)step * way->unit_bytes - (n_rows - 1) * f->row_bytes;
             for (p.slot = 0; p.slot < n_rows; p.slot++) {
                 p.row = f->w + (first + p.slot) * f->row_bytes;
-                p.ahead = n_parts == 1          ? kernel_tuning.prefetch_bytes
-                          : p.slot + 2 < n_rows ? 2 * f->row_bytes
-                                                : back + f->row_bytes;
+                p.ahead = n_parts == 1          ? kernel_ahead()
+                          : p.slot + 2 < n_rows ? kernel_ahead_by(2 * f->row_bytes)
+                                                : kernel_ahead_by(back + f->row_bytes);
                 for (uint32_t t = 0, to = middle; t < f->n_tokens; t = to, to = f->n_tokens) {
                     gemv_tokens(way, t, to, f, &p, done);
-                    p.ahead = 0;
+                    p.ahead.bytes = 0;
                 }
             }
         }

@@ -373,7 +373,7 @@ GEMV_INLINE uint32_t act_bytes_of(uint32_t dtype) {
 /* A block takes longer from its first load to its sum than a core looks ahead, so its products are
  * scaled after the next one's codes are transposed. n blocks, at least one. */
 GEMV_INLINE void add_overlapped(uint32_t dtype, const uint8_t *p, uint32_t n, const uint8_t *a,
-                                uint64_t ahead, struct sums *sums) {
+                                struct kernel_ahead ahead, struct sums *sums) {
     const uint32_t size = block_bytes_of(dtype);
     kernel_prefetch(p, ahead, size);
     struct scales scales = scales_of(dtype, p);
@@ -414,7 +414,7 @@ GEMV_INLINE void add_block(uint32_t dtype, uint32_t n, const uint8_t *p, const u
 
 /* For types that lack the registers for that. */
 GEMV_INLINE void add_blocks(uint32_t dtype, const uint8_t *p, uint32_t n, const uint8_t *a,
-                            uint64_t ahead, struct sums *sums) {
+                            struct kernel_ahead ahead, struct sums *sums) {
     const uint32_t size = block_bytes_of(dtype);
     for (; n > 0; n--, p += size, a += act_bytes_of(dtype)) {
         kernel_prefetch(p, ahead, size);
@@ -426,7 +426,7 @@ GEMV_INLINE void add_blocks(uint32_t dtype, const uint8_t *p, uint32_t n, const 
 
 GEMV_INLINE void gemv(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint32_t n_rows,
                       uint32_t n_cols, const void *acts, float *y) {
-    const uint64_t ahead = kernel_tuning.prefetch_bytes;
+    const struct kernel_ahead ahead = kernel_ahead();
     for (uint32_t r = 0; r < n_rows; r++) {
         struct sums sums = {_mm256_setzero_ps(), _mm256_setzero_ps()};
         if (dtype == OT_Q2_K || dtype == OT_Q6_K) {

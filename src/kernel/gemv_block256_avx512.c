@@ -526,7 +526,7 @@ GEMV_INLINE void add_blocks(uint32_t dtype, uint32_t n, const uint8_t *p, const 
 GEMV_INLINE void gemv(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint32_t n_rows,
                       uint32_t n_cols, const struct lanes256 *acts, float *y) {
     const uint32_t block_bytes = block_bytes_of(dtype), step = step_of(dtype);
-    const uint64_t ahead = kernel_tuning.prefetch_bytes;
+    const struct kernel_ahead ahead = kernel_ahead();
     struct gemv_sums done;
     for (uint32_t r = 0; r < n_rows; r++) {
         const uint8_t *p = w + r * row_bytes;
@@ -577,7 +577,7 @@ GEMV_INLINE void rows_of_quads(uint32_t dtype, uint32_t n_last, const uint8_t *w
                                uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
                                const struct lanes256 *acts, float *y) {
     const uint32_t block_bytes = block_bytes_of(dtype);
-    const uint64_t ahead = kernel_tuning.prefetch_bytes;
+    const struct kernel_ahead ahead = kernel_ahead();
     const uint32_t n_quads = (n_cols / 256 - n_last) / QUAD;
     const struct quad_constants k = quad_constants();
     struct gemv_sums done;
@@ -610,7 +610,7 @@ GEMV_INLINE void gemv_quads(uint32_t dtype, const uint8_t *w, uint64_t row_bytes
 /* ---- several tokens: sums and minima in two vectors each ---- */
 
 GEMV_INLINE void few_part(uint32_t dtype, uint32_t n, const uint8_t *row, uint32_t n_cols,
-                          uint32_t from, uint32_t to, bool end, uint64_t ahead,
+                          uint32_t from, uint32_t to, bool end, struct kernel_ahead ahead,
                           const void *const *x, __m512 *kept) {
     (void)n_cols;
     const bool has_min = dtype == OT_Q4_K || dtype == OT_Q5_K;
@@ -644,7 +644,7 @@ GEMV_INLINE void few_part(uint32_t dtype, uint32_t n, const uint8_t *row, uint32
 
 /* Q2_K, Q3_K: by quads, block after block. */
 GEMV_INLINE void few_quads(uint32_t dtype, uint32_t n, const uint8_t *row, uint32_t n_cols,
-                           uint32_t from, uint32_t to, bool end, uint64_t ahead,
+                           uint32_t from, uint32_t to, bool end, struct kernel_ahead ahead,
                            const void *const *x, __m512 *kept) {
     const bool has_min = dtype == OT_Q2_K;
     const uint32_t block_bytes = block_bytes_of(dtype), stride = has_min ? 2 : 1;

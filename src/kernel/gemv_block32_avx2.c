@@ -263,7 +263,7 @@ GEMV_INLINE void add_rest(uint32_t dtype, uint32_t n_tokens, const uint8_t *p, u
  * sum than a core looks ahead, so while one is multiplied the one before is scaled, and the one
  * after is transposed (not where fifth bits take the registers). */
 GEMV_INLINE __m256 add_units(uint32_t dtype, const uint8_t *p, uint32_t n, const uint8_t *a,
-                             uint64_t ahead, __m256 sum) {
+                             struct kernel_ahead ahead, __m256 sum) {
     const uint32_t size = block_bytes_of(dtype), unit = 8 * size;
     const bool early = !has_fifth(dtype);
     kernel_prefetch(p, ahead, unit);
@@ -288,7 +288,7 @@ GEMV_INLINE __m256 add_units(uint32_t dtype, const uint8_t *p, uint32_t n, const
 
 /* A row's columns from p on, n_cols of them, for n tokens; readable: bytes from p on. */
 GEMV_INLINE void add_columns_of(uint32_t dtype, uint32_t n, const uint8_t *p, uint32_t n_cols,
-                                uint64_t readable, const uint8_t **a, uint64_t ahead,
+                                uint64_t readable, const uint8_t **a, struct kernel_ahead ahead,
                                 __m256 *sums) {
     const uint32_t unit = 8 * block_bytes_of(dtype), n_units = n_cols / 256;
     if (n == 1 && dtype != OT_Q8_0 && n_units > 0) {
@@ -311,14 +311,14 @@ GEMV_INLINE void add_columns_of(uint32_t dtype, uint32_t n, const uint8_t *p, ui
 
 /* The same for one token. */
 GEMV_INLINE __m256 add_columns(uint32_t dtype, const uint8_t *p, uint32_t n_cols, uint64_t readable,
-                               const uint8_t *a, uint64_t ahead, __m256 sum) {
+                               const uint8_t *a, struct kernel_ahead ahead, __m256 sum) {
     add_columns_of(dtype, 1, p, n_cols, readable, &a, ahead, &sum);
     return sum;
 }
 
 GEMV_INLINE void gemv(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint32_t n_rows,
                       uint32_t n_cols, const void *acts, float *y) {
-    const uint64_t ahead = kernel_tuning.prefetch_bytes;
+    const struct kernel_ahead ahead = kernel_ahead();
     const uint64_t own_bytes = n_cols / 32 * block_bytes_of(dtype);
     for (uint32_t r = 0; r < n_rows; r++) {
         const uint64_t readable = (n_rows - 1 - r) * row_bytes + own_bytes + KERNEL_OVERREAD;
@@ -343,14 +343,14 @@ GEMV_INLINE void long_rows(uint32_t dtype, const uint8_t *w, uint64_t row_bytes,
         for (uint32_t from = 0; from < n_cols; from += block) {
             const uint32_t n_block = min_u32(n_cols - from, block);
             const uint64_t at_bytes = from / 32 * size;
-            const uint64_t ahead = gemv_ahead_after_group(row_bytes, n, at_bytes, block / 32 * size,
-                                                          from + n_block == n_cols);
+            const uint64_t back = gemv_ahead_after_group(row_bytes, n, at_bytes, block / 32 * size,
+                                                         from + n_block == n_cols);
             const uint8_t *const a = acts + (uint64_t)from / 256 * act_bytes_of(dtype);
             for (uint32_t r = 0; r < n; r++) {
                 const uint64_t after = (n_rows - 1 - first - r) * row_bytes + KERNEL_OVERREAD;
                 sums[r] = add_columns(dtype, w + (first + r) * row_bytes + at_bytes, n_block,
                                       after + own_bytes - at_bytes, a,
-                                      r + 1 < n ? row_bytes : ahead, sums[r]);
+                                      kernel_ahead_by(r + 1 < n ? row_bytes : back), sums[r]);
             }
         }
         for (uint32_t r = 0; r < n; r++) {

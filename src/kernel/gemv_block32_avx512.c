@@ -91,7 +91,7 @@ GEMV_INLINE __m512 add_groups(uint32_t n, const uint8_t *p, const struct parts *
 /* A row's steps [from, to) and, if it is the row's end, its last groups; sum goes on. */
 GEMV_INLINE __m512 row_part(uint32_t n_last, const struct parts *last, const uint8_t *row,
                             const struct lanes4x32 *acts, uint32_t from, uint32_t to, bool end,
-                            uint64_t ahead, __m512 sum) {
+                            struct kernel_ahead ahead, __m512 sum) {
     const uint8_t *p = row + (uint64_t)from * STEP * GROUP_BYTES;
     const struct lanes4x32 *a = acts + from * STEP;
     for (uint32_t i = from; i < to; i++, p += STEP * GROUP_BYTES, a += STEP) {
@@ -126,7 +126,7 @@ GEMV_INLINE void long_rows(uint32_t n_last, const struct parts *last, const uint
             for (uint32_t r = 0; r < n; r++) {
                 __m512 sum = b > 0 ? _mm512_load_ps(sums.of_row[r]) : _mm512_setzero_ps();
                 sum = row_part(n_last, last, rows + r * row_bytes, acts, from, to, end,
-                               r + 1 < n ? row_bytes : back, sum);
+                               kernel_ahead_by(r + 1 < n ? row_bytes : back), sum);
                 _mm512_store_ps(sums.of_row[r], sum);
             }
         }
@@ -144,7 +144,7 @@ GEMV_INLINE void rows(uint32_t n_last, const uint8_t *w, uint64_t row_bytes, uin
                   acts, y);
         return;
     }
-    const uint64_t ahead = kernel_tuning.prefetch_light_bytes;
+    const struct kernel_ahead ahead = kernel_ahead_light();
     struct gemv_sums done;
     for (uint32_t r = 0; r < n_rows; r++) {
         const __m512 sum = row_part(n_last, &last, w + r * row_bytes, acts, 0, n_steps, true, ahead,
@@ -165,7 +165,7 @@ static void gemv_q8_0(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uin
 /* ---- several tokens ---- */
 
 GEMV_INLINE void few_part(uint32_t dtype, uint32_t n, const uint8_t *row, uint32_t n_cols,
-                          uint32_t from, uint32_t to, bool end, uint64_t ahead,
+                          uint32_t from, uint32_t to, bool end, struct kernel_ahead ahead,
                           const void *const *x, __m512 *sums) {
     (void)dtype;
     const struct parts last = parts_of(end ? (n_cols - 1) % 128 / 32 + 1 : 4);

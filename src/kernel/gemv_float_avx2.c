@@ -5,7 +5,6 @@
 #include "base/checked.h"
 #include "kernel/fill.h"
 #include "kernel/gemv_avx2.h"
-#include "kernel/tuning.h"
 
 /* 8 weights from p on. */
 GEMV_INLINE __m256 weights(uint32_t dtype, const uint8_t *p) {
@@ -31,7 +30,7 @@ GEMV_INLINE struct row_sums no_sums(void) {
 
 /* n_cols columns for n tokens, a constant where this is inlined; the first one's weights at p. */
 GEMV_INLINE void add_columns_of(uint32_t dtype, uint32_t n, const uint8_t *p, const float **x,
-                                uint32_t n_cols, uint64_t ahead, struct row_sums *s) {
+                                uint32_t n_cols, struct kernel_ahead ahead, struct row_sums *s) {
     const uint32_t size = dtype == OT_F32 ? 4 : 2;
     for (; n_cols >= 32; n_cols -= 32, p += 32 * size) {
         kernel_prefetch(p, ahead, 32 * size);
@@ -60,7 +59,8 @@ GEMV_INLINE void add_columns_of(uint32_t dtype, uint32_t n, const uint8_t *p, co
 }
 
 GEMV_INLINE struct row_sums add_columns(uint32_t dtype, const uint8_t *p, const float *x,
-                                        uint32_t n_cols, uint64_t ahead, struct row_sums s) {
+                                        uint32_t n_cols, struct kernel_ahead ahead,
+                                        struct row_sums s) {
     add_columns_of(dtype, 1, p, &x, n_cols, ahead, &s);
     return s;
 }
@@ -72,8 +72,7 @@ GEMV_INLINE float sum_of(struct row_sums s) {
 
 GEMV_INLINE void short_rows(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint32_t n_rows,
                             uint32_t n_cols, const float *x, float *y) {
-    const uint64_t ahead =
-        dtype == OT_F32 ? kernel_tuning.prefetch_light_bytes : kernel_tuning.prefetch_bytes;
+    const struct kernel_ahead ahead = dtype == OT_F32 ? kernel_ahead_light() : kernel_ahead();
     for (uint32_t r = 0; r < n_rows; r++) {
         y[r] = sum_of(add_columns(dtype, w + r * row_bytes, x, n_cols, ahead, no_sums()));
     }
@@ -92,11 +91,12 @@ GEMV_INLINE void long_rows(uint32_t dtype, const uint8_t *w, uint64_t row_bytes,
         memset(sums, 0, sizeof sums);
         for (uint32_t from = 0; from < n_cols; from += BLOCK_COLS) {
             const uint32_t n_block = min_u32(n_cols - from, BLOCK_COLS);
-            const uint64_t ahead = gemv_ahead_after_group(
+            const uint64_t back = gemv_ahead_after_group(
                 row_bytes, n, (uint64_t)from * size, BLOCK_COLS * size, from + n_block == n_cols);
             for (uint32_t r = 0; r < n; r++) {
-                sums[r] = add_columns(dtype, rows + r * row_bytes + (uint64_t)from * size, x + from,
-                                      n_block, r + 1 < n ? row_bytes : ahead, sums[r]);
+                sums[r] =
+                    add_columns(dtype, rows + r * row_bytes + (uint64_t)from * size, x + from,
+                                n_block, kernel_ahead_by(r + 1 < n ? row_bytes : back), sums[r]);
             }
         }
         for (uint32_t r = 0; r < n; r++) {

@@ -26,7 +26,7 @@ GEMV_INLINE struct row_sums no_sums(void) {
 }
 
 GEMV_INLINE struct row_sums add_columns(uint32_t dtype, const uint8_t *row, const float *x,
-                                        uint32_t from, uint32_t to, uint64_t ahead,
+                                        uint32_t from, uint32_t to, struct kernel_ahead ahead,
                                         struct row_sums s) {
     const uint32_t size = dtype == OT_F32 ? 4 : 2;
     const __mmask16 all = 0xffff;
@@ -56,7 +56,7 @@ GEMV_INLINE float sum_of(struct row_sums s) {
 
 GEMV_INLINE void short_rows(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint32_t n_rows,
                             uint32_t n_cols, const float *x, float *y) {
-    const uint64_t ahead = kernel_tuning.prefetch_light_bytes;
+    const struct kernel_ahead ahead = kernel_ahead_light();
     for (uint32_t r = 0; r < n_rows; r++) {
         y[r] = sum_of(add_columns(dtype, w + r * row_bytes, x, 0, n_cols, ahead, no_sums()));
     }
@@ -79,7 +79,7 @@ GEMV_INLINE void long_rows(uint32_t dtype, const uint8_t *w, uint64_t row_bytes,
                                                : block_bytes - (n - 1) * row_bytes;
             for (uint32_t r = 0; r < n; r++) {
                 sums[r] = add_columns(dtype, rows + r * row_bytes, x, from, to,
-                                      r + 1 < n ? row_bytes : back, sums[r]);
+                                      kernel_ahead_by(r + 1 < n ? row_bytes : back), sums[r]);
             }
         }
         for (uint32_t r = 0; r < n; r++) {
@@ -112,7 +112,7 @@ GEMV_FLOAT(gemv_bf16, OT_BF16)
 /* ---- several tokens: units of 64 columns, four sums each ---- */
 
 GEMV_INLINE void few_part(uint32_t dtype, uint32_t n, const uint8_t *row, uint32_t n_cols,
-                          uint32_t from, uint32_t to, bool end, uint64_t ahead,
+                          uint32_t from, uint32_t to, bool end, struct kernel_ahead ahead,
                           const void *const *acts, __m512 *sums) {
     const uint32_t size = dtype == OT_F32 ? 4 : 2, cols = end ? n_cols : to * 64;
     const __mmask16 all = 0xffff;

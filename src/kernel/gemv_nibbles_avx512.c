@@ -8,7 +8,8 @@
  * chosen so that this needs few blends (LANES8X32_... in layout_avx512.h).
  *
  * Several groups are computed in step, not one after the other: their instructions do not wait
- * for each other, and a core looks only so far ahead.
+ * for each other, and a core looks only so far ahead. The farther it looks, the fewer should there
+ * be, because the memory is then read more in order (struct kernel_tuning).
  *
  * A row's last one to seven blocks are a group whose other blocks have scales of zero. Nothing is
  * read that starts after the row's end, so at most 64 bytes behind it. */
@@ -346,17 +347,14 @@ GEMV_INLINE __m512 add_scaled(uint32_t dtype, struct dots d, __m512 scales,
     return gemv_pin_ps(_mm512_fmadd_ps(scales, v, sum));
 }
 
-/* Groups in step: as many as measured best on Zen 4. */
-GEMV_INLINE uint32_t step_of(uint32_t dtype) {
-    return dtype == OT_Q4_1 ? 2 : 4;
-}
+enum { MOST_IN_STEP = 4 };
 
 /* n groups in step; n is a constant where this is inlined. last: the parts of the last one. */
 GEMV_INLINE __m512 add_groups(uint32_t dtype, uint32_t n, const uint8_t *p,
                               const struct parts *last, const struct lanes8x32 *a, __m512 sum) {
     const struct parts full = parts_full(dtype);
-    struct codes c[4];
-    struct dots d[4];
+    struct codes c[MOST_IN_STEP];
+    struct dots d[MOST_IN_STEP];
     for (uint32_t i = 0; i < n; i++) {
         c[i] = read_group(dtype, p + i * 8 * full.block_bytes, i + 1 == n ? last : &full);
     }
@@ -370,14 +368,16 @@ GEMV_INLINE __m512 add_groups(uint32_t dtype, uint32_t n, const uint8_t *p,
     return sum;
 }
 
-/* n_last: groups of the last step of a row, 1 to step_of(); a constant where this is inlined. */
-GEMV_INLINE void rows(uint32_t dtype, uint32_t n_last, const uint8_t *w, uint64_t row_bytes,
-                      uint32_t n_rows, uint32_t n_cols, const struct lanes8x32 *acts, float *y) {
+/* step: groups in step; n_last: of the last step of a row, 1 to step. Constants where this is
+ * inlined. */
+GEMV_INLINE void rows(uint32_t dtype, uint32_t step, uint32_t n_last, const uint8_t *w,
+                      uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
+                      const struct lanes8x32 *acts, float *y) {
     const struct parts full = parts_full(dtype);
     const struct parts last = parts_of(dtype, (n_cols - 1) % 256 / 32 + 1);
-    const uint32_t step = step_of(dtype), step_bytes = step * 8 * full.block_bytes;
+    const uint32_t step_bytes = step * 8 * full.block_bytes;
     const uint32_t n_steps = (layout_ceil(n_cols, 256) - n_last) / step;
-    const uint64_t ahead = kernel_tuning.prefetch_bytes;
+    const struct kernel_ahead ahead = kernel_ahead();
     struct gemv_sums done;
     for (uint32_t r = 0; r < n_rows; r++) {
         const uint8_t *p = w + r * row_bytes;
@@ -399,18 +399,27 @@ GEMV_INLINE void rows(uint32_t dtype, uint32_t n_last, const uint8_t *w, uint64_
 
 GEMV_INLINE void gemv(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint32_t n_rows,
                       uint32_t n_cols, const struct lanes8x32 *acts, float *y) {
-    switch ((layout_ceil(n_cols, 256) - 1) % step_of(dtype)) {
-    case 0: rows(dtype, 1, w, row_bytes, n_rows, n_cols, acts, y); break;
-    case 1: rows(dtype, 2, w, row_bytes, n_rows, n_cols, acts, y); break;
-    case 2: rows(dtype, 3, w, row_bytes, n_rows, n_cols, acts, y); break;
-    default: rows(dtype, 4, w, row_bytes, n_rows, n_cols, acts, y);
+    const uint32_t n_groups = layout_ceil(n_cols, 256);
+    if (dtype == OT_Q4_1 || kernel_tuning.two_in_step) {
+        if (n_groups % 2 == 1) {
+            rows(dtype, 2, 1, w, row_bytes, n_rows, n_cols, acts, y);
+        } else {
+            rows(dtype, 2, 2, w, row_bytes, n_rows, n_cols, acts, y);
+        }
+        return;
+    }
+    switch (n_groups % 4) {
+    case 1: rows(dtype, 4, 1, w, row_bytes, n_rows, n_cols, acts, y); break;
+    case 2: rows(dtype, 4, 2, w, row_bytes, n_rows, n_cols, acts, y); break;
+    case 3: rows(dtype, 4, 3, w, row_bytes, n_rows, n_cols, acts, y); break;
+    default: rows(dtype, 4, 4, w, row_bytes, n_rows, n_cols, acts, y);
     }
 }
 
 /* ---- several tokens ---- */
 
 GEMV_INLINE void few_part(uint32_t dtype, uint32_t n, const uint8_t *row, uint32_t n_cols,
-                          uint32_t from, uint32_t to, bool end, uint64_t ahead,
+                          uint32_t from, uint32_t to, bool end, struct kernel_ahead ahead,
                           const void *const *x, __m512 *sums) {
     const struct parts full = parts_full(dtype);
     const struct parts last = parts_of(dtype, end ? (n_cols - 1) % 256 / 32 + 1 : 8);

@@ -74,8 +74,8 @@ static bool bf16_is_faster(void) {
     return __builtin_cpu_is("amd");
 }
 
-/* Measured (docs/performance-decode.md): the first choice of an Intel Emerald Rapids, that of an AMD
- * Zen 4, and that of a Zen 5, for which compilers of Debian 12 have no name yet. */
+/* Measured (docs/performance-decode.md): the first choice of an Intel Emerald Rapids, that of an
+ * AMD Zen 4, and that of a Zen 5, for which compilers of Debian 12 have no name yet. */
 static uint32_t first_prefetch_way(void) {
     if (!__builtin_cpu_is("amd")) {
         return 1;
@@ -156,9 +156,11 @@ const uint64_t kernel_stream_ahead[KERNEL_STREAM_WAYS] = {0, 1024, 4096};
 
 static const struct {
     uint64_t bytes, light_bytes;
-    bool pages;
-} prefetch_ways[KERNEL_PREFETCH_WAYS] = {
-    {0, 0, true}, {4096, 4096, true}, {12288, 1024, true}, {8192, 6144, false}};
+    bool into_l1, pages, two_in_step;
+} prefetch_ways[KERNEL_PREFETCH_WAYS] = {{0, 0, false, true, false},
+                                         {4096, 4096, false, true, false},
+                                         {12288, 1024, false, true, false},
+                                         {8192, 8192, true, false, true}};
 static _Atomic uint32_t prefetch_way;
 
 uint32_t kernels_prefetch_way(void) {
@@ -169,7 +171,9 @@ void kernels_use_prefetch_way(uint32_t way) {
     prefetch_way = way;
     kernel_tuning.prefetch_bytes = prefetch_ways[way].bytes;
     kernel_tuning.prefetch_light_bytes = prefetch_ways[way].light_bytes;
+    kernel_tuning.prefetch_into_l1 = prefetch_ways[way].into_l1;
     kernel_tuning.prefetch_pages = prefetch_ways[way].pages;
+    kernel_tuning.two_in_step = prefetch_ways[way].two_in_step;
 }
 
 uint64_t kernels_prefetch_bytes(void) {

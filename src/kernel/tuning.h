@@ -12,8 +12,12 @@ struct kernel_tuning {
     /* How far ahead of its reads gemv prefetches: of types that take many instructions a byte, and
      * of those that take few (F32; with AVX-512 Q8_0, F16 and BF16 too). 0: not ahead at all. */
     _Atomic uint64_t prefetch_bytes, prefetch_light_bytes;
+    /* Into L1, or into L2 only. */
+    _Atomic bool prefetch_into_l1;
     /* Whether a line of each page to come is asked for before its turn (kernel_prefetch_pages). */
     _Atomic bool prefetch_pages;
+    /* Whether gemv of packed nibbles takes two groups of a row in step, else four (AVX-512). */
+    _Atomic bool two_in_step;
 };
 extern struct kernel_tuning kernel_tuning;
 

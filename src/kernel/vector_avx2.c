@@ -6,7 +6,6 @@
 
 #include "kernel/fill.h"
 #include "kernel/half.h"
-#include "kernel/tuning.h"
 
 #define VECTOR_INLINE static inline __attribute__((always_inline))
 

@@ -5,7 +5,6 @@
 #include <math.h>
 
 #include "kernel/fill.h"
-#include "kernel/tuning.h"
 
 #define VECTOR_INLINE static inline __attribute__((always_inline))
 
