@@ -428,6 +428,7 @@ static int run_threads(struct bench *b, uint32_t n_threads, bool last) {
     uint64_t generated = longest(list_or(&b->set->generates, &tg));
     uint64_t depth = longest(&b->set->depths);
     uint64_t n_ctx = (most > generated ? most : generated) + depth;
+    n_ctx += n_ctx == 0 && b->set->disk;
     if (n_ctx == 0 || n_ctx > INT32_MAX) {
         complain("bench: nothing to measure, or a context of %" PRIu64 " tokens", n_ctx);
         return EXIT_USAGE;

@@ -501,12 +501,6 @@ GEMV_INLINE uint32_t block_bytes_of(uint32_t dtype) {
     }
 }
 
-/* Blocks in step: as many as measured best on Zen 4. (Four blocks of Q4_K are read in an order that
- * its prefetchers take for another stream: half of the speed.) */
-GEMV_INLINE uint32_t step_of(uint32_t dtype) {
-    return dtype == OT_Q4_K || dtype == OT_Q5_K || dtype == OT_Q6_K ? 2 : 4;
-}
-
 /* n blocks in step; n is a constant where this is inlined. */
 GEMV_INLINE void add_blocks(uint32_t dtype, uint32_t n, const uint8_t *p, const struct lanes256 *a,
                             struct sums *sums) {
@@ -523,9 +517,12 @@ GEMV_INLINE void add_blocks(uint32_t dtype, uint32_t n, const uint8_t *p, const 
     }
 }
 
-GEMV_INLINE void gemv(uint32_t dtype, const uint8_t *w, uint64_t row_bytes, uint32_t n_rows,
-                      uint32_t n_cols, const struct lanes256 *acts, float *y) {
-    const uint32_t block_bytes = block_bytes_of(dtype), step = step_of(dtype);
+/* step: blocks in step, a constant where this is inlined. Two are best but for IQ4_XS on cores that
+ * do not look far ahead. (Four blocks of Q4_K are read in an order that Zen 4's prefetchers take
+ * for another stream: half of the speed.) */
+GEMV_INLINE void gemv(uint32_t dtype, uint32_t step, const uint8_t *w, uint64_t row_bytes,
+                      uint32_t n_rows, uint32_t n_cols, const struct lanes256 *acts, float *y) {
+    const uint32_t block_bytes = block_bytes_of(dtype);
     const struct kernel_ahead ahead = kernel_ahead();
     struct gemv_sums done;
     for (uint32_t r = 0; r < n_rows; r++) {
@@ -694,19 +691,23 @@ static void gemv_q3_k(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uin
 }
 static void gemv_q4_k(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
                       const void *x, float *y) {
-    gemv(OT_Q4_K, w, row_bytes, n_rows, n_cols, x, y);
+    gemv(OT_Q4_K, 2, w, row_bytes, n_rows, n_cols, x, y);
 }
 static void gemv_q5_k(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
                       const void *x, float *y) {
-    gemv(OT_Q5_K, w, row_bytes, n_rows, n_cols, x, y);
+    gemv(OT_Q5_K, 2, w, row_bytes, n_rows, n_cols, x, y);
 }
 static void gemv_q6_k(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
                       const void *x, float *y) {
-    gemv(OT_Q6_K, w, row_bytes, n_rows, n_cols, x, y);
+    gemv(OT_Q6_K, 2, w, row_bytes, n_rows, n_cols, x, y);
 }
 static void gemv_iq4_xs(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
                         const void *x, float *y) {
-    gemv(OT_IQ4_XS, w, row_bytes, n_rows, n_cols, x, y);
+    if (kernel_tuning.two_in_step) {
+        gemv(OT_IQ4_XS, 2, w, row_bytes, n_rows, n_cols, x, y);
+    } else {
+        gemv(OT_IQ4_XS, 4, w, row_bytes, n_rows, n_cols, x, y);
+    }
 }
 #define FEW(name, dtype, n_sums, block)                                                            \
     GEMV_FEW(name, few_part, dtype, n_sums, 8, 256, sizeof(struct block), sizeof(struct lanes256))

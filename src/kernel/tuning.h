@@ -16,7 +16,8 @@ struct kernel_tuning {
     _Atomic bool prefetch_into_l1;
     /* Whether a line of each page to come is asked for before its turn (kernel_prefetch_pages). */
     _Atomic bool prefetch_pages;
-    /* Whether gemv of packed nibbles takes two groups of a row in step, else four (AVX-512). */
+    /* Whether gemv of packed nibbles and of IQ4_XS takes two groups of a row in step, else four
+     * (AVX-512). */
     _Atomic bool two_in_step;
 };
 extern struct kernel_tuning kernel_tuning;
