@@ -72,9 +72,10 @@ def _io(pid):
         return {k: int(v) for k, v in (line.split(': ') for line in f)}
 
 
-def run(command, limit_bytes=None, env=None, timeout_s=1800):
+def run(command, limit_bytes=None, env=None, timeout_s=300):
     """Runs to the end. Returns a dict: rc (negative: signal), seconds, stdout, stderr, read_bytes (by
-    the kernel's count), peak_rss_bytes, cgroup_peak_bytes (None without a limit)."""
+    the kernel's count), peak_rss_bytes, cgroup_peak_bytes (None without a limit). What takes longer
+    than timeout_s is killed, and has failed."""
     group = Cgroup(limit_bytes) if limit_bytes else None
     try:
         start = time.monotonic()
