@@ -59,10 +59,10 @@ bench-peers: all ## onetrip and its peers in turn, ROUNDS=3 (fetches and builds 
 	ROUNDS=$(ROUNDS) sh bench/compare/all.sh
 
 install: all ## PREFIX=/usr/local, DESTDIR
-	DESTDIR=$(DESTDIR) cmake --install $(BUILD)
+	DESTDIR=$(abspath $(DESTDIR)) cmake --install $(BUILD)
 
 uninstall: ## remove what the last make install wrote, DESTDIR as it was then
-	DESTDIR=$(DESTDIR) cmake --build $(BUILD) --target uninstall
+	DESTDIR=$(abspath $(DESTDIR)) cmake --build $(BUILD) --target uninstall
 
 clean: ## remove what was built
 	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-fuzz $(BUILD)-aarch64

@@ -17,6 +17,10 @@ finish() {
 }
 trap 'finish "$@"' EXIT
 root=$folder/root$5
+# DESTDIR may be relative, to a folder that is not there yet.
+(cd "$folder" && DESTDIR=stage timeout 60 "$1" --install "$2" >"$folder/log")
+DESTDIR="$folder/stage" "$1" --build "$2" --target uninstall >"$folder/log"
+[ ! -e "$folder/stage" ] || { echo "install.sh: not all of stage was removed"; exit 1; }
 # A folder and files that are there before, and must be there after.
 mkdir -p "$root/bin" "$root/share"
 echo other >"$root/share/other"
@@ -41,6 +45,11 @@ cmp "$folder/one" "$folder/two"
 "$root/bin/onetrip" --version
 # Away again, all of it and nothing else; what came to lie there since stays.
 DESTDIR="$folder/root" "$1" --install "$2" >"$folder/log"
+# With another DESTDIR nothing is there, and nothing is forgotten.
+if DESTDIR="$folder/other" "$1" --build "$2" --target uninstall >"$folder/log" 2>&1; then
+    echo "install.sh: nothing was removed, and that was no error"
+    exit 1
+fi
 echo mine >"$root/include/mine"
 DESTDIR="$folder/root" "$1" --build "$2" --target uninstall >"$folder/log"
 [ "$(ls "$root/include")" = mine ] || { echo "install.sh: include holds more, or less"; exit 1; }
