@@ -87,6 +87,44 @@ static void test_a_link_stays_and_what_it_leads_to_is_written(void **state) {
     }
 }
 
+/* Links to files that are not there yet, the last by way of another link and folder. */
+static void test_what_a_link_leads_to_is_made_where_it_is_not_there(void **state) {
+    (void)state;
+    assert_int_equal(mkdir(in_directory("folder"), 0700), 0);
+    assert_int_equal(symlink("new", in_directory("folder/link")), 0);
+    assert_int_equal(symlink("folder/link", in_directory("link")), 0);
+    static const char *const commands[] = {
+        "run tiny.gguf -p x -n 1 -q --report link >/dev/null",
+        "run tiny.gguf -p x -n 1 -q --ledger link >/dev/null",
+        "run tiny.gguf -p x -n 1 -q --trace link >/dev/null",
+        "eval tiny.gguf --ids ids -q --logits link >/dev/null",
+    };
+    static const char *const begins[] = {"{", "{\"tensor\"", "onetrip-trace", "NUMPY"};
+    struct ot_error err;
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+        assert_int_equal(sys_file_write(in_directory("ids"), "[1, 2]", 6, &err), 0);
+        assert_int_equal(in_shell(commands[i]), 0);
+        assert_true(is_link(in_directory("link")) && is_link(in_directory("folder/link")));
+        assert_holds(in_directory("folder/new"), begins[i]);
+        assert_int_equal(unlink(in_directory("folder/new")), 0);
+    }
+    assert_int_equal(
+        in_shell("run tiny.gguf -p x -n 1 -q --report link --ledger folder/new >/dev/null 2>&1"),
+        2);
+    assert_int_equal(unlink(in_directory("folder/link")), 0);
+    assert_int_equal(symlink("/nowhere/file", in_directory("folder/link")), 0);
+    assert_int_equal(in_shell("run tiny.gguf -p x -n 1 -q --report link >out 2>&1"), 1);
+    assert_holds(in_directory("out"), "No such file");
+    /* a link to itself leads nowhere */
+    assert_int_equal(unlink(in_directory("folder/link")), 0);
+    assert_int_equal(symlink("link", in_directory("folder/link")), 0);
+    assert_int_equal(in_shell("run tiny.gguf -p x -n 1 -q --report link >out 2>&1"), 1);
+    assert_int_equal(sys_file_write(in_directory("link"), "x", 1, &err), OT_ERR_IO);
+    assert_int_equal(err.sys_errno, ELOOP);
+    assert_true(is_link(in_directory("link")) && is_link(in_directory("folder/link")));
+    assert_int_equal(unlink(in_directory("link")), 0);
+}
+
 /* As /dev/stdout is: a link to what the shell opened, here a file. The answer stays in it, the link
  * is not replaced. */
 static void test_standard_output_can_be_named_also_where_it_is_a_file(void **state) {
@@ -174,6 +212,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_file_that_cannot_take_its_name_stays_and_is_named),
         cmocka_unit_test(test_a_link_stays_and_what_it_leads_to_is_written),
+        cmocka_unit_test(test_what_a_link_leads_to_is_made_where_it_is_not_there),
         cmocka_unit_test(test_standard_output_can_be_named_also_where_it_is_a_file),
         cmocka_unit_test(test_a_mount_point_is_refused_before_the_work),
     };

@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { LINKS_MOST = 40 }; /* that are followed: as by the kernel */
+
 int files_own_stream(const char *path) {
     struct stat facts, own;
     if (stat(path, &facts) == 0) {
@@ -20,8 +22,32 @@ int files_own_stream(const char *path) {
     return -1;
 }
 
+/* Goes from a link to what it leads to. False: at is no link. */
+static bool follow(char at[PATH_MAX]) {
+    char to[PATH_MAX];
+    ssize_t n = readlink(at, to, sizeof to);
+    const char *slash = strrchr(at, '/');
+    size_t folder = n <= 0 || to[0] == '/' || slash == NULL ? 0 : (size_t)(slash - at) + 1;
+    if (n <= 0 || folder + (size_t)n >= PATH_MAX) {
+        return false;
+    }
+    memcpy(at + folder, to, (size_t)n);
+    at[folder + (size_t)n] = '\0';
+    return true;
+}
+
 const char *files_target(const char *path, char real[PATH_MAX]) {
-    return realpath(path, real) != NULL ? real : path;
+    size_t bytes = strlen(path) + 1;
+    if (realpath(path, real) != NULL) {
+        return real;
+    }
+    if (bytes > PATH_MAX) {
+        return path;
+    }
+    memcpy(real, path, bytes);
+    for (int i = 0; i < LINKS_MOST && follow(real); i++) {
+    }
+    return real;
 }
 
 /* Why a file of this name cannot give way to another; 0: it could. `folder` is where it is. */
@@ -80,11 +106,11 @@ static int check_output(const char *option, const char *path) {
     struct stat facts;
     char real[PATH_MAX];
     bool there = stat(path, &facts) == 0, replaced = strcmp(option, "--trace") != 0;
-    int error = 0;
+    int error = there || errno == ENOENT ? 0 : errno;
     if (there) {
         error = S_ISDIR(facts.st_mode) ? EISDIR : access(path, W_OK) != 0 ? errno : 0;
     }
-    if (!there || (error == 0 && replaced && S_ISREG(facts.st_mode))) {
+    if (error == 0 && (!there || (replaced && S_ISREG(facts.st_mode)))) {
         error = folder_error(files_target(path, real), replaced);
     }
     if (error != 0) {
@@ -104,7 +130,8 @@ static bool same_file(const char *a, const char *b) {
         return S_ISREG(x.st_mode) && files_own_stream(a) < 0 && x.st_dev == y.st_dev &&
                x.st_ino == y.st_ino;
     }
-    return strcmp(a, b) == 0;
+    char a_real[PATH_MAX], b_real[PATH_MAX];
+    return strcmp(files_target(a, a_real), files_target(b, b_real)) == 0;
 }
 
 static bool begins_as_gguf(const char *path) {

@@ -38,6 +38,7 @@ enum {
     FS_TMPFS = 0x01021994, /* linux/magic.h */
     SYSCALL_CACHESTAT = 451,
     SLURP_STEP = 65536,
+    LINKS_MOST = 40, /* that are followed: as by the kernel */
 };
 
 static _Atomic uint64_t n_reads, fail_from, fail_count;
@@ -380,14 +381,47 @@ static int write_and_rename(const char *path, const char *temporary, const void 
     return failure;
 }
 
+/* Goes from a link to what it leads to. False: at is no link. */
+static bool follow(char at[PATH_MAX]) {
+    char to[PATH_MAX];
+    ssize_t n = readlink(at, to, sizeof to);
+    const char *slash = strrchr(at, '/');
+    size_t folder = n <= 0 || to[0] == '/' || slash == NULL ? 0 : (size_t)(slash - at) + 1;
+    if (n <= 0 || folder + (size_t)n >= PATH_MAX) {
+        return false;
+    }
+    memcpy(at + folder, to, (size_t)n);
+    at[folder + (size_t)n] = '\0';
+    return true;
+}
+
+/* What a link leads to, also where no file is there yet; any other path as it is. Returns real or
+ * path. */
+static const char *target_of(const char *path, char real[PATH_MAX]) {
+    size_t bytes = strlen(path) + 1;
+    if (realpath(path, real) != NULL) {
+        return real;
+    }
+    if (bytes > PATH_MAX) {
+        return path;
+    }
+    memcpy(real, path, bytes);
+    for (int i = 0; i < LINKS_MOST && follow(real); i++) {
+    }
+    return real;
+}
+
 int sys_file_write(const char *path, const void *data, uint64_t bytes, struct ot_error *err) {
     char real[PATH_MAX]; /* a link stays, and what it leads to is replaced */
-    const char *target = realpath(path, real) != NULL ? real : path;
+    const char *target = target_of(path, real);
     struct stat st;
-    int own = sys_own_stream(path);
-    if (own >= 0 || (stat(path, &st) == 0 && !S_ISREG(st.st_mode))) {
-        int failure = write_in_place(path, own, data, bytes);
+    int own = sys_own_stream(path), failure = stat(path, &st) == 0 ? 0 : errno;
+    if (own >= 0 || (failure == 0 && !S_ISREG(st.st_mode))) {
+        failure = write_in_place(path, own, data, bytes);
         return failure == 0 ? 0 : error_sys(err, OT_ERR_IO, failure, path, "cannot be written");
+    }
+    if (failure == ELOOP) {
+        return error_sys(err, OT_ERR_IO, failure, path, "cannot be written");
     }
     uint64_t temporary_bytes = strlen(target) + 32;
     char *temporary = mem_calloc(temporary_bytes, 1);
@@ -396,7 +430,8 @@ int sys_file_write(const char *path, const void *data, uint64_t bytes, struct ot
     }
     snprintf(temporary, (size_t)temporary_bytes, "%s.%ld.tmp", target, (long)getpid());
     bool kept = false;
-    int failure = write_and_rename(target, temporary, data, bytes, &kept), rc = 0;
+    int rc = 0;
+    failure = write_and_rename(target, temporary, data, bytes, &kept);
     if (kept) {
         rc =
             error_sys(err, OT_ERR_IO, failure, path, "cannot be replaced; all is in %s", temporary);
