@@ -204,6 +204,34 @@ static void test_tokens_computed_together_are_what_each_is_alone(void **state) {
 }
 
 /* x of zeros, huge and denormal numbers; scales zero, denormal, the largest. */
+/* Ways differ in where they prefetch, and in how much of a row is computed in step. */
+static void check_ways(const struct kernels *k, uint32_t dtype) {
+    enum { N_ROWS = 5 };
+    const uint32_t before = kernels_prefetch_way();
+    uint32_t n;
+    const uint32_t *cols = cols_of(dtype, &n);
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t row_bytes = dtype_bytes(dtype, cols[i]);
+        struct guarded g;
+        uint8_t *w = weights_open(&g, row_bytes * N_ROWS);
+        weights_fill(dtype, w, (uint64_t)cols[i] * N_ROWS, -1);
+        fill_x(cols[i]);
+        prepare(k, dtype, cols[i], act);
+        for (uint32_t way = 0; way < KERNEL_PREFETCH_WAYS; way++) {
+            kernels_use_prefetch_way(way);
+            k->type[dtype].gemv(w, row_bytes, N_ROWS, cols[i], act, way == 0 ? expected : y);
+            assert_memory_equal(way == 0 ? expected : y, expected, N_ROWS * sizeof y[0]);
+        }
+        guarded_close(&g);
+    }
+    kernels_use_prefetch_way(before);
+}
+
+static void test_no_way_to_prefetch_changes_a_product(void **state) {
+    (void)state;
+    for_every_variant(check_ways);
+}
+
 static void check_extremes(const struct kernels *k, uint32_t dtype) {
     const struct kernels *scalar = kernels_find("scalar");
     static const int32_t scales[] = {0x0000, 0x8000, 0x0001, 0x7bff, 0xfbff};
@@ -356,6 +384,7 @@ int main(void) {
         cmocka_unit_test(test_products_are_those_of_the_dequantised_weights),
         cmocka_unit_test(test_a_row_does_not_depend_on_the_rows_computed_with_it),
         cmocka_unit_test(test_tokens_computed_together_are_what_each_is_alone),
+        cmocka_unit_test(test_no_way_to_prefetch_changes_a_product),
         cmocka_unit_test(test_extreme_scales_and_activations),
         cmocka_unit_test(test_nan_and_infinity_reach_the_result),
     };
