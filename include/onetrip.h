@@ -223,8 +223,9 @@ enum { OT_DRAFT_AUTO = 0x7fffffff };
 struct ot_context_params {
     uint32_t n_ctx;      /* positions per sequence; 0: the smaller of the model's and 4096 */
     uint32_t n_ctx_least; /* so many will do: where the weights do not fit the budget beside n_ctx,
-                             there are as many as take a 16th of it, fewer where it is too little,
-                             never under these; ot_context_info has how many; 0: exactly n_ctx */
+                             there are as many as leave room for them; where none do, as many
+                             as take a 16th of it, fewer where it is too little, never under these;
+                             ot_context_info has how many; 0: exactly n_ctx */
     uint32_t n_seq;      /* sequences that share a sweep; 0: 1 */
     uint32_t n_threads;  /* 0: one a core, at least two if allowed, within affinity and quota */
     uint64_t ram_bytes;  /* memory budget of the whole process; 0: chosen (cgroup, free memory) */

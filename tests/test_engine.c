@@ -692,10 +692,11 @@ test_weights_in_own_memory_leave_no_more_than_the_header_in_the_page_cache(void 
     assert_true(cached <= header + (256u << 10));
 }
 
-/* The positions of a context of 4096, 64 of which will do, under a budget. */
-static uint32_t positions_under(const struct ot_model *model, uint64_t ram_bytes, uint64_t *least) {
+/* The positions of a context of 4096, as few as `enough` of which will do, under a budget. */
+static uint32_t positions_under(const struct ot_model *model, uint64_t ram_bytes, uint32_t enough,
+                                uint64_t *least, bool *streams) {
     struct ot_context_params params = {
-        .n_ctx = 4096, .n_ctx_least = 64, .n_threads = 2, .ram_bytes = ram_bytes};
+        .n_ctx = 4096, .n_ctx_least = enough, .n_threads = 2, .ram_bytes = ram_bytes};
     struct ot_context *ctx;
     struct ot_context_info info;
     struct ot_error err;
@@ -703,6 +704,7 @@ static uint32_t positions_under(const struct ot_model *model, uint64_t ram_bytes
         fail_with(&err);
     }
     ot_context_get_info(ctx, &info);
+    *streams = strcmp(info.residency, "stream") == 0;
     ot_context_close(ctx);
     *least = info.least_budget_bytes;
     return info.n_ctx;
@@ -722,16 +724,25 @@ static void test_positions_give_way_to_weights_that_do_not_fit(void **state) {
     struct ot_model_info info;
     assert_int_equal(ot_model_open(path, NULL, &model, &err), 0);
     ot_model_get_info(model, &info);
-    uint64_t kv = 4096 * info.kv_bytes_per_token, least, with_all;
-    assert_int_equal(positions_under(model, 4 * (kv + info.file_bytes), &with_all), 4096);
-    /* room for the weights or for all positions, not for both */
+    uint64_t position = info.kv_bytes_per_token, kv = 4096 * position, least, with_all;
+    bool streams;
+    assert_int_equal(positions_under(model, 4 * (kv + info.file_bytes), 64, &with_all, &streams),
+                     4096);
+    /* room for the weights or for all positions, not for both: as many as leave room for weights */
     uint64_t budget = with_all + info.weight_bytes / 2;
-    assert_true(budget / 16 < kv);
-    uint32_t n = positions_under(model, budget, &least);
-    assert_in_range(n * info.kv_bytes_per_token, budget / 16 - 64 * info.kv_bytes_per_token,
-                    budget / 16);
-    /* a 16th is less than 64 positions */
-    assert_int_equal(positions_under(model, least, &least), 64);
+    uint32_t n = positions_under(model, budget, 64, &least, &streams);
+    assert_false(streams);
+    assert_in_range(n * position, kv / 4, kv - 1);
+    positions_under(model, budget, n + 256, &with_all, &streams);
+    assert_true(streams); /* few more were to be had */
+    /* room for half of the weights beside 64 positions: a share of the budget */
+    positions_under(model, least - kv * n / 4096 + kv / 32, 64, &least, &streams);
+    budget = least + info.weight_bytes / 2;
+    n = positions_under(model, budget, 64, &with_all, &streams);
+    assert_true(streams);
+    assert_in_range(n * position, budget / 16 - 64 * position, budget / 16);
+    /* no room for a 16th, or that is less than 64 positions */
+    assert_in_range(positions_under(model, least, 64, &least, &streams), 64, 192);
     ot_model_close(model);
 }
 

@@ -15,7 +15,7 @@ enum {
     STREAM_SHARE = 4,         /* streaming: one in so many of the tokens that memory would take */
     LOAN_SHARE = 8,           /* fewer still where weights could lend so many times their bytes */
     TABLE_SHARE = 512,        /* of memory, for its page tables */
-    KV_SHARE = 16,            /* of the budget, at most, where positions may be fewer than asked */
+    KV_SHARE = 16,            /* of the budget, where it is too small for the weights anyhow */
     THREAD_BYTES = 128 << 10, /* stack pages a thread touches */
     MAX_DRAFT = FORWARD_FEW - 1,
     MEMORY_DRAFT = 3,
@@ -177,7 +177,8 @@ static int plan(struct budget *b, const struct ot_model *m, const struct kernels
     return OT_OK;
 }
 
-/* Every position takes its place from weights, which are then read for every token. */
+/* Every position takes its place from weights, and those that are missing are read for every token:
+ * as many as leave room for all weights, if the least do; else a share. */
 int budget_plan(struct budget *b, const struct ot_model *m, const struct kernels *k,
                 const struct ot_context_params *params, uint32_t *n_ctx, uint32_t n_seq,
                 uint32_t n_threads, struct ot_error *err) {
@@ -186,12 +187,26 @@ int budget_plan(struct budget *b, const struct ot_model *m, const struct kernels
     if (least == 0 || least >= *n_ctx || (rc == OT_OK && b->fits)) {
         return rc;
     }
-    const uint64_t position = b->kv_bytes / *n_ctx;
-    uint64_t n = min_u64(b->total_bytes / KV_SHARE / position, *n_ctx);
-    do {
-        *n_ctx = (uint32_t)max_u64(n, least);
-        rc = plan(b, m, k, params, *n_ctx, n_seq, n_threads, err);
-        n = *n_ctx / 2;
-    } while (rc == OT_ERR_BUDGET && *n_ctx > least);
-    return rc;
+    uint32_t low = least, high = *n_ctx; /* low does, high does not */
+    *n_ctx = least;
+    rc = plan(b, m, k, params, least, n_seq, n_threads, err);
+    if (rc != OT_OK) {
+        return rc;
+    }
+    const bool fits = b->fits;
+    if (!fits) {
+        const uint64_t position = b->kv_bytes / round_up(least, KERNEL_KEY_BLOCK);
+        high = (uint32_t)min_u64(high, b->total_bytes / KV_SHARE / position + 1);
+    }
+    while (high > low + 1) {
+        uint32_t middle = low + (high - low) / 2;
+        rc = plan(b, m, k, params, middle, n_seq, n_threads, err);
+        if (rc == OT_OK && b->fits >= fits) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    *n_ctx = low;
+    return plan(b, m, k, params, low, n_seq, n_threads, err);
 }
