@@ -245,6 +245,49 @@ static void test_lfu_learns_how_fast_to_forget(void **state) {
     assert_true(both * 100 < 50 * replay(&t, POLICY_FIXED, SPACE, false).misses);
 }
 
+enum { MANY = 5000, MANY_SPACE = 1500, MANY_USES = 40 * MANY };
+
+/* Misses on so many items that the half-lives are tried on a sample of them. lend: half of the
+ * space is lent for a third of the time. */
+static uint64_t misses_of_many(enum policy_kind kind, bool scan, bool lend) {
+    static uint64_t bytes[MANY];
+    for (uint32_t i = 0; i < MANY; i++) {
+        bytes[i] = 1000;
+    }
+    struct policy_params params = {
+        .kind = kind, .n_items = MANY, .item_bytes = bytes, .capacity_bytes = MANY_SPACE * 1000};
+    struct policy *p = NULL;
+    assert_int_equal(policy_open(&params, &p, NULL), 0);
+    uint64_t misses = 0;
+    rng_state = 29;
+    for (uint32_t i = 0; i < MANY_USES; i++) {
+        if (lend && i == MANY_USES / 3) {
+            for (uint32_t k = 0; k < MANY && policy_held_bytes(p) > MANY_SPACE * 500; k++) {
+                policy_remove(p, k);
+            }
+            policy_resize(p, MANY_SPACE * 500);
+        } else if (lend && i == MANY_USES / 3 * 2) {
+            assert_true(policy_check(p));
+            policy_resize(p, MANY_SPACE * 1000);
+        }
+        uint32_t item = scan ? i % MANY : rng(8) == 0 ? rng(MANY) : (i / 40 + rng(500)) % MANY;
+        misses += policy_access(p, item, POLICY_NEVER) != 0;
+    }
+    assert_true(policy_check(p));
+    policy_close(p);
+    return misses;
+}
+
+static void test_lfu_learns_from_a_sample_of_many_items(void **state) {
+    (void)state;
+    for (uint32_t lend = 0; lend < 2; lend++) {
+        uint64_t scan = misses_of_many(POLICY_LFU, true, lend != 0);
+        assert_true(scan * 100 < 102 * misses_of_many(POLICY_FIXED, true, lend != 0));
+        uint64_t recent = misses_of_many(POLICY_LFU, false, lend != 0);
+        assert_true(recent * 100 < 105 * misses_of_many(POLICY_LRU, false, lend != 0));
+    }
+}
+
 /* ---- against plain models ----------------------------------------------------------------- */
 
 static uint64_t naive_lru_misses(const struct trace *t, uint32_t n_slots) {
@@ -578,6 +621,7 @@ int main(void) {
         cmocka_unit_test(test_frequency_beats_recency_on_skewed_uses),
         cmocka_unit_test(test_lfu_forgets_what_was_popular_long_ago),
         cmocka_unit_test(test_lfu_learns_how_fast_to_forget),
+        cmocka_unit_test(test_lfu_learns_from_a_sample_of_many_items),
         cmocka_unit_test(test_lru_equals_a_plain_list),
         cmocka_unit_test(test_min_reads_as_little_as_an_exhaustive_search_finds),
         cmocka_unit_test(test_no_policy_reads_less_than_min),
