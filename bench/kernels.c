@@ -28,7 +28,7 @@ static const char usage[] =
     "  --isa NAME      scalar, avx2, avx512, avx512bf16, neon or i8mm (default: the one in use)\n"
     "  --type NAME     one data type, as Q4_0 (default: all)\n"
     "  --only PART     gemv, gemm, attention or vector (default: all)\n"
-    "  --threads N     default: the physical cores\n"
+    "  --threads N     default: as for the program\n"
     "  --cols N        columns of the matrix (default 4096)\n"
     "  --rows N        rows of the large matrix (default: 128 MiB of weights)\n"
     "  --tokens N      tokens of a gemm (default 512)\n"

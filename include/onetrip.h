@@ -433,8 +433,10 @@ OT_API uint64_t ot_memory_bytes(void);
  * MEMORY (also: more than is free). */
 OT_API int ot_measure_bandwidth(struct ot_context *ctx, uint32_t mib_per_thread, double *out,
                                 struct ot_error *err);
-/* Reads the extents that the context streams in one sweep, without computing: how many bytes, and
- * how many a second. Blocks. Errors: IO, CHANGED, MEMORY. */
+/* Reads the extents that the context streams in a sweep, without computing: how many bytes that is,
+ * and how many a second come, over sweeps of a quarter of a second together (at most 64) or one that
+ * takes longer; wired memory that is not filled yet is filled before. Where nothing is streamed, what
+ * a cold start reads is read once. Blocks. Errors: IO, CHANGED, MEMORY. */
 OT_API int ot_measure_disk(struct ot_context *ctx, double *bytes_per_s, uint64_t *bytes,
                            struct ot_error *err);
 /* Replays a trace (of ot_context_params.trace_path) against a policy ("fixed", "lru", "clock",

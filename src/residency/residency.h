@@ -151,8 +151,8 @@ bool residency_settle_needs(struct residency *r);
 /* Waits for the reads under way, so that the ledger holds them too. */
 void residency_get_info(struct residency *r, struct residency_info *info);
 
-/* Reads what sweeps stream, for a quarter of a second at least (or, in cache mode, once what a cold
- * start reads), without computing. bytes: of one sweep. */
+/* Reads what sweeps stream, for a quarter of a second or 64 sweeps (or, where nothing is streamed,
+ * once what a cold start reads), without computing. bytes: of one sweep. */
 int residency_measure_disk(struct residency *r, double *bytes_per_s, uint64_t *bytes,
                            struct ot_error *err);
 
