@@ -10,11 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#if defined(__x86_64__)
-#include <cpuid.h>
-#elif defined(__aarch64__)
-#include <sys/auxv.h>
-#endif
 
 #include "base/checked.h"
 #include "sys/limits.h"
@@ -127,31 +122,6 @@ static uint32_t cache_bytes(long level) {
     return size > 0 ? (uint32_t)min_u64((uint64_t)size, UINT32_MAX) : 0;
 }
 
-static void read_features(struct sys_cpu *cpu) {
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    cpu->avx2 = __builtin_cpu_supports("avx2");
-    cpu->fma = __builtin_cpu_supports("fma");
-    /* Two that clang 14's builtin has no names for; the system keeps their registers if it keeps
-     * AVX2's. */
-    unsigned a = 0, b = 0, c = 0, d = 0;
-    cpu->f16c = cpu->avx2 && __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
-    cpu->avx_vnni = cpu->avx2 && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & 1u << 4) != 0;
-    cpu->avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    cpu->avx512_vnni = __builtin_cpu_supports("avx512vnni");
-    cpu->avx512_vbmi = __builtin_cpu_supports("avx512vbmi");
-    cpu->avx512_bf16 = __builtin_cpu_supports("avx512bf16");
-#elif defined(__aarch64__)
-    enum { CAP_ASIMD = 1 << 1, CAP_DOTPROD = 1 << 20, CAP2_I8MM = 1 << 13 };
-    cpu->neon = (getauxval(AT_HWCAP) & CAP_ASIMD) != 0;
-    cpu->dotprod = (getauxval(AT_HWCAP) & CAP_DOTPROD) != 0;
-    cpu->i8mm = (getauxval(AT_HWCAP2) & CAP2_I8MM) != 0;
-#else
-    (void)cpu;
-#endif
-}
-
 static struct sys_cpu cpu_facts;
 static pthread_once_t cpu_once = PTHREAD_ONCE_INIT;
 
@@ -163,7 +133,6 @@ uint32_t sys_cpu_default_threads(uint32_t n_allowed, uint32_t n_cores, uint32_t 
 static void read_cpu(void) {
     struct sys_cpu *cpu = &cpu_facts;
     read_name(cpu);
-    read_features(cpu);
     cpu->l2_bytes = cache_bytes(2);
     cpu->l3_bytes = cache_bytes(3);
     long online = sysconf(_SC_NPROCESSORS_ONLN);

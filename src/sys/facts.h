@@ -15,8 +15,6 @@ struct sys_cpu {
     uint32_t n_usable;       /* by affinity mask and CPU quota (rounded up), >= 1 */
     uint32_t n_default;      /* threads where none are asked for: sys_cpu_default_threads */
     uint32_t l2_bytes, l3_bytes; /* of one core / one cache; 0 unknown */
-    bool avx2, fma, f16c, avx512, avx512_vnni, avx512_vbmi, avx512_bf16, avx_vnni;
-    bool neon, dotprod, i8mm;
 };
 const struct sys_cpu *sys_cpu_facts(void); /* read once */
 /* Threads to compute with, of the logical processors that are allowed, the distinct cores they
