@@ -54,6 +54,29 @@ static void test_a_file_that_cannot_take_its_name_stays_and_is_named(void **stat
     assert_int_equal(unlink(temporary), 0);
 }
 
+static void test_what_lies_at_the_temporary_name_is_not_written_to(void **state) {
+    (void)state;
+    const char *path = in_directory("rights.json");
+    char temporary[160], other[160];
+    struct ot_error err;
+    struct stat facts;
+    snprintf(temporary, sizeof temporary, "%s.%ld.tmp", path, (long)getpid());
+    snprintf(other, sizeof other, "%s", in_directory("other.txt"));
+    assert_int_equal(sys_file_write(other, "mine", 4, &err), 0);
+    assert_int_equal(symlink(other, temporary), 0);
+    assert_int_equal(sys_file_write(path, "report", 6, &err), 0);
+    assert_holds(path, "report");
+    assert_holds(other, "mine");
+    assert_int_equal(lstat(path, &facts), 0);
+    assert_true(S_ISREG(facts.st_mode));
+    /* and what is replaced keeps its rights */
+    assert_int_equal(chmod(path, 0600), 0);
+    assert_int_equal(sys_file_write(path, "secret", 6, &err), 0);
+    assert_int_equal(stat(path, &facts), 0);
+    assert_int_equal(facts.st_mode & 0777, 0600);
+    assert_holds(path, "secret");
+}
+
 /* Runs the program in the folder, by the shell; the exit code. */
 static int in_shell(const char *arguments) {
     char command[1024];
@@ -211,6 +234,7 @@ static void test_a_mount_point_is_refused_before_the_work(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_file_that_cannot_take_its_name_stays_and_is_named),
+        cmocka_unit_test(test_what_lies_at_the_temporary_name_is_not_written_to),
         cmocka_unit_test(test_a_link_stays_and_what_it_leads_to_is_written),
         cmocka_unit_test(test_what_a_link_leads_to_is_made_where_it_is_not_there),
         cmocka_unit_test(test_standard_output_can_be_named_also_where_it_is_a_file),

@@ -28,7 +28,20 @@ static FILE *open_in_place(const char *path) {
     int own = files_own_stream(path);
     int fd =
         own >= 0 ? fcntl(own, F_DUPFD_CLOEXEC, 0) : open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
-    return fd >= 0 ? fdopen(fd, "wb") : NULL;
+    FILE *file = fd >= 0 ? fdopen(fd, "wb") : NULL;
+    if (file == NULL && fd >= 0) {
+        close(fd);
+    }
+    return file;
+}
+
+/* A new file, never one that somebody else has put there. */
+static FILE *open_temporary(const char *path) {
+    FILE *file = fopen(path, "wbxe");
+    if (file == NULL && errno == EEXIST && unlink(path) == 0) { /* a dead process of our number */
+        file = fopen(path, "wbxe");
+    }
+    return file;
 }
 
 int npy_open(struct npy *npy, const char *path, uint64_t n_rows, uint64_t n_columns) {
@@ -47,7 +60,7 @@ int npy_open(struct npy *npy, const char *path, uint64_t n_rows, uint64_t n_colu
             return complain_memory();
         }
         snprintf(npy->temporary, bytes, "%s.%ld.part", target, (long)getpid());
-        npy->file = fopen(npy->temporary, "wbe");
+        npy->file = open_temporary(npy->temporary);
     }
     if (npy->file == NULL) {
         int rc = fail(npy);

@@ -5,7 +5,7 @@
  * for 2 vectors of keys and up to 6 rows at a time, values for as many vectors of dimensions.
  *
  * A row's arithmetic is the same whichever rows are with it: keys that it must not see get the
- * weight 0, which leaves its sums as they are. */
+ * weight 0, which leaves its sums as they are while their values are finite. */
 #include <immintrin.h>
 #include <math.h>
 #include <string.h>

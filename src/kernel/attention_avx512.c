@@ -11,7 +11,7 @@
  * when 16 scores are complete. Values: a vector holds 16 dimensions of one key.
  *
  * A row's arithmetic is the same whichever rows are with it: keys that it must not see get the
- * weight 0, which leaves its sums as they are. */
+ * weight 0, which leaves its sums as they are while their values are finite. */
 #include <string.h>
 
 #include "kernel/attention_avx512.h"

@@ -4,7 +4,7 @@
  * then all query rows pass over it with an online softmax, 4 rows by 4 vectors of 4 at a time.
  *
  * A row's arithmetic is the same whichever rows are with it: keys that it must not see get the
- * weight 0, which leaves its sums as they are. */
+ * weight 0, which leaves its sums as they are while their values are finite. */
 #include <arm_neon.h>
 #include <math.h>
 #include <string.h>

@@ -360,11 +360,29 @@ static int write_in_place(const char *path, int own, const void *data, uint64_t 
     return close(fd) != 0 && failure == 0 ? errno : failure;
 }
 
+/* A new file, never one that somebody else has put there, nor what a link leads to; with the rights
+ * of what it will replace. -1: errno. */
+static int open_temporary(const char *path, const char *temporary) {
+    const int flags = O_WRONLY | O_CLOEXEC | O_CREAT | O_EXCL;
+    struct stat st;
+    bool replaces = stat(path, &st) == 0;
+    mode_t mode = replaces ? st.st_mode & 0777 : 0644;
+    int fd = open(temporary, flags, mode);
+    if (fd < 0 && errno == EEXIST && unlink(temporary) == 0) { /* a dead process of our number */
+        fd = open(temporary, flags, mode);
+    }
+    if (fd >= 0 && replaces) {
+        fchmod(fd,
+               mode); /* what the umask took; where it may not be, the file is there all the same */
+    }
+    return fd;
+}
+
 /* Writes a file at `temporary` and renames it to path. Returns 0 or errno; *kept says that all is
  * in the temporary file, which has stayed. */
 static int write_and_rename(const char *path, const char *temporary, const void *data,
                             uint64_t bytes, bool *kept) {
-    int fd = open(temporary, O_WRONLY | O_CLOEXEC | O_CREAT | O_TRUNC, 0644);
+    int fd = open_temporary(path, temporary);
     if (fd < 0) {
         return errno;
     }
