@@ -203,8 +203,8 @@ static void test_tokens_computed_together_are_what_each_is_alone(void **state) {
     for_every_variant(check_few);
 }
 
-/* x of zeros, huge and denormal numbers; scales zero, denormal, the largest. */
-/* Ways differ in where they prefetch, and in how much of a row is computed in step. */
+/* Ways differ in where they prefetch, in how much of a row is computed in step, and from which
+ * length on rows go block by block. */
 static void check_ways(const struct kernels *k, uint32_t dtype) {
     enum { N_ROWS = 5 };
     const uint32_t before = kernels_prefetch_way();
@@ -232,6 +232,7 @@ static void test_no_way_to_prefetch_changes_a_product(void **state) {
     for_every_variant(check_ways);
 }
 
+/* x of zeros, huge and denormal numbers; scales zero, denormal, the largest. */
 static void check_extremes(const struct kernels *k, uint32_t dtype) {
     const struct kernels *scalar = kernels_find("scalar");
     static const int32_t scales[] = {0x0000, 0x8000, 0x0001, 0x7bff, 0xfbff};

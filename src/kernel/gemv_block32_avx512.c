@@ -139,7 +139,7 @@ GEMV_INLINE void rows(uint32_t n_last, const uint8_t *w, uint64_t row_bytes, uin
                       uint32_t n_cols, const struct lanes4x32 *acts, float *y) {
     const struct parts last = parts_of((n_cols - 1) % 128 / 32 + 1);
     const uint32_t n_steps = (layout_ceil(n_cols, 128) - n_last) / STEP;
-    if (n_cols > BLOCK_COLS) {
+    if (n_cols > (kernel_tuning.large_l1 ? 2 * BLOCK_COLS : BLOCK_COLS)) {
         long_rows(n_last, &last, w, row_bytes, n_rows, n_steps, layout_ceil(n_cols, BLOCK_COLS),
                   acts, y);
         return;

@@ -103,7 +103,9 @@ GEMV_INLINE void long_rows(uint32_t dtype, const uint8_t *w, uint64_t row_bytes,
     }                                                                                              \
     static void name(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,       \
                      const void *x, float *y) {                                                    \
-        (n_cols > BLOCK_COLS ? name##_long : name##_short)(w, row_bytes, n_rows, n_cols, x, y);    \
+        const bool twice = dtype == OT_F32 && kernel_tuning.large_l1;                              \
+        const uint32_t most = twice ? 2 * BLOCK_COLS : BLOCK_COLS;                                 \
+        (n_cols > most ? name##_long : name##_short)(w, row_bytes, n_rows, n_cols, x, y);          \
     }
 GEMV_FLOAT(gemv_f32, OT_F32)
 GEMV_FLOAT(gemv_f16, OT_F16)

@@ -156,11 +156,11 @@ const uint64_t kernel_stream_ahead[KERNEL_STREAM_WAYS] = {0, 1024, 4096};
 
 static const struct {
     uint64_t bytes, light_bytes;
-    bool into_l1, pages, two_in_step;
-} prefetch_ways[KERNEL_PREFETCH_WAYS] = {{0, 0, false, true, false},
-                                         {4096, 4096, false, true, false},
-                                         {12288, 1024, false, true, false},
-                                         {8192, 8192, true, false, true}};
+    bool into_l1, pages, two_in_step, large_l1;
+} prefetch_ways[KERNEL_PREFETCH_WAYS] = {{0, 0, false, true, false, false},
+                                         {4096, 4096, false, true, false, false},
+                                         {12288, 1024, false, true, false, false},
+                                         {8192, 8192, true, false, true, true}};
 static _Atomic uint32_t prefetch_way;
 
 uint32_t kernels_prefetch_way(void) {
@@ -174,6 +174,7 @@ void kernels_use_prefetch_way(uint32_t way) {
     kernel_tuning.prefetch_into_l1 = prefetch_ways[way].into_l1;
     kernel_tuning.prefetch_pages = prefetch_ways[way].pages;
     kernel_tuning.two_in_step = prefetch_ways[way].two_in_step;
+    kernel_tuning.large_l1 = prefetch_ways[way].large_l1;
 }
 
 uint64_t kernels_prefetch_bytes(void) {

@@ -19,6 +19,9 @@ struct kernel_tuning {
     /* Whether gemv of packed nibbles and of IQ4_XS takes two groups of a row in step, else four
      * (AVX-512). */
     _Atomic bool two_in_step;
+    /* Whether rows of Q8_0 and F32 go as a whole up to twice the columns for which an L1 cache of
+     * 32 KiB has room, because it has 48 (AVX-512). */
+    _Atomic bool large_l1;
 };
 extern struct kernel_tuning kernel_tuning;
 
