@@ -696,8 +696,13 @@ test_weights_in_own_memory_leave_no_more_than_the_header_in_the_page_cache(void 
  * for: the sanitizer keeps freed memory for a while. */
 #if defined(__SANITIZE_ADDRESS__)
 enum { OPENINGS_DIFFER_BYTES = 8 << 20 };
+void __sanitizer_purge_allocator(void); /* gives freed memory back */
+static void give_back_what_was_freed(void) {
+    __sanitizer_purge_allocator();
+}
 #else
 enum { OPENINGS_DIFFER_BYTES = 1 << 20 };
+static void give_back_what_was_freed(void) {}
 #endif
 
 /* The positions of a context of 4096, as few as `enough` of which will do, under a budget. */
@@ -708,6 +713,7 @@ static uint32_t positions_under(const struct ot_model *model, uint64_t ram_bytes
     struct ot_context *ctx;
     struct ot_context_info info;
     struct ot_error err;
+    give_back_what_was_freed();
     if (ot_context_open(model, &params, &ctx, &err) != 0) {
         fail_with(&err);
     }
