@@ -1,0 +1,89 @@
+/* engine_fixture.h - what the tests of contexts share: a folder with a tiny model, a model and a
+ * context opened from it, and the least budget of one. */
+#ifndef TESTS_ENGINE_FIXTURE_H
+#define TESTS_ENGINE_FIXTURE_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "onetrip.h"
+#include "support/tiny_model.h"
+
+enum { MAX_VOCAB = 1024 };
+
+static char directory[64];
+static char path[128];
+
+static inline int make_directory(void **state) {
+    (void)state;
+    image_directory_make(directory);
+    snprintf(path, sizeof path, "%s/model.gguf", directory);
+    return 0;
+}
+
+static inline int remove_directory(void **state) {
+    (void)state;
+    image_directory_remove(directory);
+    return 0;
+}
+
+static inline void write_model(enum tiny_family family, uint32_t dtype) {
+    struct tiny_model options;
+    tiny_model_defaults(&options, family, dtype, 7);
+    tiny_model_write(&options, path);
+}
+
+struct session {
+    struct ot_model *model;
+    struct ot_context *ctx;
+    uint32_t n_vocab;
+};
+
+static inline void fail_with(const struct ot_error *err) {
+    char text[800];
+    fail_msg("%s", ot_error_text(err, text, sizeof text));
+}
+
+static inline void session_open(struct session *s, const struct ot_context_params *params) {
+    struct ot_error err;
+    struct ot_model_info info;
+    if (ot_model_open(path, NULL, &s->model, &err) != 0 ||
+        ot_context_open(s->model, params, &s->ctx, &err) != 0) {
+        fail_with(&err);
+    }
+    ot_model_get_info(s->model, &info);
+    s->n_vocab = info.n_vocab;
+    assert_true(s->n_vocab <= MAX_VOCAB);
+}
+
+static inline void session_close(struct session *s) {
+    ot_context_close(s->ctx);
+    ot_model_close(s->model);
+}
+
+static inline uint64_t least_budget(const struct ot_context_params *params) {
+    struct ot_error err;
+    struct ot_model *model;
+    struct ot_context *ctx;
+    struct ot_context_info info;
+    assert_int_equal(ot_model_open(path, NULL, &model, &err), 0);
+    struct ot_context_params ample = *params;
+    ample.ram_bytes = 1u << 30;
+    ample.residency = OT_RESIDENCY_STREAM;
+    if (ot_context_open(model, &ample, &ctx, &err) != 0) {
+        fail_with(&err);
+    }
+    ot_context_get_info(ctx, &info);
+    ot_context_close(ctx);
+    ot_model_close(model);
+    return info.least_budget_bytes;
+}
+
+#endif

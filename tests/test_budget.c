@@ -1,0 +1,216 @@
+/* test_budget.c - the memory budget of a context: what it is divided into, and the least that is
+ * told. */
+#include "engine_fixture.h"
+#include "kernel/kernel.h"
+#include "model/forward.h"
+
+/* How much this process may grow or shrink between two openings, beyond what the told least allows
+ * for: the sanitizer keeps freed memory for a while. */
+#if defined(__SANITIZE_ADDRESS__)
+enum { OPENINGS_DIFFER_BYTES = 8 << 20 };
+void __sanitizer_purge_allocator(void); /* gives freed memory back */
+static void give_back_what_was_freed(void) {
+    __sanitizer_purge_allocator();
+}
+#else
+enum { OPENINGS_DIFFER_BYTES = 1 << 20 };
+static void give_back_what_was_freed(void) {}
+#endif
+
+static void test_a_budget_below_the_least_is_refused_with_the_least(void **state) {
+    (void)state;
+    write_model(TINY_LLAMA, OT_Q4_0);
+    struct ot_context_params params = {.ram_bytes = 1 << 20};
+    struct ot_model *model;
+    struct ot_context *ctx = NULL;
+    struct ot_error err;
+    assert_int_equal(ot_model_open(path, NULL, &model, &err), 0);
+    assert_int_equal(ot_context_open(model, &params, &ctx, &err), OT_ERR_BUDGET);
+    assert_null(ctx);
+    assert_non_null(strstr(err.message, "least"));
+    ot_model_close(model);
+}
+
+/* Slots of whole pages, as where O_DIRECT is refused, take more than this model's weights. */
+static void test_a_budget_is_refused_with_the_least_or_is_enough(void **state) {
+    (void)state;
+    struct tiny_model options;
+    tiny_model_defaults(&options, TINY_QWEN3, OT_IQ4_NL, 7);
+    options.n_layers = 4;
+    options.n_embd = 256;
+    options.n_ff = 512;
+    options.head_dim = 32;
+    options.n_heads = 8;
+    options.n_kv_heads = 4;
+    tiny_model_write(&options, path);
+    setenv("ONETRIP_NO_DIRECT", "1", 1);
+    static const enum ot_residency modes[] = {OT_RESIDENCY_AUTO, OT_RESIDENCY_WIRED};
+    for (uint32_t i = 0; i < 2; i++) {
+        struct ot_context_params params = {.n_ctx = 256, .ram_bytes = 1, .residency = modes[i]};
+        struct ot_model *model;
+        struct ot_context *ctx;
+        struct ot_error err;
+        assert_int_equal(ot_model_open(path, NULL, &model, &err), 0);
+        assert_int_equal(ot_context_open(model, &params, &ctx, &err), OT_ERR_BUDGET);
+        const char *told = strchr(err.message, '(');
+        assert_non_null(told);
+        const uint64_t around = (4u << 20) + OPENINGS_DIFFER_BYTES;
+        uint64_t from = strtoull(told + 1, NULL, 10) - around;
+        uint32_t n_open = 0, n_refused = 0;
+        for (uint64_t more = 0; more < 2 * around; more += 64 << 10) {
+            params.ram_bytes = from + more;
+            give_back_what_was_freed();
+            if (ot_context_open(model, &params, &ctx, &err) == 0) {
+                ot_context_close(ctx);
+                n_open++;
+            } else if (strcmp(err.at, "memory budget") == 0) {
+                n_refused++;
+            } else {
+                fail_with(&err);
+            }
+        }
+        assert_true(n_open > 0 && n_refused > 0);
+        ot_model_close(model);
+    }
+    unsetenv("ONETRIP_NO_DIRECT");
+}
+
+/* The positions of a context of 4096, as few as `enough` of which will do, under a budget. */
+static uint32_t positions_under(const struct ot_model *model, uint64_t ram_bytes, uint32_t enough,
+                                uint64_t *least, bool *streams) {
+    struct ot_context_params params = {
+        .n_ctx = 4096, .n_ctx_least = enough, .n_threads = 2, .ram_bytes = ram_bytes};
+    struct ot_context *ctx;
+    struct ot_context_info info;
+    struct ot_error err;
+    give_back_what_was_freed();
+    if (ot_context_open(model, &params, &ctx, &err) != 0) {
+        fail_with(&err);
+    }
+    ot_context_get_info(ctx, &info);
+    *streams = strcmp(info.residency, "stream") == 0;
+    ot_context_close(ctx);
+    *least = info.least_budget_bytes;
+    return info.n_ctx;
+}
+
+static void test_positions_give_way_to_weights_that_do_not_fit(void **state) {
+    (void)state;
+    struct tiny_model options;
+    tiny_model_defaults(&options, TINY_LLAMA, OT_Q8_0, 7);
+    options.n_layers = 8;
+    options.n_embd = options.n_ff = 1024;
+    options.n_heads = options.n_kv_heads = 16;
+    options.head_dim = 64;
+    tiny_model_write(&options, path);
+    struct ot_model *model;
+    struct ot_error err;
+    struct ot_model_info info;
+    assert_int_equal(ot_model_open(path, NULL, &model, &err), 0);
+    ot_model_get_info(model, &info);
+    uint64_t position = info.kv_bytes_per_token, kv = 4096 * position, least, with_all;
+    const uint32_t differ = (uint32_t)(OPENINGS_DIFFER_BYTES / position);
+    bool streams;
+    assert_int_equal(positions_under(model, 4 * (kv + info.file_bytes), 64, &with_all, &streams),
+                     4096);
+    /* room for the weights or for all positions, not for both: as many as leave room for weights */
+    uint64_t budget = with_all + info.weight_bytes / 2;
+    uint32_t n = positions_under(model, budget, 64, &least, &streams);
+    assert_false(streams);
+    assert_in_range(n * position, kv / 4, kv - 1);
+    positions_under(model, budget, n + 256 + differ, &with_all, &streams);
+    assert_true(streams); /* few more were to be had */
+    /* room for half of the weights beside 64 positions: a share of the budget */
+    positions_under(model, least - kv * n / 4096 + kv / 32 + OPENINGS_DIFFER_BYTES, 64, &least,
+                    &streams);
+    budget = least + info.weight_bytes / 2;
+    n = positions_under(model, budget, 64, &with_all, &streams);
+    assert_true(streams);
+    assert_in_range(n * position, budget / 16 - 64 * position, budget / 16);
+    /* no room for a 16th, or that is less than 64 positions */
+    n = positions_under(model, least + OPENINGS_DIFFER_BYTES, 64, &least, &streams);
+    assert_in_range(n, 64, 192 + 2 * differ);
+    ot_model_close(model);
+}
+
+static void test_the_told_least_budget_is_the_same_whatever_is_in_force_and_enough(void **state) {
+    (void)state;
+    write_model(TINY_LLAMA, OT_Q4_0);
+    struct ot_context_params params = {.n_ctx = 64};
+    struct ot_context_info info;
+    struct session s;
+    uint64_t least = least_budget(&params);
+    const uint64_t budgets[] = {least + OPENINGS_DIFFER_BYTES, least + (64u << 20), 1ull << 30,
+                                16ull << 30};
+    for (uint32_t i = 0; i < 4; i++) {
+        params.ram_bytes = budgets[i];
+        session_open(&s, &params);
+        ot_context_get_info(s.ctx, &info);
+        session_close(&s);
+        assert_in_range(info.least_budget_bytes, least - OPENINGS_DIFFER_BYTES,
+                        least + OPENINGS_DIFFER_BYTES);
+    }
+    struct ot_model *model;
+    struct ot_context *ctx;
+    struct ot_error err;
+    params.ram_bytes = info.least_budget_bytes;
+    assert_int_equal(ot_model_open(path, NULL, &model, &err), 0);
+    assert_int_equal(ot_context_open(model, &params, &ctx, &err), 0);
+    ot_context_close(ctx);
+    params.ram_bytes = info.least_budget_bytes - (3 << 20) - OPENINGS_DIFFER_BYTES;
+    assert_int_equal(ot_context_open(model, &params, &ctx, &err), OT_ERR_BUDGET);
+    ot_model_close(model);
+}
+
+static void test_room_for_many_rows_of_logits_is_part_of_the_budget(void **state) {
+    (void)state;
+    write_model(TINY_LLAMA, OT_Q4_0);
+    struct ot_context_params params = {.n_ctx = 64};
+    struct ot_context_info info;
+    struct session s;
+    params.n_logits = 40;
+    params.ram_bytes = least_budget(&params) + (512 << 10);
+    for (uint32_t i = 0; i < 2; i++) {
+        session_open(&s, &params);
+        ot_context_get_info(s.ctx, &info);
+        assert_in_range(info.n_logits, i == 0 ? 16 : 40, 40);
+        session_close(&s);
+        params.ram_bytes += 64 << 20;
+    }
+}
+
+static void test_room_for_guesses_is_part_of_the_budget(void **state) {
+    (void)state;
+    write_model(TINY_LLAMA, OT_Q4_0);
+    struct ot_context_params params = {.n_ctx = 64};
+    struct ot_context_info info;
+    struct session s;
+    params.ram_bytes = least_budget(&params) + (512 << 10);
+    static const uint64_t more[] = {0, 0, 64 << 20, 0, 0};
+    for (uint32_t i = 0; i < 5; i++) {
+        params.n_draft = i < 3 ? 7 : OT_DRAFT_AUTO;
+        params.n_batch = i == 1 ? 1 : 0;
+        params.ram_bytes += more[i];
+        params.residency = i == 4 ? OT_RESIDENCY_STREAM : OT_RESIDENCY_AUTO;
+        session_open(&s, &params);
+        ot_context_get_info(s.ctx, &info);
+        uint64_t rows_bytes = (uint64_t)info.n_draft * s.n_vocab * sizeof(float);
+        const uint32_t in_memory = forward_few(s.model, kernels_get()) > 3 ? 3 : 0;
+        const uint32_t least[] = {0, 0, 7, in_memory, 7}, most[] = {7, 0, 7, in_memory, 7};
+        assert_in_range(info.n_draft, least[i], most[i]);
+        assert_true(rows_bytes <= (params.ram_bytes - info.least_budget_bytes) / 16);
+        session_close(&s);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_budget_below_the_least_is_refused_with_the_least),
+        cmocka_unit_test(test_a_budget_is_refused_with_the_least_or_is_enough),
+        cmocka_unit_test(test_positions_give_way_to_weights_that_do_not_fit),
+        cmocka_unit_test(test_the_told_least_budget_is_the_same_whatever_is_in_force_and_enough),
+        cmocka_unit_test(test_room_for_many_rows_of_logits_is_part_of_the_budget),
+        cmocka_unit_test(test_room_for_guesses_is_part_of_the_budget),
+    };
+    return cmocka_run_group_tests(tests, make_directory, remove_directory);
+}
