@@ -371,9 +371,8 @@ static int open_temporary(const char *path, const char *temporary) {
     if (fd < 0 && errno == EEXIST && unlink(temporary) == 0) { /* a dead process of our number */
         fd = open(temporary, flags, mode);
     }
-    if (fd >= 0 && replaces) {
-        fchmod(fd,
-               mode); /* what the umask took; where it may not be, the file is there all the same */
+    if (fd >= 0 && replaces) { /* what the umask took; where it may not be, the file is there */
+        fchmod(fd, mode);
     }
     return fd;
 }
