@@ -277,6 +277,8 @@ struct ot_input {
  * Returns 0, or
  *   OT_ERR_ARGUMENT     a token or sequence is out of range
  *   OT_ERR_FULL         a sequence would outgrow n_ctx; nothing changed
+ *   OT_ERR_BUDGET       a control group's limit was lowered further than wired weights can be given
+ *                       back; nothing changed, the call may be repeated
  *   OT_ERR_IO, CHANGED  a weight read failed; no sequence advanced, the call may be repeated
  *   OT_ERR_NOT_FINITE   a logit is not finite; no sequence advanced
  *   OT_ERR_INTERRUPTED  *stop was raised; no sequence advanced */
@@ -307,6 +309,9 @@ struct ot_context_info {
     uint64_t n_sweeps_decode;   /* of the others; guesses that are checked count as one token */
     double wait_disk_s;         /* time compute waited for bytes */
     double compute_s[8];        /* by enum ot_phase */
+    /* of the budget, given back because a control group's limit was lowered since the context was
+     * opened: now, and the most so far */
+    uint64_t withheld_bytes, withheld_most_bytes;
 };
 
 enum ot_phase {

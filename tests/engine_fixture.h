@@ -16,7 +16,7 @@
 #include "onetrip.h"
 #include "support/tiny_model.h"
 
-enum { MAX_VOCAB = 1024 };
+enum { MAX_VOCAB = 1024, N_TOKENS = 24 };
 
 static char directory[64];
 static char path[128];
@@ -84,6 +84,31 @@ static inline uint64_t least_budget(const struct ot_context_params *params) {
     ot_context_close(ctx);
     ot_model_close(model);
     return info.least_budget_bytes;
+}
+
+static inline uint32_t token_at(uint32_t i) {
+    return (i * 7 + 3) % 256;
+}
+
+/* Tokens [first, first + n) to sequence seq; logits of all of them. */
+static inline int feed(struct session *s, uint32_t seq, uint32_t first, uint32_t n, float *logits,
+                struct ot_error *err) {
+    struct ot_input inputs[N_TOKENS];
+    for (uint32_t i = 0; i < n; i++) {
+        inputs[i] = (struct ot_input){token_at(first + i), seq, true};
+    }
+    return ot_decode(s->ctx, inputs, n, logits, err);
+}
+
+static inline void must_feed(struct session *s, uint32_t seq, uint32_t first, uint32_t n, float *logits) {
+    struct ot_error err;
+    if (feed(s, seq, first, n, logits, &err) != 0) {
+        fail_with(&err);
+    }
+}
+
+static inline float *logits_for(uint32_t n_vocab) {
+    return calloc((size_t)N_TOKENS * n_vocab, sizeof(float));
 }
 
 #endif

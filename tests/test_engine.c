@@ -14,35 +14,7 @@
 #include "sys/file.h"
 #include "sys/limits.h"
 
-enum { N_TOKENS = 24 };
 static const double truth_bar = 0.003; /* mean KL */
-
-/* ---- helpers ------------------------------------------------------------------------------ */
-
-static uint32_t token_at(uint32_t i) {
-    return (i * 7 + 3) % 256;
-}
-
-/* Tokens [first, first + n) to sequence seq; logits of all of them. */
-static int feed(struct session *s, uint32_t seq, uint32_t first, uint32_t n, float *logits,
-                struct ot_error *err) {
-    struct ot_input inputs[N_TOKENS];
-    for (uint32_t i = 0; i < n; i++) {
-        inputs[i] = (struct ot_input){token_at(first + i), seq, true};
-    }
-    return ot_decode(s->ctx, inputs, n, logits, err);
-}
-
-static void must_feed(struct session *s, uint32_t seq, uint32_t first, uint32_t n, float *logits) {
-    struct ot_error err;
-    if (feed(s, seq, first, n, logits, &err) != 0) {
-        fail_with(&err);
-    }
-}
-
-static float *logits_for(uint32_t n_vocab) {
-    return calloc((size_t)N_TOKENS * n_vocab, sizeof(float));
-}
 
 /* Mean KL(p || q) over rows. */
 static double mean_kl(const float *p, const float *q, uint32_t n_rows, uint32_t n_vocab) {
@@ -320,165 +292,6 @@ static void test_only_wanted_logits_are_written_in_order(void **state) {
     free(all);
     free(some);
     session_close(&s);
-}
-
-/* ---- wherever the weights live ------------------------------------------------------------ */
-
-static void test_every_residency_and_budget_gives_the_same_bits(void **state) {
-    (void)state;
-    static const enum tiny_family families[] = {TINY_LLAMA, TINY_GEMMA2, TINY_QWEN3MOE, TINY_PHI3};
-    for (uint32_t i = 0; i < 4; i++) {
-        struct tiny_model options;
-        tiny_model_defaults(&options, families[i], OT_Q4_K, 3);
-        tiny_model_write(&options, path);
-        struct session s;
-        struct ot_context_params params = {.n_ctx = 64};
-        session_open(&s, &params);
-        float *reference = logits_for(s.n_vocab), *logits = logits_for(s.n_vocab);
-        must_feed(&s, 0, 0, 20, reference);
-        must_feed(&s, 0, 20, 1, reference + 20 * s.n_vocab);
-        session_close(&s);
-        uint64_t least = least_budget(&params);
-        static const enum ot_residency modes[] = {OT_RESIDENCY_WIRED, OT_RESIDENCY_STREAM,
-                                                  OT_RESIDENCY_STREAM, OT_RESIDENCY_STREAM,
-                                                  OT_RESIDENCY_STREAM};
-        static const uint64_t extra[] = {1u << 30, 1u << 30, 0, 100 << 10, 700 << 10};
-        for (uint32_t m = 0; m < sizeof modes / sizeof *modes; m++) {
-            params.residency = modes[m];
-            /* the program itself may have grown a little since the least was told */
-            params.ram_bytes = least + (512 << 10) + extra[m];
-            params.n_batch = m == 3 ? 7 : 0;
-            session_open(&s, &params);
-            for (uint32_t pass = 0; pass < 2; pass++) {
-                assert_int_equal(ot_seq_truncate(s.ctx, 0, 0), 0);
-                must_feed(&s, 0, 0, 20, logits);
-                must_feed(&s, 0, 20, 1, logits + 20 * s.n_vocab);
-                assert_memory_equal(reference, logits, 21 * s.n_vocab * sizeof(float));
-            }
-            session_close(&s);
-        }
-        free(reference);
-        free(logits);
-    }
-}
-
-enum { LONG_PROMPT = 200 };
-
-static int feed_long(struct session *s, float *logits, struct ot_error *err) {
-    struct ot_input inputs[LONG_PROMPT];
-    for (uint32_t i = 0; i < LONG_PROMPT; i++) {
-        inputs[i] = (struct ot_input){token_at(i), 0, i + 1 == LONG_PROMPT};
-    }
-    return ot_decode(s->ctx, inputs, LONG_PROMPT, logits, err);
-}
-
-/* 38 MB of weights, so that there is something to lend. */
-static void write_large_model(void) {
-    struct tiny_model options;
-    tiny_model_defaults(&options, TINY_LLAMA, OT_F32, 5);
-    options.n_layers = 4;
-    options.n_embd = 512;
-    options.n_ff = 1024;
-    options.n_heads = 16;
-    options.n_kv_heads = 8;
-    options.head_dim = 32;
-    tiny_model_write(&options, path);
-}
-
-/* The model at path, streamed; what it must compute was computed in memory before. */
-struct long_run {
-    struct session s;
-    float *want, *logits; /* [2, n_vocab]: after the prompt, and after one token more */
-};
-
-static void long_run_open(struct long_run *l, uint64_t bytes_above_least) {
-    struct ot_context_params params = {.n_ctx = 256};
-    struct ot_error err;
-    session_open(&l->s, &params);
-    l->want = logits_for(l->s.n_vocab);
-    l->logits = logits_for(l->s.n_vocab);
-    assert_int_equal(feed_long(&l->s, l->want, &err), 0);
-    must_feed(&l->s, 0, 0, 1, l->want + l->s.n_vocab);
-    session_close(&l->s);
-    params.residency = OT_RESIDENCY_STREAM;
-    params.ram_bytes = least_budget(&params) + bytes_above_least;
-    session_open(&l->s, &params);
-}
-
-/* All that is wired is in memory, but for what was lent. Returns how many bytes that is. */
-static uint64_t assert_wired_is_there(const struct long_run *l) {
-    struct residency_info r;
-    residency_get_info(engine_residency(l->s.ctx), &r);
-    assert_true(r.resident_bytes + r.unread_bytes >= r.wired_bytes);
-    return r.unread_bytes;
-}
-
-/* The prompt number `pass`, from 0, and one token: the same bits, one sweep. */
-static void long_run_pass(struct long_run *l, uint32_t pass) {
-    struct ot_error err;
-    struct ot_context_info info;
-    if (feed_long(&l->s, l->logits, &err) != 0) {
-        fail_with(&err);
-    }
-    ot_context_get_info(l->s.ctx, &info);
-    assert_int_equal(info.n_sweeps_prompt, pass + 1);
-    assert_true(info.n_batch >= LONG_PROMPT);
-    assert_true(residency_check(engine_residency(l->s.ctx)));
-    assert_wired_is_there(l);
-    must_feed(&l->s, 0, 0, 1, l->logits + l->s.n_vocab);
-    assert_memory_equal(l->want, l->logits, 2 * l->s.n_vocab * sizeof(float));
-    assert_true(residency_check(engine_residency(l->s.ctx)));
-    assert_int_equal(assert_wired_is_there(l), 0);
-    assert_int_equal(ot_seq_truncate(l->s.ctx, 0, 0), 0);
-}
-
-/* What was lent, or did not fit, came again, and is counted as that. */
-static void long_run_close(struct long_run *l) {
-    struct ledger_counter reloads =
-        ledger_sum(engine_ledger(l->s.ctx), OT_DISK_RAM, OT_CLASS_WEIGHT, OT_CAUSE_RELOAD);
-    assert_true(reloads.moved_bytes > 0);
-    free(l->want);
-    free(l->logits);
-    session_close(&l->s);
-}
-
-static void test_a_long_prompt_takes_one_sweep_on_borrowed_memory(void **state) {
-    (void)state;
-    write_large_model();
-    struct long_run l;
-    long_run_open(&l, 26 << 20);
-    for (uint32_t pass = 0; pass < 3; pass++) {
-        /* the second time the loan's reads fail first: the call is repeated */
-        if (pass == 1) {
-            struct ot_error err;
-            sys_fail_reads(5, UINT64_MAX - 5, EIO);
-            assert_int_equal(feed_long(&l.s, l.logits, &err), OT_ERR_IO);
-            sys_fail_reads(0, 0, 0);
-            assert_int_equal(ot_seq_length(l.s.ctx, 0), 0);
-        }
-        long_run_pass(&l, pass);
-    }
-    struct residency_info r;
-    residency_get_info(engine_residency(l.s.ctx), &r);
-    assert_true(r.resident_bytes >= r.wired_bytes / 10 * 9);
-    long_run_close(&l);
-}
-
-/* 38 MB of experts, of which the budget holds a part, and lends of that. */
-static void test_a_long_prompt_through_experts_takes_one_sweep_too(void **state) {
-    (void)state;
-    struct tiny_model options;
-    tiny_model_defaults(&options, TINY_QWEN3MOE, OT_F32, 6);
-    options.n_layers = 3;
-    options.n_embd = options.n_ff = 256;
-    options.n_experts = 16;
-    tiny_model_write(&options, path);
-    struct long_run l;
-    long_run_open(&l, 20 << 20);
-    for (uint32_t pass = 0; pass < 4; pass++) {
-        long_run_pass(&l, pass);
-    }
-    long_run_close(&l);
 }
 
 /* ---- what opening reads ------------------------------------------------------------------- */
@@ -830,9 +643,6 @@ int main(void) {
         cmocka_unit_test(test_a_few_sequences_get_the_bits_of_calls_of_their_own),
         cmocka_unit_test(test_a_copied_prompt_goes_on_like_its_origin),
         cmocka_unit_test(test_only_wanted_logits_are_written_in_order),
-        cmocka_unit_test(test_every_residency_and_budget_gives_the_same_bits),
-        cmocka_unit_test(test_a_long_prompt_takes_one_sweep_on_borrowed_memory),
-        cmocka_unit_test(test_a_long_prompt_through_experts_takes_one_sweep_too),
         cmocka_unit_test(test_a_cold_header_is_counted_as_the_kernel_counts_it),
         cmocka_unit_test(
             test_weights_in_own_memory_leave_no_more_than_the_header_in_the_page_cache),

@@ -121,6 +121,15 @@ static void test_wired_memory_that_is_gone_is_named(void **state) {
     assert_warns(&r, "wired memory is not all there");
 }
 
+static void test_a_limit_that_was_lowered_is_named(void **state) {
+    struct report_movement m;
+    struct report r = clean_report(&m);
+    (void)state;
+    r.context.withheld_most_bytes = 60 * mib;
+    report_judge(&r);
+    assert_warns(&r, "limit was lowered: 62.9 MB");
+}
+
 static void test_wired_memory_that_was_lent_is_not_missed(void **state) {
     struct report_movement m;
     struct report r = clean_report(&m);
@@ -367,6 +376,7 @@ int main(void) {
         cmocka_unit_test(test_a_budget_that_did_not_hold_is_named),
         cmocka_unit_test(test_direct_reads_that_were_not_direct_are_counted),
         cmocka_unit_test(test_wired_memory_that_is_gone_is_named),
+        cmocka_unit_test(test_a_limit_that_was_lowered_is_named),
         cmocka_unit_test(test_wired_memory_that_was_lent_is_not_missed),
         cmocka_unit_test(test_a_copy_of_weights_is_named),
         cmocka_unit_test(test_noise_of_the_process_is_no_fault),

@@ -497,6 +497,19 @@ static void test_the_smallest_limit_on_the_way_up_holds_in_version_2(void **stat
     put("/sys/fs/cgroup/a/b/memory.high", "4000000\n");
     sys_limits_read_under(root, &l);
     assert_int_equal(l.cgroup_bytes, 4000000);
+    struct sys_limit_watch watch;
+    sys_limit_watch_open_under(root, &watch);
+    assert_int_equal(watch.n, 3);
+    assert_int_equal(sys_limit_watch_read(&watch), 4000000);
+    put("/sys/fs/cgroup/a/b/memory.max", "3000000\n");
+    assert_int_equal(sys_limit_watch_read(&watch), 3000000);
+    put("/sys/fs/cgroup/a/b/memory.max", "max\n");
+    put("/sys/fs/cgroup/a/b/memory.high", "max\n");
+    assert_int_equal(sys_limit_watch_read(&watch), 5000000);
+    put("/sys/fs/cgroup/a/memory.max", "nonsense\n");
+    assert_true(sys_limit_watch_read(&watch) == UINT64_MAX);
+    sys_limit_watch_close(&watch);
+    assert_int_equal(watch.n, 0);
 }
 
 static void test_limits_of_version_1_are_found_inside_a_container(void **state) {

@@ -72,11 +72,8 @@ static int open_ledger(struct ot_context *ctx, struct ot_error *err) {
 
 /* Behind the headers the kernel may have read ahead megabytes of weights into the page cache: of
  * use where weights live there, else memory beyond the budget. */
-static void drop_read_ahead(const struct ot_context *ctx) {
-    const struct ot_model *m = ctx->model;
-    struct residency_info info;
-    residency_get_info(ctx->residency, &info);
-    for (uint32_t i = 0; i < m->n_files && strcmp(info.mode, "cache") != 0; i++) {
+static void drop_read_ahead(const struct ot_model *m) {
+    for (uint32_t i = 0; i < m->n_files; i++) {
         if (m->ahead_bytes[i] > 0) {
             sys_file_drop(&m->files[i], m->parts[i].data_offset, m->ahead_bytes[i]);
         }
@@ -108,10 +105,16 @@ static int open_residency(struct ot_context *ctx, struct ot_error *err) {
     };
     int rc = residency_open(&p, &ctx->residency, err);
     mem_free(extents);
-    if (rc == OT_OK) {
-        drop_read_ahead(ctx);
+    if (rc != OT_OK) {
+        return rc;
     }
-    return rc;
+    struct residency_info info;
+    residency_get_info(ctx->residency, &info);
+    if (strcmp(info.mode, "cache") != 0) {
+        drop_read_ahead(m);
+        sys_limit_watch_open(&ctx->watch);
+    }
+    return OT_OK;
 }
 
 static int open_parts(struct ot_context *ctx, struct ot_error *err) {
@@ -206,6 +209,7 @@ void ot_context_close(struct ot_context *ctx) {
         kv_close(&ctx->kv);
     }
     residency_close(ctx->residency);
+    sys_limit_watch_close(&ctx->watch);
     pool_close(ctx->pool);
     ledger_close(ctx->ledger);
     mem_free(ctx->tokens);
@@ -242,6 +246,8 @@ void ot_context_get_info(const struct ot_context *ctx, struct ot_context_info *i
         .n_sweeps_prompt = ctx->n_sweeps_prompt,
         .n_sweeps_decode = ctx->n_sweeps_decode,
         .wait_disk_s = (double)r.wait_ns * 1e-9,
+        .withheld_bytes = ctx->withheld_bytes,
+        .withheld_most_bytes = ctx->withheld_most_bytes,
     };
     for (uint32_t i = 0; i < OT_PHASE_COUNT; i++) {
         info->compute_s[i] = (double)ctx->forward.phase_ns[i] * 1e-9;

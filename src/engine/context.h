@@ -7,6 +7,7 @@
 #include "kv/kv.h"
 #include "model/forward.h"
 #include "onetrip.h"
+#include "sys/facts.h"
 
 struct ot_context {
     const struct ot_model *model; /* borrowed */
@@ -30,6 +31,9 @@ struct ot_context {
     uint32_t *added;              /* owned [n_seq]: tokens of the call that runs */
     struct forward_token *tokens; /* owned [n_batch_most of the budget] */
     uint64_t n_sweeps_prompt, n_sweeps_decode;
+
+    struct sys_limit_watch watch; /* no files where weights are not in own memory */
+    uint64_t withheld_bytes, withheld_most_bytes; /* lent by residency to nobody */
 };
 
 #endif

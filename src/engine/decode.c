@@ -3,6 +3,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "engine/context.h"
 
 static int check_inputs(struct ot_context *ctx, const struct ot_input *inputs, uint32_t n,
@@ -28,6 +29,28 @@ static int check_inputs(struct ot_context *ctx, const struct ot_input *inputs, u
     return OT_OK;
 }
 
+/* A control group whose limit fell below the budget gets the difference back, before the kernel holds
+ * the process up for it: residency lends it to nobody, until the limit rises. */
+static int follow_limit(struct ot_context *ctx, struct ot_error *err) {
+    const uint64_t total = ctx->budget.total_bytes, limit = sys_limit_watch_read(&ctx->watch);
+    const uint64_t want = total - min_u64(total, limit);
+    if (want == ctx->withheld_bytes) {
+        return OT_OK;
+    }
+    const uint64_t most = residency_lend_most(ctx->residency);
+    if (want > most) {
+        char now[24], least[24];
+        return error_set(err, OT_ERR_BUDGET, "memory budget",
+                         "the control group's limit was lowered to %s, and this context can get by "
+                         "with %s at least: raise the limit, or open the context again",
+                         text_bytes(now, (double)limit), text_bytes(least, (double)(total - most)));
+    }
+    residency_lend(ctx->residency, want);
+    ctx->withheld_bytes = want;
+    ctx->withheld_most_bytes = max_u64(ctx->withheld_most_bytes, want);
+    return OT_OK;
+}
+
 /* Tokens of a sweep, at most `most`, so that n_inputs take sweeps of the same size and as few as
  * can be, not full ones and a rest. */
 static uint32_t even_sweep(uint32_t n_inputs, uint32_t most) {
@@ -45,14 +68,16 @@ static uint32_t borrow_for(struct ot_context *ctx, uint32_t n_inputs) {
     }
     wanted = even_sweep(n_inputs, wanted); /* no more is borrowed than is used */
     uint64_t bytes = forward_need_bytes(ctx->model, ctx->kernels, ctx->n_threads, wanted);
-    uint64_t lent = residency_lend(ctx->residency, bytes - b->activation_bytes);
+    uint64_t withheld = ctx->withheld_bytes;
+    uint64_t lent = residency_lend(ctx->residency, withheld + bytes - b->activation_bytes);
+    lent -= min_u64(lent, withheld);
     return max_u32(b->n_batch, budget_fit_batch(ctx->model, ctx->kernels, ctx->n_threads,
                                                 b->activation_bytes + lent, wanted));
 }
 
 static void end_loan(struct ot_context *ctx) {
     forward_drop(&ctx->forward);
-    residency_lend(ctx->residency, 0);
+    residency_lend(ctx->residency, ctx->withheld_bytes);
 }
 
 static int run_batch(struct ot_context *ctx, const struct ot_input *inputs, uint32_t n_inputs,
@@ -100,6 +125,10 @@ int ot_decode(struct ot_context *ctx, const struct ot_input *inputs, uint32_t n_
         return error_set(err, OT_ERR_ARGUMENT, "batch", "it has no tokens");
     }
     int rc = check_inputs(ctx, inputs, n_inputs, err);
+    if (rc != OT_OK) {
+        return rc;
+    }
+    rc = follow_limit(ctx, err);
     if (rc != OT_OK) {
         return rc;
     }

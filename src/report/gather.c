@@ -112,6 +112,10 @@ static void judge_settings(struct report *r) {
         warn(r, "the budget did not hold: %s allowed, the process peaked at %s",
              text_bytes(a, (double)budget), text_bytes(b, (double)r->now.peak_rss_bytes));
     }
+    if (r->context.withheld_most_bytes != 0) {
+        warn(r, "a control group's limit was lowered: %s of the budget were given back",
+             text_bytes(a, (double)r->context.withheld_most_bytes));
+    }
     const struct residency_info *info = &r->residency;
     if (info->n_reads_direct < info->n_reads) {
         warn(r, "%llu of %llu reads went through the page cache instead of directly",

@@ -163,6 +163,8 @@ static void put_residency(const struct report *r, json_t *root, bool *failed) {
     put(residency, "locked_bytes", count(info->locked_bytes), failed);
     put(residency, "resident_bytes", count(info->resident_bytes), failed);
     put(residency, "unread_bytes", count(info->unread_bytes), failed);
+    put(residency, "withheld_bytes", count(r->context.withheld_bytes), failed);
+    put(residency, "withheld_most_bytes", count(r->context.withheld_most_bytes), failed);
     put(residency, "slot_bytes", count(info->slot_bytes), failed);
     put(residency, "streamed_bytes_per_sweep", count(info->streamed_bytes_per_sweep), failed);
     put(residency, "min_bytes", r->min_unknown ? json_null() : count(r->min_bytes), failed);

@@ -198,7 +198,7 @@ static void print_closure(const struct report *r, FILE *out) {
     }
     if (r->residency.unread_bytes != 0) {
         fprintf(out,
-                "  %s of the wired weights are not in memory: lent to a prompt, or not used yet\n",
+                "  %s of the wired weights are not in memory: lent, or not used yet\n",
                 text_bytes(a, (double)r->residency.unread_bytes));
     }
     if (r->min_unknown) {

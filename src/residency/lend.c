@@ -1,7 +1,7 @@
 /* lend.c - wired memory lent to the caller for a while, for a prompt whose activations need more
  * than a decode step's.
  *
- * Where nothing is streamed, experts.c lends frames. Else lent pieces of the wired runs give up
+ * First experts.c lends frames, where it has any. For the rest, lent pieces of the wired runs give up
  * their memory. While they are lent, each is read to its own place in the arena shortly before the
  * engine comes to it, and dropped again when the engine has done with it: it is streamed, without a
  * slot. At most LEND_AHEAD of them are in memory. When the loan ends they are read once more, at
@@ -16,9 +16,20 @@
 
 static void drop(struct mover *m, uint32_t piece) {
     uint64_t at, bytes = mover_piece_place(m, piece, &at);
-    sys_memory_drop(m->arena + at, bytes);
-    m->locked_bytes -= min_u64(m->locked_bytes, bytes);
-    m->pieces[piece].state = EMPTY;
+    uint64_t dropped = sys_memory_drop(m->arena + at, bytes);
+    struct piece *p = &m->pieces[piece];
+    m->locked_bytes -= p->unlocked ? 0 : min_u64(m->locked_bytes, dropped);
+    p->unlocked = true;
+    p->state = EMPTY;
+}
+
+void lend_keep(struct mover *m, uint32_t piece) {
+    struct piece *p = &m->pieces[piece];
+    if (p->unlocked && m->locks) {
+        uint64_t at, bytes = mover_piece_place(m, piece, &at);
+        m->locked_bytes += sys_memory_lock(m->arena + at, bytes);
+        p->unlocked = false;
+    }
 }
 
 /* What is ready without a gap, and how many lent pieces are in memory, from the pieces' states. */
@@ -81,6 +92,9 @@ static bool lendable(const struct mover *m, uint32_t piece) {
 
 static void end_loan(struct mover *m) {
     for (uint32_t i = 0; i < m->layout.n_pieces; i++) {
+        if (m->pieces[i].lent && m->pieces[i].state == READY) {
+            lend_keep(m, i);
+        }
         m->pieces[i].lent = false;
     }
     m->lending = false;
@@ -88,27 +102,25 @@ static void end_loan(struct mover *m) {
     m->cursor = (struct cursor){0};
 }
 
-uint64_t lend(struct mover *m, uint64_t bytes) {
-    if (m->lending) {
-        mover_settle(m);
-        end_loan(m);
+/* Of the wired runs; those that are lent take turns in so much memory. */
+static const uint64_t ahead = (uint64_t)LEND_AHEAD * PIECE_BYTES;
+
+static uint64_t lendable_bytes(const struct mover *m) {
+    uint64_t at, bytes = 0;
+    for (uint32_t i = 0; i < m->layout.n_pieces; i++) {
+        bytes += lendable(m, i) ? mover_piece_place(m, i, &at) : 0;
     }
-    if (m->layout.streamed_bytes == 0) {
-        return experts_lend(m, bytes);
-    }
-    if (bytes == 0) {
+    return bytes;
+}
+
+static uint64_t lend_pieces(struct mover *m, uint64_t bytes) {
+    uint64_t at, total = lendable_bytes(m), passed = 0, lent = 0;
+    if (bytes == 0 || total <= 2 * ahead) {
         return 0;
     }
     touch_end(m);
     mover_settle(m);
-    uint64_t at, total = 0, passed = 0, lent = 0, ahead = (uint64_t)LEND_AHEAD * PIECE_BYTES;
-    for (uint32_t i = 0; i < m->layout.n_pieces; i++) {
-        total += lendable(m, i) ? mover_piece_place(m, i, &at) : 0;
-    }
-    if (total <= 2 * ahead) {
-        return 0;
-    }
-    uint64_t want = min_u64(bytes + ahead, total);
+    uint64_t want = min_u64(bytes, total - ahead) + ahead;
     for (uint32_t i = 0; i < m->layout.n_pieces; i++) {
         if (!lendable(m, i)) {
             continue;
@@ -130,15 +142,18 @@ uint64_t lend(struct mover *m, uint64_t bytes) {
     return lent > ahead ? lent - ahead : 0;
 }
 
+uint64_t lend(struct mover *m, uint64_t bytes) {
+    if (m->lending) {
+        mover_settle(m);
+        end_loan(m);
+    }
+    uint64_t frames = experts_lend(m, bytes);
+    return frames + lend_pieces(m, bytes - frames);
+}
+
 uint64_t lend_most(const struct mover *m) {
-    if (m->layout.streamed_bytes == 0) {
-        return experts_lend_most(m);
-    }
-    uint64_t at, total = 0, ahead = (uint64_t)LEND_AHEAD * PIECE_BYTES;
-    for (uint32_t i = 0; i < m->layout.n_pieces; i++) {
-        total += lendable(m, i) ? mover_piece_place(m, i, &at) : 0;
-    }
-    return total > 2 * ahead ? total - ahead : 0;
+    uint64_t total = lendable_bytes(m);
+    return experts_lend_most(m) + (total > 2 * ahead ? total - ahead : 0);
 }
 
 bool lend_check(const struct mover *m) {

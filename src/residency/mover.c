@@ -366,8 +366,8 @@ static void piece_landed(struct mover *m, const struct flight *f, bool ok) {
         (*ready)++;
     }
     report_progress(m);
-    if (p->seen && !p->lent && m->locks) { /* back from a loan */
-        m->locked_bytes += sys_memory_lock(f->buf, f->bytes);
+    if (!p->lent) {
+        lend_keep(m, f->index);
     }
     p->seen = true;
     if (residency_planted() == RESIDENCY_PLANT_UNWIRED) {

@@ -30,6 +30,7 @@ struct piece {
     uint32_t section;
     uint8_t state; /* enum state */
     bool lent;     /* its memory is lent: read for its use, then dropped */
+    bool unlocked; /* it was dropped since it was locked */
     bool seen;     /* it was read before */
     bool failed;   /* the last read of it failed; passing: as a disk's fault that may have passed */
     bool passing;
@@ -174,6 +175,8 @@ void touch_end(struct mover *m);
 /* ---- lend.c ---- */
 /* Whether a piece may be read now: few lent ones are in memory at a time. */
 bool lend_may_read(const struct mover *m, uint32_t piece);
+/* A piece that is in memory stays there: it is locked again if a loan unlocked it. */
+void lend_keep(struct mover *m, uint32_t piece);
 /* A view of a wired run was given back: its lent pieces are dropped. */
 void lend_released(struct mover *m, const struct residency_view *view);
 /* After a sweep (failed: it broke off) or before one. */

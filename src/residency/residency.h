@@ -106,10 +106,10 @@ void residency_release(struct residency *r, const struct residency_view *view);
  * streamed or has parts. For prefetching: the bytes need not be there yet. */
 const uint8_t *residency_peek(const struct residency *r, uint32_t extent);
 /* Between sweeps: lends the caller `bytes` of the memory that wired rows have, until the next call (0
- * ends the loan). Rows without memory are streamed meanwhile, and come back at their next use after
- * it. Where all that is swept is wired, experts' parts are evicted for the loan. Returns the bytes
- * lent: fewer where less is held, 0 where nothing is streamed and there are no experts. The caller
- * gives its memory back to the system before it ends the loan. */
+ * ends the loan). Experts' parts are evicted for it first. Of wired rows, those without memory are
+ * streamed meanwhile, and come back at their next use after it. Returns the bytes lent: fewer where
+ * less is held, 0 in mode cache. The caller gives its memory back to the system before it ends the
+ * loan. */
 uint64_t residency_lend(struct residency *r, uint64_t bytes);
 /* The most that residency_lend would lend. */
 uint64_t residency_lend_most(const struct residency *r);

@@ -35,6 +35,22 @@ struct sys_limits {
 };
 void sys_limits_read(struct sys_limits *limits);
 
+/* The limits of memory that may fall below what the process has while it runs: memory.max and
+ * memory.high of its groups of version 2. (Version 1 refuses that.) */
+enum { SYS_LIMIT_FILES = 32 };
+struct sys_limit_watch {
+    int fd[SYS_LIMIT_FILES]; /* [n], open */
+    uint32_t n;
+    bool locks; /* the program's pages */
+};
+/* Opens what there is; 0 files where nothing can be watched. Until it is closed the program's pages
+ * stay in memory (sys_program_lock), so that it can come to look at the limits. */
+void sys_limit_watch_open(struct sys_limit_watch *watch);
+void sys_limit_watch_close(struct sys_limit_watch *watch);
+/* The smallest now, in bytes, as of the groups the process was in when the watch was opened; a few
+ * microseconds. UINT64_MAX: none. */
+uint64_t sys_limit_watch_read(const struct sys_limit_watch *watch);
+
 struct sys_process {
     uint64_t rss_bytes, peak_rss_bytes; /* VmRSS, VmHWM */
     uint64_t read_bytes, rchar, write_bytes; /* /proc/self/io */

@@ -9,6 +9,7 @@
  * Threads: any. */
 #include "sys/limits.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/checked.h"
+#include "sys/memory.h"
 
 enum { PATH_BYTES = 1024, LINE_BYTES = 4096 };
 
@@ -139,14 +141,17 @@ static bool group_line(const struct group *group, const char *name, char line[12
     return there;
 }
 
-/* A limit in bytes; UINT64_MAX for "max", none, or no such file. */
-static uint64_t group_limit(const struct group *group, const char *name) {
-    char line[128], *end;
-    if (!group_line(group, name, line)) {
-        return UINT64_MAX;
-    }
+/* A limit in bytes; UINT64_MAX for "max" and what is no number. */
+static uint64_t limit_of(const char *line) {
+    char *end;
     uint64_t value = strtoull(line, &end, 10);
     return end == line || value >= NO_LIMIT_FROM ? UINT64_MAX : value;
+}
+
+/* The same of a file; UINT64_MAX where there is none. */
+static uint64_t group_limit(const struct group *group, const char *name) {
+    char line[128];
+    return group_line(group, name, line) ? limit_of(line) : UINT64_MAX;
 }
 
 static uint64_t group_value(const struct group *group, const char *name) {
@@ -234,6 +239,56 @@ void sys_limits_read_under(const char *root, struct sys_limits *limits) {
 
 void sys_limits_read(struct sys_limits *limits) {
     sys_limits_read_under("", limits);
+}
+
+void sys_limit_watch_open_under(const char *root, struct sys_limit_watch *watch) {
+    static const char *const names[] = {"memory.max", "memory.high"};
+    *watch = (struct sys_limit_watch){0};
+    struct group group;
+    if (!locate(root, NULL, &group)) {
+        return;
+    }
+    do {
+        for (uint32_t i = 0; i < 2 && watch->n < SYS_LIMIT_FILES; i++) {
+            char path[PATH_BYTES + 64];
+            snprintf(path, sizeof path, "%s/%s", group.directory, names[i]);
+            int fd = open(path, O_RDONLY | O_CLOEXEC);
+            if (fd >= 0) {
+                watch->fd[watch->n++] = fd;
+            }
+        }
+    } while (go_up(&group));
+}
+
+void sys_limit_watch_open(struct sys_limit_watch *watch) {
+    sys_limit_watch_open_under("", watch);
+    watch->locks = watch->n > 0;
+    if (watch->locks) {
+        sys_program_lock();
+    }
+}
+
+void sys_limit_watch_close(struct sys_limit_watch *watch) {
+    while (watch->n > 0) {
+        close(watch->fd[--watch->n]);
+    }
+    if (watch->locks) {
+        sys_program_unlock();
+    }
+    watch->locks = false;
+}
+
+uint64_t sys_limit_watch_read(const struct sys_limit_watch *watch) {
+    uint64_t least = UINT64_MAX;
+    for (uint32_t i = 0; i < watch->n; i++) {
+        char line[64];
+        ssize_t got = pread(watch->fd[i], line, sizeof line - 1, 0);
+        if (got > 0) {
+            line[got] = '\0';
+            least = min_u64(least, limit_of(line));
+        }
+    }
+    return least;
 }
 
 static uint32_t quota_of(const struct group *group) {

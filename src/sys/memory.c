@@ -84,7 +84,7 @@ static bool give_back(uint8_t *start, uint64_t bytes) {
     return madvise(start, (size_t)bytes, MADV_DONTNEED) == 0;
 }
 
-void sys_memory_drop(void *memory, uint64_t bytes) {
+uint64_t sys_memory_drop(void *memory, uint64_t bytes) {
     uint8_t *start;
     uint64_t inner = inner_pages(memory, bytes, &start);
     if (inner > 0 && !give_back(start, inner)) {
@@ -93,6 +93,7 @@ void sys_memory_drop(void *memory, uint64_t bytes) {
         syscall(SYS_munlock, start, (size_t)inner);
         give_back(start, inner);
     }
+    return inner;
 }
 
 uint64_t sys_memory_live_bytes(void) {

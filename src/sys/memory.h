@@ -17,8 +17,8 @@
  * touched. NULL with err filled: MEMORY. Counted by sys_memory_live_bytes. */
 void *sys_memory_take(uint64_t bytes, bool huge, struct ot_error *err);
 void sys_memory_free(void *memory, uint64_t bytes);
-/* Gives the pages back, locked ones too; keeps the addresses. */
-void sys_memory_drop(void *memory, uint64_t bytes);
+/* Gives the whole pages of a range back, locked ones too; keeps the addresses. Returns their bytes. */
+uint64_t sys_memory_drop(void *memory, uint64_t bytes);
 uint64_t sys_memory_live_bytes(void);
 /* For tests: the n-th sys_memory_take from now on fails (1: the next), once. 0: none. */
 void sys_memory_fail_at(uint64_t n);
@@ -26,6 +26,10 @@ void sys_memory_fail_at(uint64_t n);
 /* Locks memory, page by page as it is touched, as far as RLIMIT_MEMLOCK allows. Returns the bytes
  * really locked (0 on refusal). */
 uint64_t sys_memory_lock(void *memory, uint64_t bytes);
+/* Keeps the pages of the program and its libraries in memory, as they come in, as far as RLIMIT_MEMLOCK
+ * allows, until each call has been undone. */
+void sys_program_lock(void);
+void sys_program_unlock(void);
 /* Makes the range resident, content unchanged, as if each page had been written to. Both ends are
  * multiples of the page size, or the region's. False where the system does not know how (before
  * Linux 5.14) or has no memory: pages then come in when touched. */

@@ -108,7 +108,7 @@ grep -q '"io": "threads direct"' /tmp/report && ok "its report says threads" || 
 # ---- limits that are lowered while it runs ----
 
 # lowered FILE BYTES: starts with 64 MiB of budget in a group of 96, lowers the limit after the first
-# words (memory.high for 10 seconds); leaves the exit code in rc
+# words; leaves the exit code in rc, and what is used 5 seconds later in used
 lowered() {
     group d
     echo $((96 * mib)) >$top/d/memory.max
@@ -117,28 +117,29 @@ lowered() {
     N=10 within d answer model --ram 64MiB -q >/tmp/out 2>/tmp/err &
     running=$!
     while [ ! -s /tmp/out ] && kill -0 $running; do sleep 0.1; done
-    if [ -s /tmp/out ]; then
-        echo "   lowering $1 to $2, $(value d/memory.current) are used"
-        echo $2 >$top/d/$1
-        sleep 10
-        echo "   after 10 s: $(value d/memory.current) used, $(wc -c </tmp/out) bytes of text"
-        [ $1 = memory.high ] && echo max >$top/d/$1
-    fi
+    echo "   lowering $1 to $2, $(value d/memory.current) are used"
+    echo $2 >$top/d/$1
+    sleep 5
+    used=$(value d/memory.current)
+    echo "   after 5 s: $used used, $(wc -c </tmp/out) bytes of text"
     wait $running
     rc=$?
     echo "   exit $rc, oom_kill $(event d oom_kill), took from $began to $(now) s"
 }
-lowered memory.max $((64 * mib))
-if [ $rc = 0 ] && [ "$(event d oom_kill)" = 0 ] && cmp -s /tmp/out /tmp/long.text; then
-    ok "memory.max lowered to the budget while running"
-else
-    failed "memory.max lowered to the budget while running"
-fi
+for lower in "memory.max 64" "memory.high 64" "memory.high 48"; do
+    size=$((${lower#* } * mib))
+    lowered ${lower% *} $size
+    if [ $rc = 0 ] && [ "$(event d oom_kill)" = 0 ] && [ $used -le $size ] && cmp -s /tmp/out /tmp/long.text; then
+        ok "$lower MiB while running with 64"
+    else
+        failed "$lower MiB while running with 64"
+    fi
+done
 lowered memory.high $((24 * mib))
-if [ $rc = 0 ] && [ "$(event d oom_kill)" = 0 ] && cmp -s /tmp/out /tmp/long.text; then
-    ok "memory.high lowered below what is wired, and raised again"
+if [ $rc = 1 ] && grep -q "limit was lowered" /tmp/err && [ $(wc -l </tmp/err) = 1 ]; then
+    ok "memory.high lowered further than can be given back: $(cat /tmp/err)"
 else
-    failed "memory.high lowered below what is wired"
+    failed "memory.high lowered further than can be given back: $(cat /tmp/err)"
 fi
 lowered memory.max $((24 * mib))
 echo "   (memory.max below what is wired: the kernel ends the process at once, exit 137)"
