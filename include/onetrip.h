@@ -239,7 +239,9 @@ struct ot_context_params {
                             room for as many as it can, at least 16; ot_context_info has how many */
     const char *trace_path;      /* write the residency trace of the run here; NULL: none */
     volatile const int *stop;    /* borrowed; non-zero makes ot_decode return OT_ERR_INTERRUPTED */
-    void (*progress)(void *user, uint64_t done, uint64_t total); /* bytes loaded; may be NULL */
+    /* Bytes loaded of those that stay in memory, on the thread that calls and waits for them; the last
+     * call need not be of all. May be NULL. */
+    void (*progress)(void *user, uint64_t done, uint64_t total);
     void *progress_user;
 };
 
@@ -280,6 +282,7 @@ struct ot_input {
  *   OT_ERR_BUDGET       a control group's limit was lowered further than wired weights can be given
  *                       back; nothing changed, the call may be repeated
  *   OT_ERR_IO, CHANGED  a weight read failed; no sequence advanced, the call may be repeated
+ *   OT_ERR_MEMORY       a batch larger than those before needs more memory; nothing changed
  *   OT_ERR_NOT_FINITE   a logit is not finite; no sequence advanced
  *   OT_ERR_INTERRUPTED  *stop was raised; no sequence advanced */
 OT_API int ot_decode(struct ot_context *ctx, const struct ot_input *inputs, uint32_t n_inputs,
@@ -441,7 +444,8 @@ OT_API int ot_measure_bandwidth(struct ot_context *ctx, uint32_t mib_per_thread,
 /* Reads the extents that the context streams in a sweep, without computing: how many bytes that is,
  * and how many a second come, over sweeps of a quarter of a second together (at most 64) or one that
  * takes longer; wired memory that is not filled yet is filled before. Where nothing is streamed, what
- * a cold start reads is read once. Blocks. Errors: IO, CHANGED, MEMORY. */
+ * a cold start reads is read once, 1 GiB of it at most. In the ledger such bytes are prefetch_wasted.
+ * Blocks. Errors: IO, CHANGED, MEMORY. */
 OT_API int ot_measure_disk(struct ot_context *ctx, double *bytes_per_s, uint64_t *bytes,
                            struct ot_error *err);
 /* Replays a trace (of ot_context_params.trace_path) against a policy ("fixed", "lru", "clock",

@@ -39,6 +39,7 @@ struct fixture_options {
     uint32_t n_layers; /* each: one small and two large extents */
     uint32_t n_files;
     bool experts; /* each layer has one extent of MAX_PARTS parts too */
+    bool large_parts; /* of the experts: several reads each */
     bool wide;    /* the last extent is several sections */
     bool tied;    /* the last extent is also read by single rows; else a ROWS extent comes first */
     const char *directory;
@@ -106,8 +107,8 @@ static void fixture_open(struct fixture *f, const struct fixture_options *o) {
                         RESIDENCY_SWEEP);
         }
         if (o->experts) {
-            fixture_add(f, file, 18 * (10 + fixture_below(f, 40)), 500, MAX_PARTS,
-                        RESIDENCY_EXPERT);
+            fixture_add(f, file, 18 * (10 + fixture_below(f, 40)), o->large_parts ? 12000 : 500,
+                        MAX_PARTS, RESIDENCY_EXPERT);
         }
     }
     fixture_add(f, 0, 34 * 30, o->wide ? 6000 : 1200, 1, RESIDENCY_SWEEP);

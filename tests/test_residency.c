@@ -533,6 +533,41 @@ static void test_experts_that_are_used_often_stay(void **state) {
     fixture_close(&f);
 }
 
+/* Threads read a part's pieces in any order. */
+static void test_what_a_part_needs_is_loaded_once_in_whatever_order_it_comes(void **state) {
+    (void)state;
+    static const struct fixture_options large = {
+        .seed = 6, .n_layers = 1, .n_files = 1, .experts = true, .large_parts = true};
+    for (uint32_t i = 0; i < 2; i++) {
+        struct fixture f;
+        fixture_open(&f, &large);
+        struct residency_params params = fixture_params(&f, 1u << 30);
+        params.residency = OT_RESIDENCY_WIRED;
+        params.io = i == 0 ? OT_IO_THREADS : OT_IO_AUTO;
+        struct residency *r = walked(&f, &params, 0);
+        struct ot_error err;
+        struct held held = {.n = 0};
+        uint32_t extent = 0;
+        while (f.extents[extent].contract != RESIDENCY_EXPERT) {
+            extent++;
+        }
+        assert_int_equal(residency_sweep_begin(r, f.n_extents - 1, &err), 0);
+        for (uint32_t p = 0; p < MAX_PARTS; p++) {
+            const struct residency_part part = {extent, p};
+            residency_want_parts(r, &part, 1);
+            assert_int_equal(walk_part(&f, r, extent, p, &held, &err), 0);
+            assert_true(let_go(&f, r, &held));
+        }
+        residency_sweep_end(r, false);
+        uint32_t id = f.extents[extent].ledger_id;
+        assert_int_equal(ledger_get(f.ledger, id, OT_DISK_RAM, OT_CAUSE_LOAD)->needed_bytes,
+                         fixture_extent_bytes(&f.extents[extent]));
+        assert_int_equal(ledger_get(f.ledger, id, OT_DISK_RAM, OT_CAUSE_RELOAD)->moved_bytes, 0);
+        residency_close(r);
+        fixture_close(&f);
+    }
+}
+
 static void test_frames_of_experts_are_lent_and_come_back(void **state) {
     (void)state;
     struct fixture f;
@@ -648,23 +683,49 @@ test_what_experts_needed_is_known_after_the_run_and_never_more_than_moved(void *
     fixture_close(&f);
 }
 
-static void test_the_disk_is_measured_over_what_is_streamed(void **state) {
+/* Lines of a trace that say what a sweep used. */
+static uint32_t count_uses(const char *path) {
+    FILE *in = fopen(path, "r");
+    assert_non_null(in);
+    char line[512];
+    uint32_t n = 0;
+    while (fgets(line, sizeof line, in) != NULL) {
+        n += strncmp(line, "use ", 4) == 0;
+    }
+    fclose(in);
+    return n;
+}
+
+static void test_the_disk_is_measured_beside_the_run(void **state) {
     (void)state;
     struct fixture f;
     fixture_open(&f, &plain);
     struct residency_params params = fixture_params(&f, fixture_sum(&f, RESIDENCY_SWEEP) / 2);
-    struct residency *r = walked(&f, &params, 1);
+    params.trace_path = "residency-measure.trace";
+    struct residency *r = walked(&f, &params, 2);
     struct residency_info info;
     residency_get_info(r, &info);
     struct ot_error err;
     double speed = 0;
-    uint64_t bytes = 0;
+    uint64_t bytes = 0, run = fixture_disk(&f, OT_CAUSE_STREAM).moved_bytes;
     assert_int_equal(residency_measure_disk(r, &speed, &bytes, &err), 0);
     assert_true(speed > 0);
     assert_true(bytes >= info.streamed_bytes_per_sweep - info.slot_bytes);
     assert_true(bytes <= info.streamed_bytes_per_sweep + info.slot_bytes + (1 << 20));
+    assert_int_equal(fixture_disk(&f, OT_CAUSE_STREAM).moved_bytes, run);
+    struct ledger_counter wasted = fixture_disk(&f, OT_CAUSE_PREFETCH_WASTED);
+    assert_true(wasted.moved_bytes >= bytes);
+    assert_int_equal(wasted.needed_bytes, 0);
+    assert_true(residency_check(r));
     assert_int_equal(walk(&f, r, &err), 0);
+    assert_int_equal(fixture_disk(&f, OT_CAUSE_PREFETCH_WASTED).moved_bytes, wasted.moved_bytes);
     residency_close(r);
+    uint32_t n_swept = 0;
+    for (uint32_t i = 0; i < f.n_extents; i++) {
+        n_swept += f.extents[i].contract == RESIDENCY_SWEEP;
+    }
+    assert_int_equal(count_uses(params.trace_path), 3 * n_swept);
+    unlink(params.trace_path);
     params = fixture_params(&f, UINT64_MAX);
     r = walked(&f, &params, 1);
     assert_int_equal(residency_measure_disk(r, &speed, &bytes, &err), 0);
@@ -694,10 +755,11 @@ int main(void) {
         cmocka_unit_test(test_a_sweep_that_is_broken_off_wastes_what_was_ahead_and_no_more),
         cmocka_unit_test(test_more_views_than_slots_are_refused_not_waited_for),
         cmocka_unit_test(test_experts_that_are_used_often_stay),
+        cmocka_unit_test(test_what_a_part_needs_is_loaded_once_in_whatever_order_it_comes),
         cmocka_unit_test(test_frames_of_experts_are_lent_and_come_back),
         cmocka_unit_test(test_the_bound_of_experts_is_the_simulators_min),
         cmocka_unit_test(test_what_experts_needed_is_known_after_the_run_and_never_more_than_moved),
-        cmocka_unit_test(test_the_disk_is_measured_over_what_is_streamed),
+        cmocka_unit_test(test_the_disk_is_measured_beside_the_run),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -108,9 +108,7 @@ static int open_residency(struct ot_context *ctx, struct ot_error *err) {
     if (rc != OT_OK) {
         return rc;
     }
-    struct residency_info info;
-    residency_get_info(ctx->residency, &info);
-    if (strcmp(info.mode, "cache") != 0) {
+    if (!residency_in_cache(ctx->residency)) {
         drop_read_ahead(m);
         sys_limit_watch_open(&ctx->watch);
     }

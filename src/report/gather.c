@@ -151,7 +151,8 @@ static void judge_movements(struct report *r) {
              text_bytes(a, (double)transformed));
     }
     if (wasted > noise_bytes) {
-        warn(r, "%s were read ahead and never used", text_bytes(a, (double)wasted));
+        warn(r, "%s were read ahead and never used, or read to measure the disk",
+             text_bytes(a, (double)wasted));
     }
 }
 

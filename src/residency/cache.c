@@ -16,7 +16,8 @@
  *   steps before n_ready are in memory; ready_bytes of their extents says so
  *   the ledger is written by the engine thread alone: the others leave their counts in `found`
  *
- * Threads: the engine thread calls; N_READERS read ahead. `lock` guards what is not atomic. */
+ * Threads: the engine thread calls; N_READERS read ahead. `lock` and `count_lock` guard
+ * what is not atomic. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -35,8 +36,8 @@ enum {
 };
 
 struct extent_state {
-    _Atomic uint64_t ready_bytes;                 /* from the start on, in memory; parts: 0 */
-    _Atomic uint64_t moved_bytes, rounding_bytes; /* counted, not posted yet */
+    _Atomic uint64_t ready_bytes;         /* from the start on, in memory; parts: 0 */
+    uint64_t moved_bytes, rounding_bytes; /* counted, not posted yet; under count_lock */
 };
 
 /* The part of an extent that lies in one window. */
@@ -109,12 +110,12 @@ static void count(struct cache *c, uint32_t extent, uint64_t start, uint64_t end
             uint64_t share =
                 (uint64_t)((unsigned __int128)overlap(e, start, end) * missing / (end - start));
             share = min_u64(share, left);
-            atomic_fetch_add(&c->extents[i].moved_bytes, share);
+            c->extents[i].moved_bytes += share;
             left -= share;
         }
     }
-    atomic_fetch_add(&c->extents[extent].moved_bytes, left);
-    atomic_fetch_add(&c->extents[extent].rounding_bytes, left);
+    c->extents[extent].moved_bytes += left;
+    c->extents[extent].rounding_bytes += left;
 }
 
 /* The bytes of the file that come in for a range: its pages, or its window. */
@@ -245,22 +246,26 @@ static void begin_pass(struct cache *c) {
     }
 }
 
+static void post_count(struct cache *c, uint32_t extent, uint64_t moved, uint64_t rounding) {
+    /* Every byte once is the compulsory load; what comes after that came back. */
+    uint64_t *seen = &c->r->seen_bytes[extent];
+    bool first = *seen + moved - rounding <= extent_bytes(&c->r->extents[extent]);
+    *seen += first ? moved - rounding : 0;
+    residency_post(c->r, extent, first ? OT_CAUSE_LOAD : OT_CAUSE_RELOAD, moved,
+                   first ? moved - rounding : 0, rounding);
+}
+
 /* Writes what the threads counted to the ledger. */
 static void post_counts(struct cache *c) {
+    pthread_mutex_lock(&c->count_lock);
     for (uint32_t i = 0; i < c->r->n_extents; i++) {
-        uint64_t rounding = atomic_exchange(&c->extents[i].rounding_bytes, 0);
-        uint64_t moved = atomic_exchange(&c->extents[i].moved_bytes, 0);
-        if (moved == 0) {
-            continue;
+        struct extent_state *e = &c->extents[i];
+        if (e->moved_bytes > 0) {
+            post_count(c, i, e->moved_bytes, e->rounding_bytes);
         }
-        rounding = min_u64(rounding, moved);
-        /* Every byte once is the compulsory load; what comes after that came back. */
-        uint64_t *seen = &c->r->seen_bytes[i];
-        bool first = *seen + moved - rounding <= extent_bytes(&c->r->extents[i]);
-        *seen += first ? moved - rounding : 0;
-        residency_post(c->r, i, first ? OT_CAUSE_LOAD : OT_CAUSE_RELOAD, moved,
-                       first ? moved - rounding : 0, rounding);
+        e->moved_bytes = e->rounding_bytes = 0;
     }
+    pthread_mutex_unlock(&c->count_lock);
 }
 
 static uint64_t major_faults(void) {
@@ -443,7 +448,7 @@ int cache_sweep_begin(struct cache *c, struct ot_error *err) {
     uint32_t file;
     bool again =
         pass_over(c) && (atomic_load(&c->failed_errno) != 0 || major_faults() > c->faults_before);
-    if (damaged(c, &file)) {
+    while (damaged(c, &file)) {
         end_pass(c); /* the file is whole again (it was checked): lay it over the zeros */
         int code = sys_map_repair(&c->maps[file], &c->r->files[file], err);
         if (code != 0) {
@@ -493,7 +498,9 @@ static int wait_ready(struct cache *c, uint32_t extent, uint64_t want_bytes, str
     pthread_mutex_lock(&c->lock);
     while (atomic_load(&c->extents[extent].ready_bytes) < want_bytes && !pass_over(c)) {
         pthread_cond_wait(&c->changed, &c->lock);
+        pthread_mutex_unlock(&c->lock); /* the caller's function may take its time */
         report_progress(c);
+        pthread_mutex_lock(&c->lock);
     }
     pthread_mutex_unlock(&c->lock);
     c->r->wait_ns += clock_ns() - start_ns;

@@ -438,11 +438,10 @@ bool experts_first_trip(struct mover *m, const struct flight *f) {
         id = x->first_unit[f->extent] + m->slots[f->index].part;
     }
     struct unit *u = &x->units[id];
-    uint64_t start = max_u64(f->offset, offset_of(x, u)) - offset_of(x, u);
-    if (start < u->seen_bytes) {
+    if (f->payload_bytes > part_bytes(extent_of(x, u)) - u->seen_bytes) {
         return false;
     }
-    u->seen_bytes = start + f->payload_bytes;
+    u->seen_bytes += f->payload_bytes;
     return true;
 }
 

@@ -35,6 +35,7 @@ struct residency {
     uint32_t last_extent;             /* of this sweep */
     uint32_t n_files, n_extents;
     uint64_t budget_bytes;
+    enum ot_io io; /* asked for */
     struct ledger *ledger; /* borrowed */
     void (*progress)(void *user, uint64_t done, uint64_t total);
     void *progress_user;
@@ -46,9 +47,10 @@ struct residency {
     uint32_t *trace_first; /* owned [n_extents] item of part 0 */
 
     const char *mode, *why;
-    uint64_t n_sweeps, wait_ns;
+    uint64_t trace_sweep, wait_ns;
     uint64_t moved_bytes; /* from disk, all extents together */
     bool in_sweep;
+    bool measuring; /* sweeps are no use of what they read */
 };
 
 static inline uint64_t part_bytes(const struct residency_extent *e) {
@@ -81,7 +83,7 @@ int cache_rows(struct cache *c, uint32_t extent, const uint32_t *rows, uint32_t 
 int mover_open(struct residency *r, const struct residency_params *params, struct mover **out,
                struct ot_error *err);
 void mover_close(struct mover *m);
-int mover_sweep_begin(struct mover *m, struct ot_error *err);
+void mover_sweep_begin(struct mover *m);
 void mover_sweep_end(struct mover *m, bool failed);
 int mover_acquire(struct mover *m, uint32_t extent, uint32_t part, uint32_t row, bool wait,
                   struct residency_view *view, struct ot_error *err);
@@ -92,6 +94,8 @@ bool mover_settle_needs(struct mover *m);
 bool mover_has_part(struct mover *m, uint32_t extent, uint32_t part);
 int mover_rows(struct mover *m, uint32_t extent, const uint32_t *rows, uint32_t n,
                residency_row_fn *each, void *user, struct ot_error *err);
+/* Gives up the blocks that were read ahead; the next sweep reads them again. */
+void mover_forget_ahead(struct mover *m);
 /* See residency_lend. */
 uint64_t lend(struct mover *m, uint64_t bytes);
 uint64_t lend_most(const struct mover *m);

@@ -1,5 +1,4 @@
 /* measure.c - how fast the disk delivers what a sweep reads, without computing. */
-#include "base/alloc.h"
 #include "base/checked.h"
 #include "base/clock.h"
 #include "base/error.h"
@@ -35,9 +34,14 @@ struct pass {
     struct sys_reader *reader;
     uint8_t *memory;
     uint64_t stride; /* between buffers */
-    uint32_t extent;
-    uint64_t at; /* of the extent */
-    uint64_t bytes;
+    struct reading {
+        struct sys_read read;
+        uint32_t extent;
+        uint64_t payload_bytes;
+    } readings[DEPTH]; /* into each buffer */
+    uint32_t extent;   /* to be read next */
+    uint64_t at;       /* of it */
+    uint64_t asked_bytes, bytes; /* have come */
 };
 
 static bool add_next(struct pass *p, uint32_t buffer) {
@@ -47,7 +51,7 @@ static bool add_next(struct pass *p, uint32_t buffer) {
         p->extent++;
         p->at = 0;
     }
-    if (p->extent == r->n_extents || p->bytes >= MEASURE_BYTES_MOST) {
+    if (p->extent == r->n_extents || p->asked_bytes >= MEASURE_BYTES_MOST) {
         return false;
     }
     const struct residency_extent *e = &r->extents[p->extent];
@@ -55,24 +59,49 @@ static bool add_next(struct pass *p, uint32_t buffer) {
     uint32_t align = file->direct_align;
     uint64_t offset = e->offset + p->at, payload = min_u64(READ_BYTES, extent_bytes(e) - p->at);
     uint64_t start = offset / align * align;
-    struct sys_read read = {
-        .file = file,
-        .offset = start,
-        .buf = p->memory + buffer * p->stride,
-        .bytes = round_up(offset + payload, align) - start,
-        .need_bytes = offset + payload - start,
-        .direct = file->direct_fd >= 0,
-        .tag = buffer,
+    struct reading *reading = &p->readings[buffer];
+    *reading = (struct reading){
+        .read = {.file = file,
+                 .offset = start,
+                 .buf = p->memory + buffer * p->stride,
+                 .bytes = round_up(offset + payload, align) - start,
+                 .need_bytes = offset + payload - start,
+                 .direct = file->direct_fd >= 0,
+                 .tag = buffer},
+        .extent = p->extent,
+        .payload_bytes = payload,
     };
     p->at += payload;
-    p->bytes += read.bytes;
-    residency_post(r, p->extent, OT_CAUSE_PREFETCH_WASTED, read.bytes, 0, read.bytes - payload);
-    return sys_reader_add(p->reader, &read);
+    p->asked_bytes += payload;
+    return sys_reader_add(p->reader, &reading->read);
+}
+
+static int take_in(struct pass *p, const struct sys_read_done *done, struct ot_error *err) {
+    const struct reading *reading = &p->readings[done->tag];
+    const struct sys_read *read = &reading->read;
+    if (done->error != 0) {
+        return error_sys(err, OT_ERR_IO, done->error, read->file->path,
+                         "reading %llu bytes at %llu failed", (unsigned long long)read->bytes,
+                         (unsigned long long)read->offset);
+    }
+    if (done->got_bytes < read->need_bytes) {
+        return error_set(err, OT_ERR_CHANGED, read->file->path,
+                         "ends at byte %llu now, had %llu when it was opened",
+                         (unsigned long long)(read->offset + done->got_bytes),
+                         (unsigned long long)read->file->bytes);
+    }
+    if (!read->direct) {
+        sys_file_drop(read->file, read->offset, read->bytes);
+    }
+    p->bytes += done->got_bytes;
+    residency_post(p->r, reading->extent, OT_CAUSE_PREFETCH_WASTED, done->got_bytes, 0,
+                   done->got_bytes - reading->payload_bytes);
+    return 0;
 }
 
 static int read_extents(struct residency *r, uint64_t *bytes, struct ot_error *err) {
     struct pass p = {.r = r, .stride = READ_BYTES + (128 << 10)};
-    int code = sys_reader_open(OT_IO_AUTO, DEPTH, 0, &p.reader, err);
+    int code = sys_reader_open(r->io, DEPTH, 0, &p.reader, err);
     if (code != 0) {
         return code;
     }
@@ -86,9 +115,9 @@ static int read_extents(struct residency *r, uint64_t *bytes, struct ot_error *e
     }
     struct sys_read_done done;
     while (sys_reader_next(p.reader, true, &done)) {
-        if (done.error != 0 && code == 0) {
-            code = error_sys(err, OT_ERR_IO, done.error, "", "reading failed");
-        }
+        struct ot_error *first = code == 0 ? err : NULL;
+        int failed = take_in(&p, &done, first);
+        code = code == 0 ? failed : code;
         if (code == 0) {
             add_next(&p, done.tag);
         }
@@ -99,9 +128,12 @@ static int read_extents(struct residency *r, uint64_t *bytes, struct ot_error *e
     return code;
 }
 
-/* Sweeps for long enough, after one that fills what is missing of wired memory. */
+/* Sweeps for long enough, after one that fills what is missing of wired memory. They are no part of the
+ * run: neither of its trace nor of its waiting, and their bytes are of no use to it. */
 static int read_sweeps(struct residency *r, uint64_t unread_bytes, uint64_t *start_ns,
                        uint64_t *moved, uint32_t *n_sweeps, struct ot_error *err) {
+    const uint64_t wait_ns = r->wait_ns;
+    r->measuring = true;
     int code = unread_bytes > 0 ? sweep_blocks(r, err) : 0;
     uint64_t before = r->moved_bytes;
     *start_ns = clock_ns();
@@ -110,6 +142,9 @@ static int read_sweeps(struct residency *r, uint64_t unread_bytes, uint64_t *sta
         (*n_sweeps)++;
     }
     *moved = r->moved_bytes - before;
+    mover_forget_ahead(r->mover);
+    r->measuring = false;
+    r->wait_ns = wait_ns;
     return code;
 }
 

@@ -406,8 +406,17 @@ static void keep_what_comes_next(struct mover *m) {
     }
 }
 
-int mover_sweep_begin(struct mover *m, struct ot_error *err) {
-    (void)err;
+void mover_forget_ahead(struct mover *m) {
+    mover_settle(m);
+    for (uint32_t i = 0; i < m->layout.n_slots; i++) {
+        if (m->slots[i].block != NO_BLOCK) {
+            discard(m, i);
+        }
+    }
+    m->cursor = (struct cursor){.next_sweep = true};
+}
+
+void mover_sweep_begin(struct mover *m) {
     m->at_extent = m->at_section = 0;
     lend_between_sweeps(m, false);
     keep_what_comes_next(m);
@@ -417,7 +426,6 @@ int mover_sweep_begin(struct mover *m, struct ot_error *err) {
     m->fill_failed = false;
     m->cursor.next_sweep = false;
     mover_pump(m);
-    return 0;
 }
 
 void mover_sweep_end(struct mover *m, bool failed) {
@@ -715,7 +723,7 @@ void mover_info(const struct mover *m, struct residency_info *info) {
     info->resident_bytes = m->arena != NULL ? sys_memory_resident(m->arena, l->arena_bytes) : 0;
     info->resident_bytes = min_u64(info->resident_bytes, l->wired_bytes) + experts_held_bytes(m);
     info->unread_bytes = unread_bytes(m);
-    info->n_reads = m->n_reads;
+    info->n_reads = m->n_reads - m->n_reads_failed;
     info->n_reads_direct = m->n_reads_direct;
 }
 

@@ -115,7 +115,7 @@ struct mover {
     uint64_t filled_bytes;   /* of wired runs, for progress */
     uint64_t locked_bytes;
     bool locks; /* locking was granted, at least in part */
-    uint64_t n_reads, n_reads_direct;
+    uint64_t n_reads, n_reads_direct, n_reads_failed;
     uint64_t n_samples, n_samples_grown; /* direct reads looked at, and those that left pages */
     bool buffered_found;                 /* O_DIRECT was asked for and had no effect */
     bool verify;                         /* compare what was read with a second, buffered read */

@@ -15,6 +15,8 @@
 #include "base/error.h"
 #include "residency/mover.h"
 #include "residency/plant.h"
+#include "sys/hook.h"
+#include "sys/memory.h"
 
 enum { SAMPLE_FIRST = 8, SAMPLE_EVERY = 64, SAMPLES_LEAST = 4 };
 
@@ -120,13 +122,17 @@ uint64_t reads_needed_bytes(const struct mover *m, uint64_t payload_bytes) {
 /* Posts what has come. A first trip is a load, and needed; a streamed block's later ones are the
  * plan's, and needed as far as the budget is smaller than what a sweep uses; so are those of a lent
  * piece, whose memory the budget does not have meanwhile. An expert's part that was evicted, a piece
- * that comes back from a loan, or a row that was asked for before, is a reload. */
+ * that comes back from a loan, or a row that was asked for before, is a reload. What is read to measure
+ * the disk is of no use. */
 static void post(struct mover *m, const struct flight *f) {
     enum ot_cause cause = OT_CAUSE_LOAD;
     uint64_t needed = f->payload_bytes;
-    bool block = f->kind == FLIGHT_SLOT && m->slots[f->index].block != NO_BLOCK;
+    const bool block = f->kind == FLIGHT_SLOT && m->slots[f->index].block != NO_BLOCK;
     bool part = f->kind == FLIGHT_UNIT || (f->kind == FLIGHT_SLOT && !block);
-    if (f->kind == FLIGHT_PIECE && m->pieces[f->index].lent && m->pieces[f->index].seen) {
+    if (block && m->r->measuring) {
+        cause = OT_CAUSE_PREFETCH_WASTED;
+        needed = 0;
+    } else if (f->kind == FLIGHT_PIECE && m->pieces[f->index].lent && m->pieces[f->index].seen) {
         cause = OT_CAUSE_STREAM;
     } else if (!first_trip(m, f)) {
         cause = block ? OT_CAUSE_STREAM : OT_CAUSE_RELOAD;
@@ -144,28 +150,62 @@ static void post(struct mover *m, const struct flight *f) {
     residency_post(m->r, f->extent, cause, f->bytes, needed, f->bytes - f->payload_bytes);
 }
 
-/* For the test build and ONETRIP_VERIFY=1: the bytes are those of the file at the right place. */
+/* The bytes of a read once more, the same way. Returns how many came, or -errno. */
+static int64_t read_again(const struct sys_file *file, const struct flight *f, uint8_t *buf) {
+    uint64_t done = 0;
+    for (uint32_t n_again = 0; done < f->bytes;) {
+        int64_t n = sys_file_pread(file, f->direct, f->offset + done, buf + done, f->bytes - done);
+        if ((n == -EINTR || n == -EAGAIN) && n_again++ < SYS_AGAIN_MOST) {
+            continue;
+        }
+        if (n < 0) {
+            return n;
+        }
+        if (n == 0) {
+            break;
+        }
+        done += (uint64_t)n;
+    }
+    return (int64_t)done;
+}
+
+/* For the test build and ONETRIP_VERIFY=1: the bytes are those of the file at the right place. They are
+ * read a second time for that, which is posted like any trip. */
 static bool same_as_file(struct mover *m, const struct flight *f, uint64_t got_bytes) {
     if (!m->verify) {
         return true;
     }
     const struct sys_file *file = &m->r->files[m->r->extents[f->extent].file];
+    uint8_t *again = sys_memory_take(f->bytes, false, &m->failure);
+    if (again == NULL) {
+        return false;
+    }
     uint64_t bytes = min_u64(got_bytes, file->bytes - f->offset);
-    uint8_t *again = mem_calloc(bytes, 1);
-    bool same = again != NULL && sys_file_read(file, f->offset, again, bytes, &m->failure) == 0;
-    if (same && memcmp(again, f->buf, (size_t)bytes) != 0) {
+    int64_t n = read_again(file, f, again);
+    if (n < 0) {
+        error_sys(&m->failure, OT_ERR_IO, (int)-n, file->path,
+                  "reading %llu bytes at %llu again failed", (unsigned long long)f->bytes,
+                  (unsigned long long)f->offset);
+    } else {
+        residency_post(m->r, f->extent, OT_CAUSE_RELOAD, (uint64_t)n, 0, 0);
+    }
+    if (n >= 0 && !f->direct) {
+        sys_file_drop(file, f->offset, f->bytes);
+    }
+    bool same = n >= 0 && (uint64_t)n >= bytes && memcmp(again, f->buf, (size_t)bytes) == 0;
+    if (n >= 0 && !same) {
         error_set(&m->failure, OT_ERR_IO, file->path,
                   "%llu bytes at %llu are in memory with other values than in the file",
                   (unsigned long long)bytes, (unsigned long long)f->offset);
-        same = false;
     }
-    mem_free(again);
+    sys_memory_free(again, f->bytes);
     return same;
 }
 
 static bool arrived(struct mover *m, const struct flight *f, const struct sys_read_done *done) {
     const struct sys_file *file = &m->r->files[m->r->extents[f->extent].file];
     if (done->error != 0) {
+        m->n_reads_failed++;
         error_sys(&m->failure, OT_ERR_IO, done->error, file->path,
                   "reading %llu bytes at %llu failed", (unsigned long long)f->bytes,
                   (unsigned long long)f->offset);
@@ -173,6 +213,7 @@ static bool arrived(struct mover *m, const struct flight *f, const struct sys_re
     }
     uint64_t end = f->offset + done->got_bytes;
     if (end < min_u64(f->offset + f->bytes, file->bytes)) {
+        m->n_reads_failed++;
         error_set(&m->failure, OT_ERR_CHANGED, file->path,
                   "ends at byte %llu now, had %llu when it was opened", (unsigned long long)end,
                   (unsigned long long)file->bytes);

@@ -36,6 +36,8 @@ static bool choose_cache(struct residency *r, enum ot_residency asked) {
         r->why = fits ? "asked for" : "cache was asked for, but the weights exceed the budget";
         return fits;
     case OT_RESIDENCY_WIRED:
+        r->why = fits ? "asked for" : "wired was asked for, but the weights exceed the budget";
+        return false;
     case OT_RESIDENCY_STREAM: r->why = "asked for"; return false;
     default: break;
     }
@@ -78,17 +80,19 @@ static int open_trace(struct residency *r, const char *path, struct ot_error *er
 }
 
 static void trace_use(struct residency *r, uint32_t extent, uint32_t part) {
-    if (r->trace == NULL) {
+    if (r->trace == NULL || r->measuring) {
         return;
     }
     uint32_t item = r->trace_first[extent] + part;
     if (!r->traced[item]) {
         r->traced[item] = true;
-        residency_trace_use(r->trace, r->n_sweeps, item, NULL); /* sweep_check gives the error */
+        residency_trace_use(r->trace, r->trace_sweep, item, NULL); /* sweep_check gives the error */
     }
 }
 
+/* Also one that broke off is a sweep of its own. */
 static void trace_sweep_end(struct residency *r) {
+    r->trace_sweep += !r->measuring;
     for (uint32_t i = 0; r->trace != NULL && i < r->n_extents; i++) {
         const struct residency_extent *e = &r->extents[i];
         for (uint32_t p = 0; e->contract != RESIDENCY_ROWS && p < e->n_parts; p++) {
@@ -104,6 +108,7 @@ static int copy_params(struct residency *r, const struct residency_params *param
     r->n_extents = params->n_extents;
     r->last_extent = params->n_extents - 1;
     r->budget_bytes = params->weights_budget_bytes;
+    r->io = params->io;
     r->ledger = params->ledger;
     r->progress = params->progress;
     r->progress_user = params->progress_user;
@@ -164,6 +169,10 @@ void residency_close(struct residency *r) {
     mem_free(r);
 }
 
+bool residency_in_cache(const struct residency *r) {
+    return r->cache != NULL;
+}
+
 static int check_files(const struct residency *r, struct ot_error *err) {
     for (uint32_t i = 0; i < r->n_files; i++) {
         int code = sys_file_check(&r->files[i], err);
@@ -177,9 +186,10 @@ static int check_files(const struct residency *r, struct ot_error *err) {
 int residency_sweep_begin(struct residency *r, uint32_t last_extent, struct ot_error *err) {
     r->last_extent = min_u32(last_extent, r->n_extents - 1);
     int code = check_files(r, err);
-    if (code == 0) {
-        code =
-            r->cache != NULL ? cache_sweep_begin(r->cache, err) : mover_sweep_begin(r->mover, err);
+    if (code == 0 && r->cache != NULL) {
+        code = cache_sweep_begin(r->cache, err);
+    } else if (code == 0) {
+        mover_sweep_begin(r->mover);
     }
     r->in_sweep = code == 0;
     return code;
@@ -204,7 +214,6 @@ void residency_sweep_end(struct residency *r, bool failed) {
         mover_sweep_end(r->mover, failed);
     }
     trace_sweep_end(r);
-    r->n_sweeps += !failed;
 }
 
 static int acquire(struct residency *r, uint32_t extent, uint32_t part, uint32_t row, bool wait,
@@ -293,7 +302,6 @@ void residency_get_info(struct residency *r, struct residency_info *info) {
         mover_settle(r->mover);
     }
     *info = (struct residency_info){.mode = r->mode, .why = r->why, .io = "mmap"};
-    info->n_sweeps = r->n_sweeps;
     info->wait_ns = r->wait_ns;
     if (r->mover != NULL) {
         mover_info(r->mover, info);

@@ -68,6 +68,8 @@ uint64_t residency_cache_bytes(const struct residency_extent *extents, uint32_t 
 int residency_open(const struct residency_params *params, struct residency **out,
                    struct ot_error *err);
 void residency_close(struct residency *r);
+/* True in mode cache. */
+bool residency_in_cache(const struct residency *r);
 
 /* Brackets one pass over the schedule. Prefetch starts at begin (and, for the next sweep, already
  * at the end of the one before, where slots are free).
@@ -140,8 +142,7 @@ struct residency_info {
     uint64_t resident_bytes; /* of the wired ones, as mincore says now */
     uint64_t unread_bytes;   /* of the wired ones: not come to yet, or lent and not come back */
     uint64_t wait_ns;        /* compute waited for bytes */
-    uint64_t n_sweeps;
-    uint64_t n_reads, n_reads_direct; /* requested as direct, and really direct */
+    uint64_t n_reads, n_reads_direct; /* that brought what was asked for; of them really direct */
 };
 /* Before the ledger's needed bytes are read: of experts' parts that were evicted and came again, what
  * had to come is known only from all uses (Belady's MIN on their trace, at this budget), and is

@@ -18,7 +18,7 @@
 #include "residency/mover.h"
 #include "sys/memory.h"
 
-enum { BUFFERS_MOST = 1 << 20, NO_BUFFER = UINT32_MAX, ORDER_ON_STACK = 32 };
+enum { BUFFERS_MOST = 1 << 20, NO_BUFFER = UINT32_MAX, ENTRIES_LEAST = 64 };
 
 struct buffer {
     uint32_t extent, row;
@@ -27,7 +27,14 @@ struct buffer {
     bool recent;   /* used since the hand last passed */
 };
 
+/* A row of a call. */
+struct entry {
+    uint32_t row, index;
+};
+
 struct rows {
+    struct entry *entries;  /* owned [n_entries] of the call; so many as the longest had */
+    uint32_t n_entries;
     struct buffer *buffers; /* owned [n_buffers] */
     uint32_t *chains;       /* owned [n_chains], a power of two */
     uint8_t **seen;         /* owned [n_extents] of owned bits, one per row; NULL: no single rows */
@@ -90,6 +97,7 @@ void rows_close(struct rows *x) {
     mem_free(x->seen);
     mem_free(x->chains);
     mem_free(x->buffers);
+    mem_free(x->entries);
     mem_free(x);
 }
 
@@ -153,15 +161,10 @@ bool rows_first_trip(struct mover *m, const struct flight *f) {
     return first;
 }
 
-/* The rows of one call, sorted, so that equal ones are neighbours. */
-struct entry {
-    uint32_t row, index;
-};
-
 struct call {
     struct mover *m;
     uint32_t extent;
-    const struct entry *entries; /* [n] */
+    const struct entry *entries; /* [n] sorted, so that equal rows are neighbours */
     uint32_t n;
     residency_row_fn *each;
     void *user;
@@ -281,23 +284,22 @@ int mover_rows(struct mover *m, uint32_t extent, const uint32_t *rows, uint32_t 
         return error_set(err, OT_ERR_ARGUMENT, "residency", "extent %u is not read by single rows",
                          extent);
     }
-    struct entry few[ORDER_ON_STACK];
-    struct entry *entries = few;
-    if (n > ORDER_ON_STACK) { /* a prompt: the token loop has one row */
-        entries = mem_calloc(n, sizeof *entries);
-        if (entries == NULL) {
-            return error_memory(err, n * sizeof *entries);
+    struct rows *x = m->rows;
+    if (n > x->n_entries) {
+        mem_free(x->entries);
+        x->n_entries = max_u32(n, ENTRIES_LEAST);
+        x->entries = mem_calloc(x->n_entries, sizeof *x->entries);
+        if (x->entries == NULL) {
+            x->n_entries = 0;
+            return error_memory(err, n * sizeof *x->entries);
         }
     }
+    struct entry *entries = x->entries;
     for (uint32_t i = 0; i < n; i++) {
         entries[i] = (struct entry){rows[i], i};
     }
     qsort(entries, n, sizeof *entries, compare_entries);
     struct call c = {
         .m = m, .extent = extent, .entries = entries, .n = n, .each = each, .user = user};
-    int code = read_rows(&c, err);
-    if (entries != few) {
-        mem_free(entries);
-    }
-    return code;
+    return read_rows(&c, err);
 }
