@@ -310,8 +310,9 @@ struct ot_context_info {
     uint64_t prefetch_bytes;    /* how far ahead decode kernels prefetch, as far as tried */
     uint64_t n_sweeps_prompt;   /* of calls that began a sequence or gave one several tokens */
     uint64_t n_sweeps_decode;   /* of the others; guesses that are checked count as one token */
+    uint64_t n_tokens;          /* that sweeps computed, also guesses that were wrong */
     double wait_disk_s;         /* time compute waited for bytes */
-    double compute_s[8];        /* by enum ot_phase */
+    double compute_s[8];        /* by enum ot_phase: time passed on the thread that calls */
     /* of the budget, given back because a control group's limit was lowered since the context was
      * opened: now, and the most so far */
     uint64_t withheld_bytes, withheld_most_bytes;
@@ -419,7 +420,7 @@ OT_API int ot_report_write(struct ot_context *ctx, const struct ot_run *run, con
  * report is, with the same errors. */
 OT_API int ot_ledger_write(struct ot_context *ctx, const char *path, struct ot_error *err);
 /* Reads such a file (either kind) and prints tables; by: "boundary", "class", "tensor", "cause",
- * "layer". top: rows of a boundary at most, 0 for all.
+ * "layer"; NULL: class. top: rows of a boundary at most, 0 for all.
  * Errors: ARGUMENT (by), IO, MEMORY, FORMAT; nothing was printed then. Faults of writing stay in out. */
 OT_API int ot_ledger_print(const char *path, const char *by, uint32_t top, FILE *out,
                            struct ot_error *err);

@@ -785,7 +785,7 @@ static void test_a_context_that_nobody_asked_for_is_as_short_as_the_budget_needs
     struct outcome o =
         onetrip(NULL, "run", path, "--raw", "-p", "x", "-c", "4096", "-q", "--ram", "1", NULL);
     assert_exit(&o, 1);
-    assert_says(o.err, "less with a smaller -c");
+    assert_says(o.err, "less with fewer positions: n_ctx, -c");
     const char *least = strchr(o.err, '(');
     assert_non_null(least);
     snprintf(ram, sizeof ram, "%llu", strtoull(least + 1, NULL, 10) - (8u << 20));

@@ -89,7 +89,7 @@ static int below_least(const struct budget *b, uint64_t slots, struct ot_error *
     return error_set(
         err, OT_ERR_BUDGET, "memory budget",
         "%s%s%s%s is too little: the least for this model and context is %s (%llu bytes): "
-        "program and tables %s, KV %s (less with a smaller -c), activations %s, reserve %s, "
+        "program and tables %s, KV %s (less with fewer positions: n_ctx, -c), activations %s, reserve %s, "
         "weights' slots %s",
         text_bytes(total, (double)b->total_bytes), asked ? "" : " (", asked ? "" : b->source,
         asked ? "" : ")", text_bytes(least, (double)b->least_bytes),

@@ -30,7 +30,7 @@ struct ot_context {
     uint32_t *lengths;            /* owned [n_seq]: tokens each sequence holds */
     uint32_t *added;              /* owned [n_seq]: tokens of the call that runs */
     struct forward_token *tokens; /* owned [n_batch_most of the budget] */
-    uint64_t n_sweeps_prompt, n_sweeps_decode;
+    uint64_t n_sweeps_prompt, n_sweeps_decode, n_tokens; /* that were computed */
 
     struct sys_limit_watch watch; /* no files where weights are not in own memory */
     uint64_t withheld_bytes, withheld_most_bytes; /* lent by residency to nobody */

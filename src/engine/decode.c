@@ -22,7 +22,7 @@ static int check_inputs(struct ot_context *ctx, const struct ot_input *inputs, u
         uint32_t held = ctx->lengths[inputs[i].seq] + ctx->added[inputs[i].seq]++;
         if (held >= ctx->n_ctx) {
             return error_set(err, OT_ERR_FULL, "context",
-                             "sequence %u would hold more than its %u positions (-c sets them)",
+                             "sequence %u would hold more than its %u positions (n_ctx, -c)",
                              inputs[i].seq, ctx->n_ctx);
         }
     }
@@ -113,6 +113,7 @@ static int run_batch(struct ot_context *ctx, const struct ot_input *inputs, uint
             return rc;
         }
         logits += (uint64_t)wanted * ctx->model->hp.n_vocab;
+        ctx->n_tokens += n;
         ctx->n_sweeps_prompt += prompt;
         ctx->n_sweeps_decode += !prompt;
     }
@@ -123,6 +124,12 @@ int ot_decode(struct ot_context *ctx, const struct ot_input *inputs, uint32_t n_
               float *logits, struct ot_error *err) {
     if (n_inputs == 0) {
         return error_set(err, OT_ERR_ARGUMENT, "batch", "it has no tokens");
+    }
+    for (uint32_t i = 0; i < n_inputs && logits == NULL; i++) {
+        if (inputs[i].want_logits) {
+            return error_set(err, OT_ERR_ARGUMENT, "batch",
+                             "logits are wanted, and there is no place for them");
+        }
     }
     int rc = check_inputs(ctx, inputs, n_inputs, err);
     if (rc != OT_OK) {

@@ -12,12 +12,12 @@ struct stream_job {
     const struct kernels *kernels;
     const uint8_t *data;
     uint64_t ahead;
-    uint64_t sink[64]; /* one a worker, so that the reads are not optimised away */
+    uint64_t sink[POOL_MAX_THREADS]; /* one a worker, so that the reads are not optimised away */
 };
 
 static void stream_piece(void *arg, uint32_t piece, uint32_t worker) {
     struct stream_job *job = arg;
-    job->sink[worker % 64] ^= job->kernels->stream_read(job->data + (uint64_t)piece * CHUNK_BYTES,
+    job->sink[worker] ^= job->kernels->stream_read(job->data + (uint64_t)piece * CHUNK_BYTES,
                                                         CHUNK_BYTES, job->ahead);
 }
 

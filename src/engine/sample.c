@@ -62,6 +62,34 @@ static double next_random(struct ot_sampler *s) {
     return (double)(result >> 11) * 0x1p-53;
 }
 
+static int check_params(uint32_t n_vocab, const struct ot_sampler_params *p, struct ot_error *err) {
+    enum { LAST_N_MOST = 1 << 24 };
+    if (n_vocab == 0) {
+        return error_set(err, OT_ERR_ARGUMENT, "sampler", "a vocabulary of 0 tokens");
+    }
+    if (!isfinite(p->temperature)) {
+        return error_set(err, OT_ERR_ARGUMENT, "sampler", "temperature %g, expected a finite number",
+                         (double)p->temperature);
+    }
+    if (!(p->top_p >= 0 && p->top_p <= 1)) {
+        return error_set(err, OT_ERR_ARGUMENT, "sampler", "top_p %g, expected 0 to 1",
+                         (double)p->top_p);
+    }
+    if (!(p->min_p >= 0 && p->min_p <= 1)) {
+        return error_set(err, OT_ERR_ARGUMENT, "sampler", "min_p %g, expected 0 to 1",
+                         (double)p->min_p);
+    }
+    if (!isfinite(p->repeat_penalty) || p->repeat_penalty <= 0) {
+        return error_set(err, OT_ERR_ARGUMENT, "sampler", "repeat_penalty %g, expected more than 0",
+                         (double)p->repeat_penalty);
+    }
+    if (p->repeat_last_n > LAST_N_MOST) {
+        return error_set(err, OT_ERR_ARGUMENT, "sampler", "repeat_last_n %u, expected at most %d",
+                         p->repeat_last_n, LAST_N_MOST);
+    }
+    return OT_OK;
+}
+
 int ot_sampler_open(uint32_t n_vocab, const struct ot_sampler_params *params,
                     struct ot_sampler **out, struct ot_error *err) {
     struct ot_sampler_params p;
@@ -69,10 +97,9 @@ int ot_sampler_open(uint32_t n_vocab, const struct ot_sampler_params *params,
     if (params != NULL) {
         p = *params;
     }
-    if (n_vocab == 0 || !isfinite(p.temperature) || !(p.top_p >= 0) ||
-        !(p.min_p >= 0 && p.min_p <= 1) || !isfinite(p.repeat_penalty) || p.repeat_penalty <= 0 ||
-        p.repeat_last_n > 1u << 24) {
-        return error_set(err, OT_ERR_ARGUMENT, "sampler", "a parameter is out of range");
+    int rc = check_params(n_vocab, &p, err);
+    if (rc != OT_OK) {
+        return rc;
     }
     struct ot_sampler *s = mem_calloc(1, sizeof *s);
     if (s == NULL) {

@@ -221,15 +221,9 @@ static void post_kv(struct forward *f, uint32_t window) {
         uint32_t high = f->tokens[tile->first + tile->count - 1].position;
         uint32_t from = window != 0 && low + 1 > window ? low + 1 - window : 0;
         moved += (uint64_t)(high + 1 - from) * row_bytes;
-        bool same_seq = i + 1 < f->n_tiles &&
-                        f->tokens[f->tiles[i + 1].first].seq == f->tokens[tile->first].seq;
-        if (!same_seq) {
-            /* the last tile of a sequence: all its keys, from the first that any tile saw */
-            uint32_t j = i;
-            while (j > 0 && f->tokens[f->tiles[j - 1].first].seq == f->tokens[tile->first].seq) {
-                j--;
-            }
-            uint32_t lowest = f->tokens[f->tiles[j].first].position;
+        const struct attend_span *span = &f->spans[f->tokens[tile->first].seq];
+        if (span->last_tile == i) { /* all its keys, from the first that any tile saw */
+            uint32_t lowest = span->first_position;
             uint32_t first = window != 0 && lowest + 1 > window ? lowest + 1 - window : 0;
             needed += (uint64_t)(high + 1 - first) * row_bytes;
         }

@@ -217,6 +217,11 @@ int forward_open(struct forward *f, const struct forward_params *p, struct ot_er
     if (f->memory == NULL) {
         return OT_ERR_MEMORY;
     }
+    f->spans = mem_calloc(p->kv->n_seq, sizeof *f->spans);
+    if (f->spans == NULL) {
+        forward_close(f);
+        return error_memory(err, p->kv->n_seq * sizeof *f->spans);
+    }
     struct carve c = {.memory = f->memory};
     lay_out(f, &c, p->model, p->kernels, n_threads, p->n_batch);
     if ((rc = open_rope(f, p->n_ctx, err)) != OT_OK) {
@@ -232,6 +237,8 @@ void forward_close(struct forward *f) {
         sys_memory_free(f->memory, f->memory_bytes);
         f->memory = NULL;
     }
+    mem_free(f->spans);
+    f->spans = NULL;
 }
 
 void forward_drop(struct forward *f) {
@@ -474,6 +481,13 @@ static void make_tiles(struct forward *f) {
         } else {
             f->tiles[f->n_tiles++] = (struct attend_tile){t, 1};
         }
+    }
+    for (uint32_t i = 0; i < f->n_tiles; i++) {
+        f->spans[f->tokens[f->tiles[i].first].seq].last_tile = i;
+    }
+    for (uint32_t i = f->n_tiles; i-- > 0;) {
+        const struct forward_token *token = &f->tokens[f->tiles[i].first];
+        f->spans[token->seq].first_position = token->position;
     }
 }
 

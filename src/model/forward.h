@@ -123,6 +123,7 @@ struct forward {
     double *attend_totals;     /* [few, n_kv_heads, attend_most_parts, group] */
     struct attend_tile *tiles; /* [n_batch] */
     uint32_t n_tiles;
+    struct attend_span *spans; /* owned [n_seq of the KV] of those that this sweep has tokens of */
 
     /* of the sweep that runs */
     const struct forward_token *tokens;
@@ -141,6 +142,10 @@ struct forward {
 /* Consecutive tokens of one sequence that attend together. */
 struct attend_tile {
     uint32_t first, count;
+};
+/* A sequence's tiles of a sweep: the first one's first position, and the last one. */
+struct attend_span {
+    uint32_t first_position, last_tile;
 };
 
 /* Up to so many tokens, whatever sequences they belong to, the kernels for one and for a few are

@@ -320,6 +320,7 @@ static void print_table(const struct table *t, uint32_t top, FILE *out) {
 int ot_ledger_print(const char *path, const char *by, uint32_t top, FILE *out,
                     struct ot_error *err) {
     struct table t = {.by = BY_COUNT};
+    by = by != NULL ? by : "class";
     for (int i = 0; i < BY_COUNT; i++) {
         t.by = strcmp(by, key_names[i]) == 0 ? (enum key)i : t.by;
     }

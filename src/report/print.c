@@ -87,7 +87,8 @@ static void print_movements(const struct report *r, FILE *out) {
 
 static void print_per_token(const struct report *r, FILE *out) {
     uint64_t sweeps = r->context.n_sweeps_prompt + r->context.n_sweeps_decode;
-    uint64_t tokens = r->run->n_prompt + report_decoded(r);
+    bool known_run = r->run->n_prompt + r->run->n_generated != 0;
+    uint64_t tokens = known_run ? r->run->n_prompt + report_decoded(r) : r->context.n_tokens;
     if (sweeps == 0 || tokens == 0) {
         return;
     }
@@ -197,8 +198,7 @@ static void print_closure(const struct report *r, FILE *out) {
                 r->model.n_experts > 0 ? "at most " : "", text_bytes(a, (double)r->found_bytes));
     }
     if (r->residency.unread_bytes != 0) {
-        fprintf(out,
-                "  %s of the wired weights are not in memory: lent, or not used yet\n",
+        fprintf(out, "  %s of the wired weights are not in memory: lent, or not used yet\n",
                 text_bytes(a, (double)r->residency.unread_bytes));
     }
     if (r->min_unknown) {
@@ -215,10 +215,43 @@ static void print_closure(const struct report *r, FILE *out) {
             r->context.wait_disk_s, 100.0 * r->stall_share);
 }
 
-/* "; tokens/s: prompt 1166, decode 254.5" */
-static void print_rate(FILE *out, bool *first, const char *name, double rate) {
-    fprintf(out, "%s%s %.*f", *first ? "; tokens/s: " : ", ", name, rate < 1000.0 ? 1 : 0, rate);
-    *first = false;
+/* "  load 0.011 s, first token 0.020 s; tokens/s: prompt 1166, decode 254.5", without what is not
+ * known. */
+static void print_times(const struct report *r, FILE *out) {
+    const struct ot_run *run = r->run;
+    const bool decoded = run->decode_s > 0.0 && r->context.n_sweeps_decode != 0;
+    const struct {
+        const char *name;
+        double value;
+        bool is_rate;
+    } items[] = {
+        {"load", run->load_s, false},
+        {"first token", run->first_token_s, false},
+        {"prompt", run->prompt_s > 0.0 ? (double)run->n_prompt / run->prompt_s : 0.0, true},
+        {"decode", decoded ? (double)report_decoded(r) / run->decode_s : 0.0, true},
+    };
+    bool any = false, any_rate = false;
+    for (uint32_t i = 0; i < sizeof items / sizeof items[0]; i++) {
+        const double value = items[i].value;
+        if (!(value > 0.0)) {
+            continue;
+        }
+        bool first_rate = items[i].is_rate && !any_rate;
+        fprintf(out, "%s%s%s %.*f%s",
+                !any         ? "  "
+                : first_rate ? "; "
+                             : ", ",
+                first_rate ? "tokens/s: " : "", items[i].name,
+                !items[i].is_rate ? 3
+                : value < 1000.0  ? 1
+                                  : 0,
+                value, items[i].is_rate ? "" : " s");
+        any = true;
+        any_rate |= items[i].is_rate;
+    }
+    if (any) {
+        fprintf(out, "\n");
+    }
 }
 
 static void print_heading(const struct report *r, FILE *out) {
@@ -226,27 +259,19 @@ static void print_heading(const struct report *r, FILE *out) {
     uint64_t decode = r->context.n_sweeps_decode;
     /* A sweep of a few tokens counts as decode, also where eval takes them from a text. */
     uint64_t prompt = r->context.n_sweeps_prompt + (run->n_generated == 0 ? decode : 0);
+    /* of a caller that told nothing, all tokens */
+    bool known = run->n_prompt + run->n_generated != 0;
+    uint64_t tokens = known ? run->n_prompt : r->context.n_tokens;
     char bytes[24];
-    fprintf(out, "ledger: %s %s, %s; %zu prompt token%s in %" PRIu64 " sweep%s",
+    fprintf(out, "ledger: %s %s, %s; %" PRIu64 "%s token%s in %" PRIu64 " sweep%s",
             r->model.architecture, r->model.quantisation,
-            text_bytes(bytes, (double)r->model.weight_bytes), run->n_prompt,
-            run->n_prompt == 1 ? "" : "s", prompt, prompt == 1 ? "" : "s");
+            text_bytes(bytes, (double)r->model.weight_bytes), tokens, known ? " prompt" : "",
+            tokens == 1 ? "" : "s", prompt, prompt == 1 ? "" : "s");
     if (run->n_generated != 0) {
         fprintf(out, ", %zu generated in %" PRIu64, run->n_generated, decode);
     }
     fprintf(out, "\n");
-    fprintf(out, "  load %.3f s", run->load_s);
-    if (run->first_token_s > 0.0) {
-        fprintf(out, ", first token %.3f s", run->first_token_s);
-    }
-    bool first = true;
-    if (run->prompt_s > 0.0) {
-        print_rate(out, &first, "prompt", (double)run->n_prompt / run->prompt_s);
-    }
-    if (run->decode_s > 0.0 && decode != 0) {
-        print_rate(out, &first, "decode", (double)report_decoded(r) / run->decode_s);
-    }
-    fprintf(out, "\n");
+    print_times(r, out);
 }
 
 void report_print(const struct report *r, FILE *out) {

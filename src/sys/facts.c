@@ -17,7 +17,7 @@
 enum { MAX_CPUS = 4096 };
 
 uint32_t sys_page_bytes(void) {
-    static uint32_t page_bytes;
+    static _Atomic uint32_t page_bytes;
     if (page_bytes == 0) {
         page_bytes = (uint32_t)sysconf(_SC_PAGESIZE);
     }

@@ -148,7 +148,12 @@ int sys_file_open(struct sys_file *file, const char *path, struct ot_error *err)
     if (fd < 0) {
         return error_sys(err, OT_ERR_IO, errno, path, "cannot be opened");
     }
-    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+    if (fstat(fd, &st) != 0) {
+        int error = errno;
+        close(fd);
+        return error_sys(err, OT_ERR_IO, error, path, "cannot be opened");
+    }
+    if (!S_ISREG(st.st_mode)) {
         close(fd);
         return error_set(err, OT_ERR_FORMAT, path, "is no longer a regular file");
     }
@@ -320,17 +325,17 @@ void sys_file_will_need(const struct sys_file *file, uint64_t offset, uint64_t b
     posix_fadvise(file->fd, (off_t)offset, (off_t)bytes, POSIX_FADV_WILLNEED);
 }
 
-/* Writes all bytes to fd; 0 or errno. */
-static int write_all(int fd, const uint8_t *data, uint64_t bytes) {
+int sys_write_all(int fd, const void *data, uint64_t bytes) {
+    const uint8_t *from = data;
     while (bytes > 0) {
-        ssize_t n = write(fd, data, (size_t)min_u64(bytes, 1u << 30));
+        ssize_t n = write(fd, from, (size_t)min_u64(bytes, 1u << 30));
         if (n < 0 && errno == EINTR) {
             continue;
         }
         if (n <= 0) {
             return n < 0 ? errno : EIO;
         }
-        data += n;
+        from += n;
         bytes -= (uint64_t)n;
     }
     return 0;
@@ -356,7 +361,7 @@ static int write_in_place(const char *path, int own, const void *data, uint64_t 
     if (fd < 0) {
         return errno;
     }
-    int failure = write_all(fd, data, bytes);
+    int failure = sys_write_all(fd, data, bytes);
     return close(fd) != 0 && failure == 0 ? errno : failure;
 }
 
@@ -385,7 +390,7 @@ static int write_and_rename(const char *path, const char *temporary, const void 
     if (fd < 0) {
         return errno;
     }
-    int failure = write_all(fd, data, bytes);
+    int failure = sys_write_all(fd, data, bytes);
     if (close(fd) != 0 && failure == 0) {
         failure = errno;
     }

@@ -90,6 +90,9 @@ int sys_file_write(const char *path, const void *data, uint64_t bytes, struct ot
 int sys_file_slurp(const char *path, uint64_t max_bytes, char **data, uint64_t *bytes,
                    struct ot_error *err);
 
+/* Writes all bytes to a descriptor; 0 or an errno. */
+int sys_write_all(int fd, const void *data, uint64_t bytes);
+
 /* For tests: from the n-th read on (1: the next), `count` reads fail with error (an errno), meet the
  * end of the file (error 0), or deliver half of their bytes (error -1: an ordinary partial read, which
  * must be carried on). n 0: none. Applies to buffered, direct and asynchronous reads. */

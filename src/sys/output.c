@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -13,7 +14,7 @@
 int sys_output_open(struct sys_output *output, const char *path, struct ot_error *err) {
     char *copy = mem_strdup(path);
     if (copy == NULL) {
-        return error_memory(err, 1);
+        return error_memory(err, strlen(path) + 1);
     }
     int own = sys_own_stream(path);
     int fd = own >= 0 ? fcntl(own, F_DUPFD_CLOEXEC, 0)
@@ -29,18 +30,8 @@ int sys_output_open(struct sys_output *output, const char *path, struct ot_error
 
 int sys_output_write(struct sys_output *output, const void *data, uint64_t bytes,
                      struct ot_error *err) {
-    const char *from = data;
-    while (bytes > 0) {
-        ssize_t n = write(output->fd, from, (size_t)min_u64(bytes, 1u << 30));
-        if (n < 0 && errno != EINTR) {
-            return error_sys(err, OT_ERR_IO, errno, output->path, "cannot be written");
-        }
-        if (n > 0) {
-            from += n;
-            bytes -= (uint64_t)n;
-        }
-    }
-    return 0;
+    int error = sys_write_all(output->fd, data, bytes);
+    return error == 0 ? 0 : error_sys(err, OT_ERR_IO, error, output->path, "cannot be written");
 }
 
 int sys_output_close(struct sys_output *output, struct ot_error *err) {
