@@ -379,9 +379,6 @@ static void run_rope_neox(const struct kernels *k) {
 static void run_f32_to_f16(const struct kernels *k) {
     k->f32_to_f16(vector_x, VECTOR_N, vector_h);
 }
-static void run_f16_to_f32(const struct kernels *k) {
-    k->f16_to_f32(vector_h, VECTOR_N, vector_x);
-}
 static void run_softcap(const struct kernels *k) {
     k->softcap(vector_x, VECTOR_N, 30.0f);
 }
@@ -407,7 +404,6 @@ static void measure_vectors(const struct kernels *k) {
         {"rope", run_rope},
         {"rope neox", run_rope_neox},
         {"f32_to_f16", run_f32_to_f16},
-        {"f16_to_f32", run_f16_to_f32},
         {"softcap", run_softcap},
         {"all_finite", run_all_finite},
         {"prepare Q4_0", run_prepare},

@@ -42,7 +42,7 @@ enum ot_status {
     OT_ERR_FULL = -7,        /* the context has no room for more tokens; nothing changed */
     OT_ERR_NOT_FINITE = -8,  /* a logit is NaN or infinite: the weights are damaged */
     OT_ERR_INTERRUPTED = -9, /* the caller's stop flag was raised; nothing of the call counts */
-    OT_ERR_CHANGED = -10,    /* a file shrank or was replaced while in use */
+    OT_ERR_CHANGED = -10,    /* a file shrank or was written to while in use */
 };
 
 struct ot_error {
@@ -130,7 +130,8 @@ struct ot_tensor_info {
 
 /* Opens and checks a GGUF file (or the first part of a split one): header, vocabulary, every
  * tensor's place and shape. No weight byte is read. params NULL: the whole model.
- * Errors: FORMAT, UNSUPPORTED, IO, MEMORY; nothing is left open then. */
+ * Errors: ARGUMENT (an empty path), FORMAT, UNSUPPORTED, IO, CHANGED, MEMORY; nothing is left open
+ * then. */
 OT_API int ot_model_open(const char *path, const struct ot_model_params *params,
                          struct ot_model **out, struct ot_error *err);
 OT_API void ot_model_close(struct ot_model *model);
@@ -222,10 +223,10 @@ enum { OT_DRAFT_AUTO = 0x7fffffff };
 
 struct ot_context_params {
     uint32_t n_ctx;      /* positions per sequence; 0: the smaller of the model's and 4096 */
-    uint32_t n_ctx_least; /* so many will do: where the weights do not fit the budget beside n_ctx,
-                             there are as many as leave room for them; where none do, as many
-                             as take a 16th of it, fewer where it is too little, never under these;
-                             ot_context_info has how many; 0: exactly n_ctx */
+    uint32_t n_ctx_least; /* so many will do, where that is less than n_ctx: where the weights do not fit
+                             the budget beside n_ctx, there are as many as leave room for them; where
+                             none do, as many as take a 16th of it, fewer where it is too little, never
+                             under these; ot_context_info has how many; 0: exactly n_ctx */
     uint32_t n_seq;      /* sequences that share a sweep; 0: 1 */
     uint32_t n_threads;  /* 0: one a core, at least two if allowed, within affinity and quota */
     uint64_t ram_bytes;  /* memory budget of the whole process; 0: chosen (cgroup, free memory) */
@@ -249,13 +250,14 @@ OT_API void ot_context_default_params(struct ot_context_params *params);
 /* Opens a context over a model, which must outlive it: divides the budget, takes all memory that it
  * will use, and begins to read weights that own memory will hold. params NULL: the defaults.
  * Errors: ARGUMENT (a parameter is out of range or none of its enum; the model was opened for its
- * vocabulary only), BUDGET (the message names the least budget in bytes), IO, MEMORY, CHANGED; nothing
- * is left open then. */
+ * vocabulary only), BUDGET (the message names the least budget in bytes), FORMAT (rope factors that
+ * are no numbers), UNSUPPORTED (too many experts), IO, MEMORY, CHANGED; nothing is
+ * left open then. */
 OT_API int ot_context_open(const struct ot_model *model, const struct ot_context_params *params,
                            struct ot_context **out, struct ot_error *err);
 OT_API void ot_context_close(struct ot_context *ctx);
 
-/* One token of a batch. Positions of a sequence must follow each other without gaps. */
+/* One token of a batch. Its position is the next one of its sequence. */
 struct ot_input {
     uint32_t token;
     uint32_t seq; /* < n_seq */
@@ -267,7 +269,7 @@ struct ot_input {
  *
  *   inputs [n_inputs]            any number of tokens of any sequences, each sequence in order
  *   logits [n_wanted, n_vocab]   out, f32, row-major, in the order of the inputs that want them;
- *                                owned by the caller
+ *                                owned by the caller; may be NULL where none are wanted
  *
  * A call of one token, of at most 3 tokens that all want logits, or of at most 8 such tokens of one
  * sequence, gives each token the logits it would have got in a call of its own, to the bit: so
@@ -277,7 +279,7 @@ struct ot_input {
  *
  * Every byte moved is in the ledger before this returns.
  * Returns 0, or
- *   OT_ERR_ARGUMENT     a token or sequence is out of range
+ *   OT_ERR_ARGUMENT     no tokens, a token or sequence out of range, or no place for wanted logits
  *   OT_ERR_FULL         a sequence would outgrow n_ctx; nothing changed
  *   OT_ERR_BUDGET       a control group's limit was lowered further than wired weights can be given
  *                       back; nothing changed, the call may be repeated
@@ -293,7 +295,7 @@ OT_API uint32_t ot_seq_length(const struct ot_context *ctx, uint32_t seq);
 /* Forgets the tokens from position on; position <= length. Returns 0 or OT_ERR_ARGUMENT. */
 OT_API int ot_seq_truncate(struct ot_context *ctx, uint32_t seq, uint32_t position);
 /* Makes dst a copy of the first n tokens of src: a shared prompt is computed once. Errors: ARGUMENT
- * (n above src's length, or a sequence that is not there); nothing changed then. */
+ * (n above src's length, a sequence that is not there, or dst is src); nothing changed then. */
 OT_API int ot_seq_copy(struct ot_context *ctx, uint32_t dst, uint32_t src, uint32_t n,
                        struct ot_error *err);
 
@@ -301,7 +303,7 @@ struct ot_context_info {
     uint32_t n_ctx, n_seq, n_threads, n_batch, n_draft, n_logits;
     uint64_t budget_bytes;      /* in force */
     uint64_t least_budget_bytes; /* does for these parameters at every start, whatever is in force */
-    const char *budget_source;  /* "asked", "cgroup limit", "available memory" */
+    const char *budget_source;  /* "asked", "available memory, less 10 %", "cgroup limit, ..." */
     const char *residency;      /* "cache", "wired", "stream" */
     const char *residency_why;  /* one phrase */
     const char *io;             /* "mmap", "io_uring direct", "threads direct", "threads buffered"... */
@@ -326,22 +328,25 @@ enum ot_phase {
     OT_PHASE_COUNT
 };
 
+/* What is true now. Waits for the reads that are under way, so that the ledger holds them too. */
 OT_API void ot_context_get_info(const struct ot_context *ctx, struct ot_context_info *info);
 
 /* ---- sampling ----------------------------------------------------------------------------- */
 
+/* In the order in which they act: penalty, top-k, top-p, min-p, temperature. In brackets what is
+ * allowed, and the default. */
 struct ot_sampler_params {
-    uint64_t seed;
-    float temperature; /* 0 or less: greedy */
-    uint32_t top_k;    /* 0: off */
-    float top_p, min_p;
-    float repeat_penalty; /* 1: off */
-    uint32_t repeat_last_n;
+    uint64_t seed;        /* of the random numbers [any; 0]: the same for the same seed */
+    float temperature;    /* 0 or less: greedy [finite; 0.8] */
+    uint32_t top_k;       /* 0: off [any; 40] */
+    float top_p, min_p;   /* 1 and 0: off [0 to 1; 0.95, 0.05] */
+    float repeat_penalty; /* 1: off [above 0; 1] */
+    uint32_t repeat_last_n; /* tokens it looks back [at most 2^24; 64] */
 };
 
 struct ot_sampler;
 OT_API void ot_sampler_default_params(struct ot_sampler_params *params);
-/* params NULL: the defaults. Errors: ARGUMENT (a parameter is out of range), MEMORY. */
+/* params NULL: the defaults. Errors: ARGUMENT (names the parameter), MEMORY. */
 OT_API int ot_sampler_open(uint32_t n_vocab, const struct ot_sampler_params *params,
                            struct ot_sampler **out, struct ot_error *err);
 OT_API void ot_sampler_close(struct ot_sampler *sampler);
@@ -356,7 +361,7 @@ OT_API void ot_sampler_accept(struct ot_sampler *sampler, uint32_t token);
  * all wanting logits, guesses are checked in the sweep of that token: those that are picked too are
  * kept, ot_seq_truncate takes back the rest. The text stays the same, to the bit. */
 struct ot_drafter;
-/* n_most: tokens guessed at once, at most 7. Errors: MEMORY. */
+/* n_most: tokens guessed at once; more than 7 are taken as 7. Errors: MEMORY. */
 OT_API int ot_drafter_open(uint32_t n_most, struct ot_drafter **out, struct ot_error *err);
 OT_API void ot_drafter_close(struct ot_drafter *drafter);
 /* What may follow ids [n_ids], the whole text with the token known last: writes at most n_most tokens
@@ -376,14 +381,15 @@ enum ot_class {
     OT_CLASS_WEIGHT, OT_CLASS_KV, OT_CLASS_ACTIVATION, OT_CLASS_TRANSFORM, OT_CLASS_IO,
     OT_CLASS_OTHER, OT_CLASS_COUNT
 };
-/* The words of the ledger. No code of this version copies weights, spills or restores: ram>disk, class
- * transform and the causes repack, dequant, spill and restore are there for ledgers that hold them. */
+/* The words of the ledger. No code of this version copies weights, spills or restores: ram>disk, the
+ * classes transform and io and the causes repack, dequant, spill and restore are there for ledgers
+ * that hold them. */
 enum ot_cause {
     OT_CAUSE_LOAD, OT_CAUSE_RELOAD, OT_CAUSE_STREAM, OT_CAUSE_COPY, OT_CAUSE_REPACK,
     OT_CAUSE_DEQUANT, OT_CAUSE_GATHER, OT_CAUSE_COMPUTE, OT_CAUSE_SPILL, OT_CAUSE_RESTORE,
     OT_CAUSE_PREFETCH_WASTED, OT_CAUSE_COUNT
 };
-enum ot_known { OT_COUNTED, OT_REPORTED, OT_MODELLED, OT_KNOWN_COUNT };
+enum ot_known { OT_COUNTED, OT_REPORTED, OT_MODELLED };
 
 /* What the caller knows of a run and the library does not. All pointers are borrowed. */
 struct ot_run {

@@ -1,5 +1,6 @@
 /* test_budget.c - the memory budget of a context: what it is divided into, and the least that is
  * told. */
+#include "engine/budget.h"
 #include "engine_fixture.h"
 #include "kernel/kernel.h"
 #include "model/forward.h"
@@ -16,6 +17,34 @@ static void give_back_what_was_freed(void) {
 enum { OPENINGS_DIFFER_BYTES = 1 << 20 };
 static void give_back_what_was_freed(void) {}
 #endif
+
+static void test_what_is_free_of_a_control_group_is_the_budget_of_auto(void **state) {
+    (void)state;
+    const uint64_t mib = 1 << 20, none = UINT64_MAX;
+    const struct {
+        uint64_t asked, limit, free, expected;
+        const char *source;
+    } table[] = {
+        {0, none, none, 1010 * mib / 10 * 9, "available memory, less 10 %"},
+        {0, 4000 * mib, 4000 * mib, 1010 * mib / 10 * 9, "available memory, less 10 %"},
+        {0, 200 * mib, 200 * mib, 190 * mib, "cgroup limit, less 5 %"},
+        {0, 200 * mib, 188 * mib, 190 * mib, "cgroup limit, less 5 %"}, /* its own, and a little */
+        {0, 200 * mib, 92 * mib, 95 * mib, "cgroup limit, less what others use, less 5 %"},
+        {0, 200 * mib, 0, 7 * mib, "cgroup limit, less what others use, less 5 %"},
+        {150 * mib, 200 * mib, 92 * mib, 150 * mib, "asked"},
+        {250 * mib, 200 * mib, 92 * mib, 200 * mib, "cgroup limit, below what was asked"},
+    };
+    const struct sys_process process = {.rss_bytes = 10 * mib, .anon_bytes = 8 * mib};
+    for (uint32_t i = 0; i < sizeof table / sizeof *table; i++) {
+        const struct sys_limits limits = {.available_bytes = 1000 * mib,
+                                          .cgroup_bytes = table[i].limit,
+                                          .cgroup_free_bytes = table[i].free};
+        struct budget b = {0};
+        budget_choose(&b, table[i].asked, &limits, &process);
+        assert_int_equal(b.total_bytes / mib, table[i].expected / mib);
+        assert_string_equal(b.source, table[i].source);
+    }
+}
 
 static void test_a_budget_below_the_least_is_refused_with_the_least(void **state) {
     (void)state;
@@ -205,6 +234,7 @@ static void test_room_for_guesses_is_part_of_the_budget(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_what_is_free_of_a_control_group_is_the_budget_of_auto),
         cmocka_unit_test(test_a_budget_below_the_least_is_refused_with_the_least),
         cmocka_unit_test(test_a_budget_is_refused_with_the_least_or_is_enough),
         cmocka_unit_test(test_positions_give_way_to_weights_that_do_not_fit),

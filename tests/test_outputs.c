@@ -2,7 +2,10 @@
  * that is whole, and what cost work is not lost where that fails. */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
+#include <stdatomic.h>
+#include <stdint.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -40,41 +43,63 @@ static bool is_link(const char *path) {
 static void test_a_file_that_cannot_take_its_name_stays_and_is_named(void **state) {
     (void)state;
     const char *path = in_directory("kept.json");
-    char temporary[160];
     struct ot_error err;
     assert_int_equal(sys_file_write(path, "old", 3, &err), 0);
     rename_error = EBUSY;
     assert_int_equal(sys_file_write(path, "new and whole", 13, &err), OT_ERR_IO);
     rename_error = 0;
     assert_int_equal(err.sys_errno, EBUSY);
-    snprintf(temporary, sizeof temporary, "%s.%ld.tmp", path, (long)getpid());
-    assert_says(err.message, temporary);
+    assert_says(err.message, "all is in ");
+    char *temporary = strstr(err.message, "all is in ") + strlen("all is in ");
+    temporary[strcspn(temporary, ":")] = '\0';
+    assert_true(strncmp(temporary, path, strlen(path)) == 0);
     assert_holds(path, "old");
     assert_holds(temporary, "new and whole");
     assert_int_equal(unlink(temporary), 0);
 }
 
-static void test_what_lies_at_the_temporary_name_is_not_written_to(void **state) {
-    (void)state;
-    const char *path = in_directory("rights.json");
-    char temporary[160], other[160];
+enum { WRITERS = 4, WRITES = 40, LONGEST = 5000 };
+
+/* Writes texts of one letter, of several lengths. */
+static void *write_again_and_again(void *arg) {
+    static const char letters[] = "abcd";
+    static _Atomic uint32_t n_writers;
+    const char *path = arg;
+    char text[LONGEST];
     struct ot_error err;
-    struct stat facts;
-    snprintf(temporary, sizeof temporary, "%s.%ld.tmp", path, (long)getpid());
-    snprintf(other, sizeof other, "%s", in_directory("other.txt"));
-    assert_int_equal(sys_file_write(other, "mine", 4, &err), 0);
-    assert_int_equal(symlink(other, temporary), 0);
-    assert_int_equal(sys_file_write(path, "report", 6, &err), 0);
-    assert_holds(path, "report");
-    assert_holds(other, "mine");
-    assert_int_equal(lstat(path, &facts), 0);
-    assert_true(S_ISREG(facts.st_mode));
-    /* and what is replaced keeps its rights */
-    assert_int_equal(chmod(path, 0600), 0);
-    assert_int_equal(sys_file_write(path, "secret", 6, &err), 0);
-    assert_int_equal(stat(path, &facts), 0);
-    assert_int_equal(facts.st_mode & 0777, 0600);
-    assert_holds(path, "secret");
+    memset(text, letters[atomic_fetch_add(&n_writers, 1) % WRITERS], sizeof text);
+    intptr_t n_failed = 0;
+    for (uint32_t i = 0; i < WRITES; i++) {
+        n_failed += sys_file_write(path, text, 1 + i * 997 % LONGEST, &err) != 0;
+    }
+    return (void *)n_failed;
+}
+
+/* Also of processes with the same number, as in containers. */
+static void test_writers_of_one_file_leave_it_whole_and_nothing_else(void **state) {
+    (void)state;
+    assert_int_equal(mkdir(in_directory("same"), 0700), 0);
+    char path[160], text[LONGEST + 1];
+    snprintf(path, sizeof path, "%s", in_directory("same/file"));
+    pthread_t threads[WRITERS];
+    for (uint32_t i = 0; i < WRITERS; i++) {
+        assert_int_equal(pthread_create(&threads[i], NULL, write_again_and_again, path), 0);
+    }
+    for (uint32_t i = 0; i < WRITERS; i++) {
+        void *n_failed;
+        assert_int_equal(pthread_join(threads[i], &n_failed), 0);
+        assert_null(n_failed);
+    }
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    size_t n = fread(text, 1, sizeof text, file);
+    fclose(file);
+    assert_true(n > 0);
+    for (size_t i = 1; i < n; i++) {
+        assert_int_equal(text[i], text[0]);
+    }
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(rmdir(in_directory("same")), 0); /* it is empty */
 }
 
 /* Runs the program in the folder, by the shell; the exit code. */
@@ -234,7 +259,7 @@ static void test_a_mount_point_is_refused_before_the_work(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_file_that_cannot_take_its_name_stays_and_is_named),
-        cmocka_unit_test(test_what_lies_at_the_temporary_name_is_not_written_to),
+        cmocka_unit_test(test_writers_of_one_file_leave_it_whole_and_nothing_else),
         cmocka_unit_test(test_a_link_stays_and_what_it_leads_to_is_written),
         cmocka_unit_test(test_what_a_link_leads_to_is_made_where_it_is_not_there),
         cmocka_unit_test(test_standard_output_can_be_named_also_where_it_is_a_file),

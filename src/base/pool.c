@@ -28,7 +28,6 @@
 #include <assert.h>
 #include <linux/futex.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/syscall.h>
@@ -37,6 +36,7 @@
 #include "base/alloc.h"
 #include "base/checked.h"
 #include "base/clock.h"
+#include "base/thread.h"
 
 enum {
     CACHE_LINE = 64,
@@ -261,17 +261,6 @@ void pool_run(struct pool *p, uint32_t n_pieces, pool_fn *fn, void *arg) {
     }
 }
 
-/* Faults stay open: the guard of file mappings needs its SIGBUS where it happens. */
-static void block_signals(sigset_t *before) {
-    sigset_t set;
-    sigfillset(&set);
-    sigdelset(&set, SIGBUS);
-    sigdelset(&set, SIGSEGV);
-    sigdelset(&set, SIGFPE);
-    sigdelset(&set, SIGILL);
-    pthread_sigmask(SIG_SETMASK, &set, before);
-}
-
 struct pool *pool_open(uint32_t n_threads) {
     assert(n_threads >= 1 && n_threads <= POOL_MAX_THREADS);
     uint64_t ranges_at =
@@ -284,16 +273,13 @@ struct pool *pool_open(uint32_t n_threads) {
     p->memory = memory;
     p->ranges = (struct range *)(void *)((uint8_t *)p + ranges_at);
     p->n_threads = n_threads;
-    sigset_t before;
-    block_signals(&before);
     for (uint32_t i = 0; i + 1 < n_threads; i++) {
         p->workers[i] = (struct worker){.pool = p, .id = i + 1};
-        if (pthread_create(&p->workers[i].thread, NULL, worker_main, &p->workers[i]) != 0) {
+        if (thread_start(&p->workers[i].thread, worker_main, &p->workers[i]) != 0) {
             break;
         }
         p->n_started++;
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (p->n_started + 1 < n_threads) {
         pool_close(p);
         return NULL;

@@ -34,25 +34,29 @@ static uint64_t growing_reserve(uint64_t total) {
     return total / TABLE_SHARE;
 }
 
-static void choose_total(struct budget *b, uint64_t asked) {
-    struct sys_limits limits;
-    struct sys_process process;
-    sys_limits_read(&limits);
-    sys_process_read(&process);
-    /* headroom: what else runs may grow, and a limit that is reached exactly costs reclaim */
-    uint64_t free_bytes = (limits.available_bytes + process.rss_bytes) / 10 * 9;
-    uint64_t cgroup = limits.cgroup_bytes;
+/* Headroom: what else runs may grow, and a limit that is reached exactly costs reclaim. */
+void budget_choose(struct budget *b, uint64_t asked, const struct sys_limits *limits,
+                   const struct sys_process *process) {
+    const uint64_t free_bytes = (limits->available_bytes + process->rss_bytes) / 10 * 9;
+    const uint64_t cgroup = limits->cgroup_bytes;
     if (asked != 0) {
         b->total_bytes = min_u64(asked, cgroup);
         b->source = asked <= cgroup || asked - cgroup < sys_page_bytes()
                         ? "asked"
                         : "cgroup limit, below what was asked";
-    } else if (cgroup != UINT64_MAX && cgroup / 20 * 19 < free_bytes) {
-        b->total_bytes = cgroup / 20 * 19;
-        b->source = "cgroup limit, less 5 %";
-    } else {
-        b->total_bytes = free_bytes;
-        b->source = "available memory, less 10 %";
+        return;
+    }
+    b->total_bytes = free_bytes;
+    b->source = "available memory, less 10 %";
+    if (cgroup == UINT64_MAX) {
+        return;
+    }
+    uint64_t left = min_u64(cgroup, limits->cgroup_free_bytes + process->anon_bytes);
+    bool shared = left < cgroup - cgroup / 20; /* else that is the kernel's, within the headroom */
+    left = (shared ? left : cgroup) / 20 * 19;
+    if (left < free_bytes) {
+        b->total_bytes = left;
+        b->source = shared ? "cgroup limit, less what others use, less 5 %" : "cgroup limit, less 5 %";
     }
 }
 
@@ -98,82 +102,100 @@ static int below_least(const struct budget *b, uint64_t slots, struct ot_error *
         text_bytes(reserve, (double)rest), text_bytes(slot, (double)slots));
 }
 
-static int plan(struct budget *b, const struct ot_model *m, const struct kernels *k,
-                const struct ot_context_params *params, uint32_t n_ctx, uint32_t n_seq,
-                uint32_t n_threads, struct ot_error *err) {
-    const struct hparams *hp = &m->hp;
-    *b = (struct budget){0};
-    choose_total(b, params->ram_bytes);
-    struct sys_process process;
-    sys_process_read(&process);
-    b->base_bytes = process.rss_bytes;
-    b->kv_bytes = kv_need_bytes(hp->n_layers, n_seq, hp->n_kv_heads, hp->head_dim, n_ctx);
-    uint64_t row_bytes = sizeof(float) * (uint64_t)hp->n_vocab;
-    b->n_logits = min_u32(params->n_logits, LEAST_BATCH);
-    uint64_t growing = growing_reserve(b->total_bytes);
-    b->reserve_bytes = fixed_reserve(m, n_threads) + b->n_logits * row_bytes;
-    uint64_t slots = residency_least_bytes(m->bind.extents, m->bind.n_extents);
-    uint32_t most = (uint32_t)min_u64((uint64_t)n_ctx * n_seq, 1u << 20);
-    if (params->n_batch != 0) {
-        most = min_u32(most, params->n_batch);
+/* What a budget is divided into that will do, and room for what makes it better. */
+struct division {
+    const struct ot_model *m;
+    const struct kernels *k;
+    const struct ot_context_params *params;
+    uint32_t n_seq, n_threads;
+    uint32_t most;       /* tokens of a sweep: all that a context holds, or what was asked for */
+    uint64_t row_bytes;  /* of logits */
+    uint64_t slot_bytes; /* the least for weights */
+    uint64_t room;       /* for weights, activations and rows for guesses */
+    uint64_t draft_bytes;
+};
+
+/* More rows of logits than will do. */
+static void plan_rows(struct budget *b, struct division *d, uint64_t fixed) {
+    /* for guessed tokens: as many as a 16th of what is left holds */
+    uint64_t left = b->total_bytes - min_u64(b->least_bytes, b->total_bytes);
+    uint64_t rows = left / 16 / d->row_bytes;
+    b->n_draft =
+        (uint32_t)min_u64(rows, min_u32(min_u32(d->params->n_draft, b->n_batch - 1), MAX_DRAFT));
+    d->draft_bytes = b->n_draft * d->row_bytes;
+    /* half of what is left for the rows of many tokens: they save sweeps */
+    uint64_t more = min_u64(left / 2 / d->row_bytes, d->params->n_logits - b->n_logits);
+    b->n_logits += (uint32_t)more;
+    b->reserve_bytes += more * d->row_bytes;
+    d->room = b->total_bytes - fixed - more * d->row_bytes - d->draft_bytes;
+}
+
+/* Tokens of a sweep where nobody asked for a number; weights: what all of them take. */
+static void plan_batch(struct budget *b, const struct division *d, uint64_t weights) {
+    uint32_t wanted = budget_fit_batch(d->m, d->k, d->n_threads, memory_activations,
+                                       min_u32(d->most, MEMORY_BATCH));
+    wanted = max_u32(wanted, b->n_batch);
+    uint64_t activations = forward_need_bytes(d->m, d->k, d->n_threads, wanted);
+    /* what is wired asks for the room of the least slots, also where it needs none */
+    bool streams = d->params->residency == OT_RESIDENCY_STREAM ||
+                   max_u64(weights, d->slot_bytes) + activations > d->room;
+    if (streams) {
+        /* longer prompts borrow from the wired weights for the one sweep that they take */
+        wanted = budget_fit_batch(d->m, d->k, d->n_threads, activations / STREAM_SHARE, wanted);
+        wanted = budget_fit_batch(d->m, d->k, d->n_threads, d->room - d->slot_bytes, wanted);
+        if (weights > d->room && d->room / LOAN_SHARE >= activations) {
+            wanted = min_u32(wanted, d->n_seq); /* that many come again and again */
+        }
     }
-    b->n_batch = params->n_batch != 0 ? most : min_u32(most, LEAST_BATCH);
+    b->n_batch = max_u32(b->n_batch, wanted);
+    b->n_batch_most = streams ? d->most : b->n_batch;
+    b->activation_bytes = forward_need_bytes(d->m, d->k, d->n_threads, b->n_batch);
+}
+
+/* chosen: total, source and base, which stay the same whatever is tried. */
+static int plan(struct budget *b, const struct budget *chosen, const struct ot_model *m,
+                const struct kernels *k, const struct ot_context_params *params, uint32_t n_ctx,
+                uint32_t n_seq, uint32_t n_threads, struct ot_error *err) {
+    const struct hparams *hp = &m->hp;
+    *b = *chosen;
+    struct division d = {
+        .m = m, .k = k, .params = params, .n_seq = n_seq, .n_threads = n_threads};
+    d.row_bytes = sizeof(float) * (uint64_t)hp->n_vocab;
+    d.slot_bytes = residency_least_bytes(m->bind.extents, m->bind.n_extents);
+    d.most = (uint32_t)min_u64((uint64_t)n_ctx * n_seq, 1u << 20);
+    if (params->n_batch != 0) {
+        d.most = min_u32(d.most, params->n_batch);
+    }
+    b->kv_bytes = kv_need_bytes(hp->n_layers, n_seq, hp->n_kv_heads, hp->head_dim, n_ctx);
+    b->n_logits = min_u32(params->n_logits, LEAST_BATCH);
+    b->reserve_bytes = fixed_reserve(m, n_threads) + b->n_logits * d.row_bytes;
+    b->n_batch = b->n_batch_most = params->n_batch != 0 ? d.most : min_u32(d.most, LEAST_BATCH);
     b->activation_bytes = forward_need_bytes(m, k, n_threads, b->n_batch);
 
-    uint64_t fixed = 0, need = UINT64_MAX;
+    uint64_t growing = growing_reserve(b->total_bytes), fixed = 0, need = UINT64_MAX;
     if (!checked_add(b->base_bytes + b->reserve_bytes, b->kv_bytes, &fixed) ||
-        !checked_add(fixed, b->activation_bytes + slots, &need)) {
+        !checked_add(fixed, b->activation_bytes + d.slot_bytes, &need)) {
         need = UINT64_MAX;
     }
     b->least_bytes = least_for(need);
     if (need > b->total_bytes - growing) {
-        return below_least(b, slots, err);
+        return below_least(b, d.slot_bytes, err);
     }
-    fixed += growing;
     b->reserve_bytes += growing;
-    /* rows of logits for guessed tokens: as many as a 16th of what is left holds */
-    uint64_t left = b->total_bytes - min_u64(b->least_bytes, b->total_bytes);
-    uint64_t rows = left / 16 / row_bytes;
-    b->n_draft =
-        (uint32_t)min_u64(rows, min_u32(min_u32(params->n_draft, b->n_batch - 1), MAX_DRAFT));
-    uint64_t draft_bytes = b->n_draft * row_bytes;
-    /* half of what is left for the rows of many tokens: they save sweeps */
-    uint64_t more = min_u64(left / 2 / row_bytes, params->n_logits - b->n_logits);
-    b->n_logits += (uint32_t)more;
-    b->reserve_bytes += more * row_bytes;
-    fixed += more * row_bytes;
+    plan_rows(b, &d, fixed + growing);
     uint64_t weights = residency_cache_bytes(m->bind.extents, m->bind.n_extents);
-    uint64_t room = b->total_bytes - fixed - draft_bytes;
-    bool streams = params->residency == OT_RESIDENCY_STREAM;
-    b->n_batch_most = b->n_batch;
     if (params->n_batch == 0) {
-        uint32_t wanted =
-            budget_fit_batch(m, k, n_threads, memory_activations, min_u32(most, MEMORY_BATCH));
-        wanted = max_u32(wanted, b->n_batch);
-        uint64_t activations = forward_need_bytes(m, k, n_threads, wanted);
-        /* what is wired asks for the room of the least slots, also where it needs none */
-        streams = streams || max_u64(weights, slots) + activations > room;
-        if (streams) {
-            /* longer prompts borrow from the wired weights for the one sweep that they take */
-            wanted = budget_fit_batch(m, k, n_threads, activations / STREAM_SHARE, wanted);
-            wanted = budget_fit_batch(m, k, n_threads, room - slots, wanted);
-            if (weights > room && room / LOAN_SHARE >= activations) {
-                wanted = min_u32(wanted, n_seq); /* that many come again and again */
-            }
-        }
-        b->n_batch = max_u32(b->n_batch, wanted);
-        b->n_batch_most = streams ? most : b->n_batch;
-        b->activation_bytes = forward_need_bytes(m, k, n_threads, b->n_batch);
+        plan_batch(b, &d, weights);
     }
-    b->weights_bytes = room - b->activation_bytes;
+    b->weights_bytes = d.room - b->activation_bytes;
     b->fits = weights <= b->weights_bytes;
     if (params->n_draft == OT_DRAFT_AUTO && b->fits && params->residency != OT_RESIDENCY_STREAM) {
         /* in memory a guess costs time; little where its token is computed with the others */
         b->n_draft = forward_few(m, k) > MEMORY_DRAFT ? min_u32(b->n_draft, MEMORY_DRAFT) : 0;
-        b->weights_bytes += draft_bytes - b->n_draft * row_bytes;
-        draft_bytes = b->n_draft * row_bytes;
+        b->weights_bytes += d.draft_bytes - b->n_draft * d.row_bytes;
+        d.draft_bytes = b->n_draft * d.row_bytes;
     }
-    b->reserve_bytes += draft_bytes;
+    b->reserve_bytes += d.draft_bytes;
     return OT_OK;
 }
 
@@ -183,13 +205,19 @@ int budget_plan(struct budget *b, const struct ot_model *m, const struct kernels
                 const struct ot_context_params *params, uint32_t *n_ctx, uint32_t n_seq,
                 uint32_t n_threads, struct ot_error *err) {
     const uint32_t least = params->n_ctx_least;
-    int rc = plan(b, m, k, params, *n_ctx, n_seq, n_threads, err);
+    struct sys_limits limits;
+    struct sys_process process;
+    sys_limits_read(&limits);
+    sys_process_read(&process);
+    struct budget chosen = {.base_bytes = process.rss_bytes};
+    budget_choose(&chosen, params->ram_bytes, &limits, &process);
+    int rc = plan(b, &chosen, m, k, params, *n_ctx, n_seq, n_threads, err);
     if (least == 0 || least >= *n_ctx || (rc == OT_OK && b->fits)) {
         return rc;
     }
     uint32_t low = least, high = *n_ctx; /* low does, high does not */
     *n_ctx = least;
-    rc = plan(b, m, k, params, least, n_seq, n_threads, err);
+    rc = plan(b, &chosen, m, k, params, least, n_seq, n_threads, err);
     if (rc != OT_OK) {
         return rc;
     }
@@ -200,7 +228,7 @@ int budget_plan(struct budget *b, const struct ot_model *m, const struct kernels
     }
     while (high > low + 1) {
         uint32_t middle = low + (high - low) / 2;
-        rc = plan(b, m, k, params, middle, n_seq, n_threads, err);
+        rc = plan(b, &chosen, m, k, params, middle, n_seq, n_threads, err);
         if (rc == OT_OK && b->fits >= fits) {
             low = middle;
         } else {
@@ -208,5 +236,5 @@ int budget_plan(struct budget *b, const struct ot_model *m, const struct kernels
         }
     }
     *n_ctx = low;
-    return plan(b, m, k, params, low, n_seq, n_threads, err);
+    return plan(b, &chosen, m, k, params, low, n_seq, n_threads, err);
 }

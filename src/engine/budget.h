@@ -11,6 +11,7 @@
 #include "kernel/kernel.h"
 #include "model/model.h"
 #include "onetrip.h"
+#include "sys/facts.h"
 
 struct budget {
     uint64_t total_bytes; /* in force */
@@ -31,6 +32,11 @@ struct budget {
 int budget_plan(struct budget *b, const struct ot_model *model, const struct kernels *kernels,
                 const struct ot_context_params *params, uint32_t *n_ctx, uint32_t n_seq,
                 uint32_t n_threads, struct ot_error *err);
+
+/* Chooses total_bytes and source: what was asked for (0: nothing), at most the control group's limit; else
+ * what is free of it, or of the machine, less a headroom. */
+void budget_choose(struct budget *b, uint64_t asked, const struct sys_limits *limits,
+                   const struct sys_process *process);
 
 /* Most tokens of a sweep, at most `most` and at least 1, whose activations fit `bytes`. */
 uint32_t budget_fit_batch(const struct ot_model *model, const struct kernels *kernels,

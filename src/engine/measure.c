@@ -68,3 +68,9 @@ int ot_measure_disk(struct ot_context *ctx, double *bytes_per_s, uint64_t *bytes
                     struct ot_error *err) {
     return residency_measure_disk(ctx->residency, bytes_per_s, bytes, err);
 }
+
+uint64_t ot_memory_bytes(void) {
+    struct sys_limits limits;
+    sys_limits_read(&limits);
+    return min_u64(limits.memory_bytes, limits.cgroup_bytes);
+}

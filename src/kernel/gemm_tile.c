@@ -138,8 +138,7 @@ static void pass_tokens(const struct tile_isa *isa, const struct gemm *g,
     for (uint32_t token = 0; token < g->n_tokens; n_passes--) {
         const uint32_t n = (g->n_tokens - token + n_passes - 1) / n_passes;
         tile_multiply_fn *multiply = isa->multiply[type->kind][n - 1];
-        struct tile_tokens a = {.row_cols = g->n_cols,
-                                .col = e->col,
+        struct tile_tokens a = {.col = e->col,
                                 .q_offset = e->col,
                                 .d_offset = layout_pad(g->n_cols) + (uint64_t)e->col / 16 * 4,
                                 .sums = strip->sums,

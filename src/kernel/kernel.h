@@ -98,8 +98,7 @@ struct kernels {
     /* x [n_cols] -> out, KERNEL_ALIGN-aligned. n_cols: a multiple of 32 (of 1 for the layouts of
      * floats). */
     void (*prepare)(uint8_t layout, const float *x, uint32_t n_cols, void *out);
-    /* Scratch that any gemm call or attention call may need. */
-    /* Enough for matrices of n_cols columns and fewer. */
+    /* Scratch of any gemm call with at most n_cols columns, and of any attention call. */
     uint64_t (*gemm_scratch_bytes)(uint32_t n_cols);
     uint64_t (*attention_scratch_bytes)(uint32_t head_dim);
 
@@ -121,7 +120,6 @@ struct kernels {
     void (*rope)(float *x, uint32_t n_heads, uint32_t head_dim, uint32_t n_rot, bool neox,
                  const float *cos, const float *sin);
     void (*f32_to_f16)(const float *x, uint64_t n, uint16_t *y); /* round to nearest even */
-    void (*f16_to_f32)(const uint16_t *x, uint64_t n, float *y);
     /* x[i] = cap * tanh(x[i] / cap) */
     void (*softcap)(float *x, uint64_t n, float cap);
     bool (*all_finite)(const float *x, uint64_t n);

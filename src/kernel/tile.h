@@ -45,7 +45,7 @@ struct tile_type {
 /* A few tokens' activations in a block of columns. */
 struct tile_tokens {
     const uint8_t *row[TILE_MAX_TOKENS]; /* in the type's layout */
-    uint32_t row_cols, col;              /* columns of a row; the block's first */
+    uint32_t col;                        /* the block's first */
     uint64_t q_offset, d_offset;         /* LAYOUT_Q8: from row to the block's q and d */
     float *sums;                         /* [group][token]: d * sum of q, if the type wants sums */
     float *y[TILE_MAX_TOKENS];           /* at the tile's first row */

@@ -175,16 +175,6 @@ static void f32_to_f16(const float *x, uint64_t n, uint16_t *y) {
     }
 }
 
-static void f16_to_f32(const uint16_t *x, uint64_t n, float *y) {
-    for (; n >= 8; n -= 8, x += 8, y += 8) {
-        __m128i h = _mm_loadu_si128((const __m128i *)(const void *)x);
-        _mm256_storeu_ps(y, _mm256_cvtph_ps(h));
-    }
-    for (uint64_t i = 0; i < n; i++) {
-        y[i] = half_to_f32(x[i]);
-    }
-}
-
 static void softcap(float *x, uint64_t n, float cap) {
     const __m256 c = _mm256_set1_ps(cap);
     for (uint64_t i = 0; i < n; i += 8) {
@@ -237,7 +227,6 @@ void vector_fill_avx2(struct kernels *k) {
     k->add_scaled = add_scaled;
     k->rope = rope;
     k->f32_to_f16 = f32_to_f16;
-    k->f16_to_f32 = f16_to_f32;
     k->softcap = softcap;
     k->all_finite = all_finite;
     k->stream_read = stream_read;

@@ -155,13 +155,6 @@ static void f32_to_f16(const float *x, uint64_t n, uint16_t *y) {
     }
 }
 
-static void f16_to_f32(const uint16_t *x, uint64_t n, float *y) {
-    for (uint64_t i = 0; i < n; i += 16) {
-        __mmask16 mask = lanes_below(n - i);
-        _mm512_mask_storeu_ps(y + i, mask, _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, x + i)));
-    }
-}
-
 static void softcap(float *x, uint64_t n, float cap) {
     __m512 c = _mm512_set1_ps(cap);
     for (uint64_t i = 0; i < n; i += 16) {
@@ -214,7 +207,6 @@ void vector_fill_avx512(struct kernels *k) {
     k->add_scaled = add_scaled;
     k->rope = rope;
     k->f32_to_f16 = f32_to_f16;
-    k->f16_to_f32 = f16_to_f32;
     k->softcap = softcap;
     k->all_finite = all_finite;
     k->stream_read = stream_read;

@@ -168,15 +168,6 @@ static void f32_to_f16(const float *x, uint64_t n, uint16_t *y) {
     }
 }
 
-static void f16_to_f32(const uint16_t *x, uint64_t n, float *y) {
-    for (; n >= 4; n -= 4, x += 4, y += 4) {
-        vst1q_f32(y, vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(x))));
-    }
-    for (uint64_t i = 0; i < n; i++) {
-        y[i] = half_to_f32(x[i]);
-    }
-}
-
 static bool all_finite(const float *x, uint64_t n) {
     const uint32x4_t exponent = vdupq_n_u32(0x7f800000);
     uint32x4_t bad = vdupq_n_u32(0);
@@ -195,6 +186,5 @@ void vector_fill_neon(struct kernels *k) {
     k->add_scaled = add_scaled;
     k->rope = rope;
     k->f32_to_f16 = f32_to_f16;
-    k->f16_to_f32 = f16_to_f32;
     k->all_finite = all_finite;
 }

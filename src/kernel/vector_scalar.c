@@ -57,12 +57,6 @@ static void f32_to_f16(const float *x, uint64_t n, uint16_t *y) {
     }
 }
 
-static void f16_to_f32(const uint16_t *x, uint64_t n, float *y) {
-    for (uint64_t i = 0; i < n; i++) {
-        y[i] = half_to_f32(x[i]);
-    }
-}
-
 static void softcap(float *x, uint64_t n, float cap) {
     for (uint64_t i = 0; i < n; i++) {
         x[i] = cap * tanhf(x[i] / cap);
@@ -102,7 +96,6 @@ void vector_fill_scalar(struct kernels *k) {
     k->add_scaled = add_scaled;
     k->rope = rope;
     k->f32_to_f16 = f32_to_f16;
-    k->f16_to_f32 = f16_to_f32;
     k->softcap = softcap;
     k->all_finite = all_finite;
     k->stream_read = stream_read;

@@ -5,9 +5,8 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "kernel/kernel.h"
 #include "sys/memory.h"
-
-enum { KEY_BLOCK = 64 };
 
 /* Attention reads huge pages a quarter faster, but a head's first token takes a whole one, and
  * clears it (15 ms for 134 MB of KV). So a short text in a very long context has small pages. */
@@ -15,7 +14,7 @@ static const uint64_t huge_most_bytes = 512u << 20;
 
 uint64_t kv_need_bytes(uint32_t n_layers, uint32_t n_seq, uint32_t n_kv_heads, uint32_t head_dim,
                        uint32_t n_ctx) {
-    uint64_t bytes = round_up(n_ctx, KEY_BLOCK) * head_dim * 2 * sizeof(uint16_t);
+    uint64_t bytes = round_up(n_ctx, KERNEL_KEY_BLOCK) * head_dim * 2 * sizeof(uint16_t);
     if (!checked_mul(bytes, n_kv_heads, &bytes) || !checked_mul(bytes, n_layers, &bytes) ||
         !checked_mul(bytes, n_seq, &bytes)) {
         return UINT64_MAX;
@@ -38,7 +37,7 @@ int kv_open(struct kv *kv, uint32_t n_layers, uint32_t n_seq, uint32_t n_kv_head
         .n_kv_heads = n_kv_heads,
         .head_dim = head_dim,
         .n_ctx = n_ctx,
-        .n_ctx_stride = (uint32_t)round_up(n_ctx, KEY_BLOCK),
+        .n_ctx_stride = (uint32_t)round_up(n_ctx, KERNEL_KEY_BLOCK),
         .bytes = bytes / 2,
         .ledger = ledger,
     };

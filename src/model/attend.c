@@ -21,12 +21,6 @@ struct rotate_job {
     struct vector bias_q, bias_k, bias_v, bias_qkv, norm_q, norm_k;
 };
 
-static void add(float *x, const float *bias, uint32_t n) {
-    for (uint32_t i = 0; i < n; i++) {
-        x[i] += bias[i];
-    }
-}
-
 /* Biases, q/k norms, rope; then k and v go to the KV. */
 static void rotate_rows(struct forward *f, void *arg, uint32_t first, uint32_t count) {
     const struct rotate_job *job = arg;
@@ -37,16 +31,16 @@ static void rotate_rows(struct forward *f, void *arg, uint32_t first, uint32_t c
         float *row = f->work + (uint64_t)t * f->n_work;
         float *q = row + s.q, *k = row + s.k, *v = row + s.v;
         if (job->bias_qkv.data != NULL) {
-            add(row, job->bias_qkv.data, s.out);
+            f->k->add_scaled(row, job->bias_qkv.data, 1.0f, s.out);
         }
         if (job->bias_q.data != NULL) {
-            add(q, job->bias_q.data, s.k - s.q);
+            f->k->add_scaled(q, job->bias_q.data, 1.0f, s.k - s.q);
         }
         if (job->bias_k.data != NULL) {
-            add(k, job->bias_k.data, s.v - s.k);
+            f->k->add_scaled(k, job->bias_k.data, 1.0f, s.v - s.k);
         }
         if (job->bias_v.data != NULL) {
-            add(v, job->bias_v.data, s.out - s.v);
+            f->k->add_scaled(v, job->bias_v.data, 1.0f, s.out - s.v);
         }
         for (uint32_t h = 0; h < hp->n_heads && job->norm_q.data != NULL; h++) {
             f->k->rms_norm(q + h * hd, job->norm_q.data, hd, hp->norm_eps, q + h * hd);
@@ -245,7 +239,7 @@ static int project_qkv(struct forward *f, const struct weight *layer, struct ot_
     const struct hparams *hp = f->hp;
     const struct slots s = slots_of(hp);
     struct prepared *p = &f->prepared;
-    matmul_input(f, p, f->act, f->norm, hp->n_embd, f->n_tokens, hp->n_embd);
+    matmul_input(p, f->act, f->norm, hp->n_embd, f->n_tokens, hp->n_embd);
     const uint32_t at[] = {s.q, s.q, s.k, s.v};
     for (uint32_t i = 0; i < 4; i++) {
         const struct weight *w = &layer[projections[i]];
@@ -302,7 +296,7 @@ int attend_layer(struct forward *f, uint32_t layer, struct ot_error *err) {
         (rc = rotate_and_attend(f, layer, err)) != OT_OK) {
         return rc;
     }
-    matmul_input(f, &f->prepared, f->act, f->work + s.out, f->n_work, f->n_tokens,
+    matmul_input(&f->prepared, f->act, f->work + s.out, f->n_work, f->n_tokens,
                  f->hp->n_heads * f->hp->head_dim);
     rc = matmul_add(f, &w[ROLE_ATTN_OUT], 0, &f->prepared, NULL, f->n_tokens, f->decode, f->y,
                     f->hp->n_embd, err);

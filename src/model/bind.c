@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "base/checked.h"
 #include "base/dtype.h"
 #include "base/error.h"
 
@@ -211,7 +210,6 @@ static int bind_output(struct binder *k) {
                      RESIDENCY_SWEEP);
     if (rc == 0 && !b->output.present) {
         /* tied: the embedding is the last extent of the schedule, its rows are read singly too */
-        b->tied = true;
         rc = bind_tensor(k, &b->output, "token_embd.weight", "token_embd, output", 1, hp->n_vocab,
                          hp->n_embd, NEEDED, RESIDENCY_SWEEP);
         if (rc == 0) {
@@ -309,14 +307,13 @@ static int check_all_used(struct binder *k) {
     return rc;
 }
 
-uint64_t bind_extent_step_bytes(const struct hparams *hp, const struct residency_extent *e,
-                                bool also_swept) {
+uint64_t bind_extent_step_bytes(const struct hparams *hp, const struct residency_extent *e) {
     switch (e->contract) {
     case RESIDENCY_ROWS: return e->n_rows > 1 ? e->row_bytes : 0; /* one row: rope factors */
     case RESIDENCY_EXPERT: return e->row_bytes * e->n_rows * hp->n_experts_used;
     case RESIDENCY_SWEEP: break;
     }
-    return e->row_bytes * e->n_rows + (also_swept && e->also_rows ? e->row_bytes : 0);
+    return e->row_bytes * e->n_rows;
 }
 
 int bind_model(struct bind *out, const struct hparams *hp, const struct bind_source *source,
@@ -341,7 +338,7 @@ int bind_model(struct bind *out, const struct hparams *hp, const struct bind_sou
         return rc;
     }
     for (uint32_t i = 0; i < b.n_extents; i++) {
-        b.sweep_bytes += bind_extent_step_bytes(hp, &b.extents[i], false);
+        b.sweep_bytes += bind_extent_step_bytes(hp, &b.extents[i]);
     }
     *out = b;
     return OT_OK;

@@ -49,7 +49,6 @@ struct weight {
 struct bind {
     struct weight token_embd, rope_freqs, rope_long, rope_short, output_norm, output;
     struct weight (*layers)[LAYER_ROLES]; /* owned [n_layers] */
-    bool tied;                            /* output is token_embd */
     struct residency_extent *extents;     /* owned [n_extents], schedule order; ledger_id: index */
     uint32_t *extent_tensor;              /* owned [n_extents]: index into the file's tensors */
     const char **extent_role;             /* owned [n_extents]; static strings */
@@ -74,7 +73,6 @@ int bind_model(struct bind *out, const struct hparams *hp, const struct bind_sou
                struct ot_error *err);
 void bind_deinit(struct bind *b);
 /* Bytes that a decode step of one token reads of an extent. */
-uint64_t bind_extent_step_bytes(const struct hparams *hp, const struct residency_extent *e,
-                                bool also_swept);
+uint64_t bind_extent_step_bytes(const struct hparams *hp, const struct residency_extent *e);
 
 #endif

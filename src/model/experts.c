@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "base/checked.h"
-#include "base/error.h"
 #include "model/forward.h"
 
 enum { PIECES_PER_THREAD = 2, ADD_ROWS_ALONE = 64, ADD_COLUMNS_MIN = 128 };
@@ -166,7 +165,7 @@ static void gate_rows(struct forward *f, const struct run *run) {
  * So experts that are held are computed while the others are read. */
 static int run_experts(struct forward *f, const struct run *run, struct ot_error *err) {
     uint32_t ffe = f->hp->n_ff_expert;
-    matmul_input(f, &f->routed_prepared, f->routed_act, f->routed, 2ull * ffe, run->n_rows, ffe);
+    matmul_input(&f->routed_prepared, f->routed_act, f->routed, 2ull * ffe, run->n_rows, ffe);
     memset(f->expert_stage + run->from, WANTS_INPUT, run->to - run->from);
     for (uint32_t first = run->from; first < run->to;) {
         uint32_t n_added = 0;
@@ -227,7 +226,7 @@ int experts_layer(struct forward *f, uint32_t layer_id, struct ot_error *err) {
     const struct hparams *hp = f->hp;
     const struct weight *layer = f->model->bind.layers[layer_id];
     uint32_t d = hp->n_embd;
-    matmul_input(f, &f->prepared, f->act, f->norm, d, f->n_tokens, d);
+    matmul_input(&f->prepared, f->act, f->norm, d, f->n_tokens, d);
     int rc = matmul_add(f, &layer[ROLE_FFN_ROUTER], 0, &f->prepared, NULL, f->n_tokens, f->decode,
                         f->router, hp->n_experts, err);
     if (rc != OT_OK || (rc = matmul_flush(f, err)) != OT_OK) {

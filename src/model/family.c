@@ -6,25 +6,21 @@
 
 static const struct family table[] = {
     {
-        .name = "llama",
-        .covers = "Llama 2/3, Mistral, Mixtral, SmolLM, TinyLlama",
+        .name = "llama", /* Llama 2/3, Mistral, Mixtral, SmolLM, TinyLlama */
         .experts_allowed = true,
         .rope_factors = true,
     },
     {
-        .name = "qwen2",
-        .covers = "Qwen 2, Qwen 2.5",
+        .name = "qwen2", /* Qwen 2, Qwen 2.5 */
         .rope_neox = true,
     },
     {
-        .name = "qwen3",
-        .covers = "Qwen 3",
+        .name = "qwen3", /* Qwen 3 */
         .rope_neox = true,
         .qk_norm = true,
     },
     {
-        .name = "qwen3moe",
-        .covers = "Qwen 3 with experts",
+        .name = "qwen3moe", /* Qwen 3 with experts */
         .rope_neox = true,
         .qk_norm = true,
         .experts_allowed = true,
@@ -32,8 +28,7 @@ static const struct family table[] = {
         .own_expert_width = true,
     },
     {
-        .name = "gemma2",
-        .covers = "Gemma 2",
+        .name = "gemma2", /* Gemma 2 */
         .rope_neox = true,
         .scale_embedding = true,
         .post_norm = true,
@@ -45,8 +40,7 @@ static const struct family table[] = {
         .big_layers = 46,
     },
     {
-        .name = "gemma3",
-        .covers = "Gemma 3 (text)",
+        .name = "gemma3", /* Gemma 3 (text) */
         .rope_neox = true,
         .scale_embedding = true,
         .qk_norm = true,
@@ -58,8 +52,7 @@ static const struct family table[] = {
         .big_layers = 62,
     },
     {
-        .name = "phi3",
-        .covers = "Phi-3, Phi-3.5, Phi-4",
+        .name = "phi3", /* Phi-3, Phi-3.5, Phi-4 */
         .rope_neox = true,
         .fused_gate_up = true,
         .rope_factors = true,

@@ -12,7 +12,6 @@ enum family_activation { FAMILY_SILU, FAMILY_GELU };
 
 struct family {
     const char *name;      /* general.architecture */
-    const char *covers;    /* models of this family, for documentation and messages */
     bool rope_neox;        /* rotates pairs (i, i + n/2); else (2i, 2i + 1) */
     bool scale_embedding;  /* token embeddings times sqrt(n_embd) */
     bool qk_norm;          /* needs attn_q_norm and attn_k_norm */

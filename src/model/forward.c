@@ -7,7 +7,6 @@
 #include "base/alloc.h"
 #include "base/checked.h"
 #include "base/clock.h"
-#include "base/dtype.h"
 #include "base/error.h"
 #include "sys/memory.h"
 
@@ -411,7 +410,7 @@ static int ffn_layer(struct forward *f, uint32_t layer_id, struct ot_error *err)
     const struct weight *layer = f->model->bind.layers[layer_id];
     struct prepared *p = &f->prepared;
     int rc = OT_OK;
-    matmul_input(f, p, f->act, f->norm, hp->n_embd, f->n_tokens, hp->n_embd);
+    matmul_input(p, f->act, f->norm, hp->n_embd, f->n_tokens, hp->n_embd);
     if (layer[ROLE_FFN_GATE].present) {
         rc = matmul_add(f, &layer[ROLE_FFN_GATE], 0, p, NULL, f->n_tokens, f->decode, f->work,
                         f->n_work, err);
@@ -425,7 +424,7 @@ static int ffn_layer(struct forward *f, uint32_t layer_id, struct ot_error *err)
         return rc;
     }
     forward_gate(f, f->work, f->n_work, f->n_tokens, hp->n_ff);
-    matmul_input(f, p, f->act, f->work, f->n_work, f->n_tokens, hp->n_ff);
+    matmul_input(p, f->act, f->work, f->n_work, f->n_tokens, hp->n_ff);
     rc = matmul_add(f, &layer[ROLE_FFN_DOWN], 0, p, NULL, f->n_tokens, f->decode, f->y, hp->n_embd,
                     err);
     forward_ahead(f, layer_id);
@@ -509,7 +508,7 @@ static int output(struct forward *f, bool one_logit, float *logits, struct ot_er
     if (rc != OT_OK) {
         return rc;
     }
-    matmul_input(f, &f->prepared, f->act, f->norm, d, n, d);
+    matmul_input(&f->prepared, f->act, f->norm, d, n, d);
     bool decode = f->decode || (one_logit && n == 1);
     attend_ahead(f, 0);
     if ((rc = matmul_add(f, &b->output, 0, &f->prepared, NULL, n, decode, logits, hp->n_vocab,

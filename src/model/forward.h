@@ -175,7 +175,7 @@ int forward_sweep(struct forward *f, const struct forward_token *tokens, uint32_
 /* ---- between the files of the forward pass ---- */
 
 /* Starts a new input [n_rows, n_cols], rows stride floats apart. */
-void matmul_input(struct forward *f, struct prepared *p, uint8_t *space, const float *rows,
+void matmul_input(struct prepared *p, uint8_t *space, const float *rows,
                   uint64_t stride, uint32_t n_rows, uint32_t n_cols);
 /* Prepares rows [first, first + n) of p for w, whose other rows are not known yet. All rows are to
  * be prepared so before a matmul_add uses them, or none. */

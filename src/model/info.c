@@ -77,7 +77,7 @@ void ot_model_get_tensor(const struct ot_model *m, uint32_t index, struct ot_ten
     for (uint32_t i = 0; i < m->bind.n_extents; i++) {
         if (m->bind.extent_tensor[i] == index) {
             info->role = m->bind.extent_role[i];
-            info->bytes_per_token = bind_extent_step_bytes(&m->hp, &m->bind.extents[i], false);
+            info->bytes_per_token = bind_extent_step_bytes(&m->hp, &m->bind.extents[i]);
             return;
         }
     }

@@ -28,9 +28,8 @@ enum {
     AHEAD_SHARE = 4,       /* of a thread's L2 cache, for what it will read next */
 };
 
-void matmul_input(struct forward *f, struct prepared *p, uint8_t *space, const float *rows,
-                  uint64_t stride, uint32_t n_rows, uint32_t n_cols) {
-    (void)f;
+void matmul_input(struct prepared *p, uint8_t *space, const float *rows, uint64_t stride,
+                  uint32_t n_rows, uint32_t n_cols) {
     *p = (struct prepared){
         .rows = rows, .stride = stride, .n_rows = n_rows, .n_cols = n_cols, .data = {space}};
 }

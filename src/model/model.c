@@ -2,12 +2,9 @@
  */
 #include "model/model.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
-#include "base/clock.h"
-#include "base/dtype.h"
 #include "base/error.h"
 #include "model/vocab_source.h"
 #include "token/chat.h"
@@ -269,7 +266,6 @@ static int open_all(struct ot_model *m, struct ot_error *err) {
 
 int ot_model_open(const char *path, const struct ot_model_params *params, struct ot_model **out,
                   struct ot_error *err) {
-    uint64_t start_ns = clock_ns();
     if (path == NULL || path[0] == '\0') {
         return error_set(err, OT_ERR_ARGUMENT, "model", "the path is empty");
     }
@@ -285,7 +281,6 @@ int ot_model_open(const char *path, const struct ot_model_params *params, struct
         ot_model_close(m);
         return rc;
     }
-    m->open_ns = clock_ns() - start_ns;
     *out = m;
     return OT_OK;
 }

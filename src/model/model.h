@@ -31,7 +31,6 @@ struct ot_model {
     uint64_t header_disk_bytes;  /* of them, not in the page cache when opened */
     uint64_t *ahead_bytes;       /* owned [n_files]: behind each header, read ahead by the kernel */
     struct sys_process at_start; /* the process's counters before the first byte was read */
-    uint64_t open_ns;            /* time ot_model_open took */
 };
 
 #endif

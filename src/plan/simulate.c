@@ -69,7 +69,7 @@ static int most_first(const void *a, const void *b) {
     return (x < y) - (x > y);
 }
 
-int plan_hottest_tenth(const struct plan_trace *trace, double *out, struct ot_error *err) {
+static int hottest_tenth(const struct plan_trace *trace, double *out, struct ot_error *err) {
     uint32_t *counts = mem_calloc(trace->n_extents, sizeof *counts);
     if (counts == NULL) {
         return error_memory(err, (uint64_t)trace->n_extents * sizeof *counts);
@@ -199,7 +199,7 @@ static int simulate_all(struct report *r, struct ot_error *err) {
         }
     }
     if (rc == 0) {
-        rc = plan_hottest_tenth(r->trace, &r->hottest_tenth, err);
+        rc = hottest_tenth(r->trace, &r->hottest_tenth, err);
     }
     mem_free(next_use);
     return rc;

@@ -18,7 +18,5 @@ struct plan_result {
 int plan_simulate(const struct plan_trace *trace, const uint32_t *next_use, enum policy_kind kind,
                   uint64_t budget_bytes, struct plan_result *out, struct ot_error *err);
 int plan_next_uses(const struct plan_trace *trace, uint32_t **out, struct ot_error *err);
-/* Share of the uses that go to the most used tenth of the used extents (rounded up). */
-int plan_hottest_tenth(const struct plan_trace *trace, double *out, struct ot_error *err);
 
 #endif

@@ -4,7 +4,6 @@
  * SQLite builds the database in memory; the file is written whole, as every other one. */
 #include <inttypes.h>
 #include <sqlite3.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"

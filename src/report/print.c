@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "base/text.h"
-#include "engine/engine.h"
 #include "report/report.h"
 
 /* Several causes of one boundary and class, folded into a row. */

@@ -1,8 +1,8 @@
 /* report.h - what a report holds, gathered once from a context and printed in several ways.
  *
  * gather.c fills struct report; print.c writes it as text, json.c as JSON. export.c writes the
- * ledger record by record, import.c reads such a file back. Reads records only: nothing here moves
- * bytes or changes a context.
+ * ledger record by record, import.c reads such a file back. Nothing here moves bytes; gathering waits for
+ * reads under way, and has what they needed written to the ledger.
  *
  * Threads: the thread that owns the context. */
 #ifndef REPORT_REPORT_H

@@ -20,6 +20,7 @@
  * what is not atomic. */
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 
@@ -27,6 +28,7 @@
 #include "base/checked.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/thread.h"
 #include "residency/internal.h"
 #include "sys/facts.h"
 
@@ -236,7 +238,7 @@ static void begin_pass(struct cache *c) {
     atomic_store(&c->pass_bytes, 0);
     atomic_store(&c->n_running, N_READERS);
     for (uint32_t i = 0; i < N_READERS; i++) {
-        if (pthread_create(&c->threads[c->n_threads], NULL, read_ahead, c) == 0) {
+        if (thread_start(&c->threads[c->n_threads], read_ahead, c) == 0) {
             c->n_threads++;
         } else if (i + 1 == N_READERS && c->n_threads == 0) {
             read_ahead(c); /* no thread may be made: this one reads everything first */

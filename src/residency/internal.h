@@ -13,15 +13,15 @@
 #ifndef RESIDENCY_INTERNAL_H
 #define RESIDENCY_INTERNAL_H
 
-#include <stdatomic.h>
 
+#include "kernel/kernel.h"
 #include "residency/residency.h"
 #include "residency/trace.h"
 
 /* Tensors below this are always wired: their reads are too small to stream. */
 enum { SMALL_BYTES = 64 << 10 };
 /* A view's data may be read this far beyond its last row. */
-enum { OVERREAD_BYTES = 64 };
+enum { OVERREAD_BYTES = KERNEL_OVERREAD };
 enum { NO_SLOT = UINT32_MAX };
 
 struct cache;

@@ -21,6 +21,8 @@
  * or the second, so that the engine comes back soon enough to ask for the next ones. */
 enum { VIEW_BYTES_LEAST = 256 << 10, AT_ONCE_BYTES_LEAST = 4 << 20 };
 
+_Static_assert((int)SYS_MEMORY_TAIL >= (int)OVERREAD_BYTES, "a view may be read beyond its last row");
+
 /* ---- opening and closing ---- */
 
 static int take_arrays(struct mover *m, struct ot_error *err) {
@@ -147,7 +149,7 @@ void mover_close(struct mover *m) {
 
 /* ---- slots ---- */
 
-void mover_free_slot(struct mover *m, uint32_t slot) {
+static void free_slot(struct mover *m, uint32_t slot) {
     struct slot *s = &m->slots[slot];
     if (s->block != NO_BLOCK && m->block_slot[s->block] == slot) {
         m->block_slot[s->block] = NO_SLOT;
@@ -170,7 +172,7 @@ static void discard(struct mover *m, uint32_t slot) {
         }
         s->orphan = true;
     } else if (s->state != EMPTY) {
-        mover_free_slot(m, slot);
+        free_slot(m, slot);
     }
 }
 
@@ -197,7 +199,7 @@ uint32_t mover_take_slot(struct mover *m, bool force) {
     if (!force || farthest == NO_SLOT) {
         return NO_SLOT;
     }
-    mover_free_slot(m, farthest);
+    free_slot(m, farthest);
     return farthest;
 }
 
@@ -385,7 +387,7 @@ void mover_landed(struct mover *m, const struct flight *f, bool ok) {
     s->state = ok ? READY : FAILED;
     s->passing = !ok && reads_failure_may_pass(m);
     if (s->orphan) {
-        mover_free_slot(m, f->index);
+        free_slot(m, f->index);
     }
 }
 
@@ -436,9 +438,9 @@ void mover_sweep_end(struct mover *m, bool failed) {
         struct slot *s = &m->slots[i];
         if (s->pins > 0) {
             s->pins = 0;
-            mover_free_slot(m, i);
+            free_slot(m, i);
         } else if (s->state == FAILED) {
-            mover_free_slot(m, i);
+            free_slot(m, i);
         }
     }
     experts_sweep_end(m);
@@ -562,7 +564,7 @@ int mover_wait_slot(struct mover *m, uint32_t slot, bool wait, bool demanded,
     }
     if (m->slots[slot].state == FAILED) {
         bool again = m->slots[slot].passing && !demanded;
-        mover_free_slot(m, slot);
+        free_slot(m, slot);
         return !again ? reads_failure(m, err) : wait ? WAIT_READ_AGAIN : WAIT_NOT_YET;
     }
     return 0;
@@ -680,7 +682,7 @@ void mover_release(struct mover *m, const struct residency_view *view) {
         return;
     }
     if (--m->slots[view->slot].pins == 0) {
-        mover_free_slot(m, view->slot);
+        free_slot(m, view->slot);
         while (reads_take(m, false)) {
         }
         mover_pump(m);

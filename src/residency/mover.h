@@ -146,7 +146,6 @@ void mover_pump(struct mover *m);
 /* A free slot; makes one free by giving up the block that is needed last, where force is set.
  * NO_SLOT where there is none. */
 uint32_t mover_take_slot(struct mover *m, bool force);
-void mover_free_slot(struct mover *m, uint32_t slot);
 /* Where a piece lies in the arena. Returns how many bytes it occupies there. */
 uint64_t mover_piece_place(const struct mover *m, uint32_t piece, uint64_t *arena_at);
 /* Whether reading ahead may take another slot: where experts' parts need some too, streamed blocks

@@ -39,7 +39,7 @@ struct policy {
     void *user;
 
     struct policy_list list; /* lru, clock, sieve */
-    uint32_t hand;           /* clock, sieve: next to be looked at; POLICY_NONE: start over */
+    uint32_t hand;           /* sieve: next to be looked at; POLICY_NONE: start over */
     uint8_t *visited;        /* clock, sieve: owned [n_items] */
     struct policy_heap heap; /* lfu, min */
     struct policy_lfu *lfu;  /* lfu: owned */

@@ -24,7 +24,6 @@
 #include <math.h>
 
 #include "base/alloc.h"
-#include "base/checked.h"
 #include "residency/policy_impl.h"
 
 enum {

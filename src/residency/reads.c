@@ -6,7 +6,6 @@
  *
  * Threads: the engine thread only. */
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 
 #include "base/alloc.h"

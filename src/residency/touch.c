@@ -9,9 +9,9 @@
  *
  * Threads: touch_begin, touch_frames and touch_end are the engine thread's. Where no thread can be
  * had, or the system does not know the call, the reads do it as before. */
-#include <signal.h>
 
 #include "base/checked.h"
+#include "base/thread.h"
 #include "residency/mover.h"
 #include "sys/memory.h"
 
@@ -59,14 +59,10 @@ void touch_begin(struct mover *m) {
         return;
     }
     t->begun = true;
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
     while (t->n_threads < TOUCH_THREADS &&
-           pthread_create(&t->threads[t->n_threads], NULL, touch_memory, t) == 0) {
+           thread_start(&t->threads[t->n_threads], touch_memory, t) == 0) {
         t->n_threads++;
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 void touch_frames(struct mover *m, const uint8_t *end) {

@@ -164,8 +164,8 @@ static void read_status(struct sys_process *p) {
     while (f != NULL && fgets(line, sizeof line, f) != NULL) {
         (void)(field(line, "VmRSS", 1024, &p->rss_bytes) ||
                field(line, "VmHWM", 1024, &p->peak_rss_bytes) ||
-               field(line, "VmSwap", 1024, &p->swap_bytes) ||
-               field(line, "VmLck", 1024, &p->locked_bytes));
+               field(line, "RssAnon", 1024, &p->anon_bytes) ||
+               field(line, "VmSwap", 1024, &p->swap_bytes));
     }
     if (f != NULL) {
         fclose(f);
@@ -179,26 +179,7 @@ static void read_io(struct sys_process *p) {
         if (field(line, "read_bytes", 1, &p->read_bytes)) {
             p->io_known = true;
         }
-        (void)(field(line, "rchar", 1, &p->rchar) ||
-               field(line, "write_bytes", 1, &p->write_bytes));
-    }
-    if (f != NULL) {
-        fclose(f);
-    }
-}
-
-/* Fields 10 and 12 of /proc/self/stat, counted after the command's closing bracket. */
-static void read_faults(struct sys_process *p) {
-    FILE *f = fopen("/proc/self/stat", "re");
-    char line[1024];
-    if (f != NULL && fgets(line, sizeof line, f) != NULL) {
-        const char *at = strrchr(line, ')');
-        unsigned long long minor = 0, major = 0;
-        if (at != NULL &&
-            sscanf(at + 1, " %*c %*d %*d %*d %*d %*d %*u %llu %*u %llu", &minor, &major) == 2) {
-            p->minor_faults = minor;
-            p->major_faults = major;
-        }
+        field(line, "rchar", 1, &p->rchar);
     }
     if (f != NULL) {
         fclose(f);
@@ -209,5 +190,4 @@ void sys_process_read(struct sys_process *process) {
     *process = (struct sys_process){0};
     read_status(process);
     read_io(process);
-    read_faults(process);
 }

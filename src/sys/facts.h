@@ -27,11 +27,8 @@ struct sys_limits {
     uint64_t memory_bytes;    /* of the machine */
     uint64_t available_bytes; /* MemAvailable */
     uint64_t cgroup_bytes;    /* smallest limit on the way up the hierarchy, v1 or v2; UINT64_MAX: none */
-    uint64_t cgroup_used_bytes; /* of that group, with its page cache */
-    uint64_t cgroup_file_bytes; /* of cgroup_used_bytes: page cache, given back when asked for */
-    uint64_t cgroup_peak_bytes; /* most it ever used; 0 unknown */
-    uint64_t memlock_bytes;   /* RLIMIT_MEMLOCK; UINT64_MAX: none */
-    char cgroup_path[256];    /* where the limit was read; "" if none */
+    uint64_t cgroup_free_bytes; /* the least, over those groups, of the limit less what is used of it and is
+                                   no page cache, which gives way; UINT64_MAX: no limit */
 };
 void sys_limits_read(struct sys_limits *limits);
 
@@ -53,14 +50,14 @@ uint64_t sys_limit_watch_read(const struct sys_limit_watch *watch);
 
 struct sys_process {
     uint64_t rss_bytes, peak_rss_bytes; /* VmRSS, VmHWM */
-    uint64_t read_bytes, rchar, write_bytes; /* /proc/self/io */
-    uint64_t major_faults, minor_faults;
-    uint64_t swap_bytes, locked_bytes;
+    uint64_t anon_bytes;                /* of rss_bytes: of no file (RssAnon) */
+    uint64_t read_bytes, rchar; /* /proc/self/io */
+    uint64_t swap_bytes;
     bool io_known; /* /proc/self/io could be read */
 };
 void sys_process_read(struct sys_process *process);
 
-/* Name of the process's file system page size unit. */
+/* Bytes of a page. */
 uint32_t sys_page_bytes(void);
 
 #endif

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
@@ -110,25 +111,21 @@ static void open_direct(struct sys_file *file, const struct stat *st) {
     file->direct_align = in_memory(file->fd) ? 0 : direct_alignment(file->fd);
     uint32_t align = file->direct_align;
     if (align == 0 || align > DIRECT_ALIGN_MAX || (align & (align - 1)) != 0) {
-        file->direct_errno = EOPNOTSUPP;
         file->direct_align = DIRECT_ALIGN_UNKNOWN;
         return;
     }
     const char *refused = getenv("ONETRIP_NO_DIRECT");
     int fd = -1;
-    errno = EINVAL;
     if (refused == NULL || refused[0] != '1') {
         fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_DIRECT);
     }
     if (fd < 0) {
-        file->direct_errno = errno;
         file->direct_align = DIRECT_ALIGN_UNKNOWN; /* whole pages, so that they can be dropped */
         return;
     }
     struct stat now;
     if (fstat(fd, &now) != 0 || now.st_ino != st->st_ino || now.st_dev != st->st_dev) {
         close(fd);
-        file->direct_errno = ESTALE;
         return;
     }
     file->direct_fd = fd;
@@ -166,8 +163,6 @@ int sys_file_open(struct sys_file *file, const char *path, struct ot_error *err)
         .path = copy,
         .fd = fd,
         .bytes = (uint64_t)st.st_size,
-        .device = st.st_dev,
-        .inode = st.st_ino,
         .mtime_ns = mtime_ns(&st),
     };
     open_direct(file, &st);
@@ -365,16 +360,22 @@ static int write_in_place(const char *path, int own, const void *data, uint64_t 
     return close(fd) != 0 && failure == 0 ? errno : failure;
 }
 
-/* A new file, never one that somebody else has put there, nor what a link leads to; with the rights
- * of what it will replace. -1: errno. */
-static int open_temporary(const char *path, const char *temporary) {
-    const int flags = O_WRONLY | O_CLOEXEC | O_CREAT | O_EXCL;
+/* A new file beside path, of a name that nobody else has, nor what a link leads to; with the rights of
+ * what it will replace. Writes the name to temporary. -1: errno. */
+static int open_temporary(const char *path, char *temporary, size_t temporary_bytes) {
+    enum { TRIES = 100 };
+    static _Atomic uint32_t n_made;
     struct stat st;
-    bool replaces = stat(path, &st) == 0;
-    mode_t mode = replaces ? st.st_mode & 0777 : 0644;
-    int fd = open(temporary, flags, mode);
-    if (fd < 0 && errno == EEXIST && unlink(temporary) == 0) { /* a dead process of our number */
-        fd = open(temporary, flags, mode);
+    const bool replaces = stat(path, &st) == 0;
+    const mode_t mode = replaces ? st.st_mode & 0777 : 0644;
+    int fd = -1;
+    errno = EEXIST;
+    for (int i = 0; i < TRIES && fd < 0 && errno == EEXIST; i++) {
+        uint32_t random = 0; /* other machines, and containers, have processes of our number */
+        getrandom(&random, sizeof random, GRND_NONBLOCK);
+        snprintf(temporary, temporary_bytes, "%s.%ld-%x.tmp", path, (long)getpid(),
+                 random ^ atomic_fetch_add(&n_made, 1));
+        fd = open(temporary, O_WRONLY | O_CLOEXEC | O_CREAT | O_EXCL, mode);
     }
     if (fd >= 0 && replaces) { /* what the umask took; where it may not be, the file is there */
         fchmod(fd, mode);
@@ -382,11 +383,11 @@ static int open_temporary(const char *path, const char *temporary) {
     return fd;
 }
 
-/* Writes a file at `temporary` and renames it to path. Returns 0 or errno; *kept says that all is
- * in the temporary file, which has stayed. */
-static int write_and_rename(const char *path, const char *temporary, const void *data,
-                            uint64_t bytes, bool *kept) {
-    int fd = open_temporary(path, temporary);
+/* Writes a new file beside path and renames it. Returns 0 or errno; *kept says that all is in the
+ * temporary file, which has stayed. */
+static int write_and_rename(const char *path, char *temporary, size_t temporary_bytes,
+                            const void *data, uint64_t bytes, bool *kept) {
+    int fd = open_temporary(path, temporary, temporary_bytes);
     if (fd < 0) {
         return errno;
     }
@@ -445,15 +446,14 @@ int sys_file_write(const char *path, const void *data, uint64_t bytes, struct ot
     if (failure == ELOOP) {
         return error_sys(err, OT_ERR_IO, failure, path, "cannot be written");
     }
-    uint64_t temporary_bytes = strlen(target) + 32;
+    uint64_t temporary_bytes = strlen(target) + 48;
     char *temporary = mem_calloc(temporary_bytes, 1);
     if (temporary == NULL) {
         return error_memory(err, temporary_bytes);
     }
-    snprintf(temporary, (size_t)temporary_bytes, "%s.%ld.tmp", target, (long)getpid());
     bool kept = false;
     int rc = 0;
-    failure = write_and_rename(target, temporary, data, bytes, &kept);
+    failure = write_and_rename(target, temporary, (size_t)temporary_bytes, data, bytes, &kept);
     if (kept) {
         rc =
             error_sys(err, OT_ERR_IO, failure, path, "cannot be replaced; all is in %s", temporary);

@@ -1,7 +1,7 @@
 /* file.h - files of model bytes: opened once, read directly or mapped; and small files written.
  *
- * The only callers of open, read, pread, mmap on files. Every read goes through one hook that tests
- * can make fail or come back short.
+ * The only callers of open, read, pread, mmap on files of model bytes. Every read goes through one hook
+ * that tests can make fail or come back short.
  *
  * The environment variable ONETRIP_NO_DIRECT=1 makes O_DIRECT be refused, as some file systems do.
  *
@@ -17,12 +17,11 @@
 struct sys_file {
     char *path;          /* owned */
     int fd;              /* buffered */
-    int direct_fd;       /* O_DIRECT; -1 where it is refused, direct_errno says why */
-    int direct_errno;
+    int direct_fd;       /* O_DIRECT; -1 where it is refused */
     uint32_t direct_align; /* offsets, lengths and addresses of direct reads: a multiple of this;
                             * where there are none, a page */
     uint64_t bytes;      /* when opened */
-    uint64_t device, inode, mtime_ns; /* identity when opened */
+    uint64_t mtime_ns;   /* then, too */
 };
 
 /* Opens a regular file for reading; a directory, FIFO or device is refused at once, without

@@ -13,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/checked.h"
@@ -189,15 +188,14 @@ static void read_memory_groups(struct group group, struct sys_limits *limits) {
         if (!v1) { /* above memory.high a process is slowed down until it is useless */
             limit = min_u64(limit, group_limit(&group, "memory.high"));
         }
-        if (limit < limits->cgroup_bytes) {
-            limits->cgroup_bytes = limit;
-            limits->cgroup_used_bytes =
-                group_value(&group, v1 ? "memory.usage_in_bytes" : "memory.current");
-            limits->cgroup_peak_bytes =
-                group_value(&group, v1 ? "memory.max_usage_in_bytes" : "memory.peak");
-            limits->cgroup_file_bytes = group_file_bytes(&group);
-            snprintf(limits->cgroup_path, sizeof limits->cgroup_path, "%.255s", group.directory);
+        if (limit == UINT64_MAX) {
+            continue;
         }
+        uint64_t used = group_value(&group, v1 ? "memory.usage_in_bytes" : "memory.current");
+        used -= min_u64(used, group_file_bytes(&group));
+        limits->cgroup_bytes = min_u64(limits->cgroup_bytes, limit);
+        limits->cgroup_free_bytes =
+            min_u64(limits->cgroup_free_bytes, limit - min_u64(limit, used));
     } while (go_up(&group));
 }
 
@@ -222,7 +220,7 @@ static void read_machine(const char *root, struct sys_limits *limits) {
 }
 
 void sys_limits_read_under(const char *root, struct sys_limits *limits) {
-    *limits = (struct sys_limits){.cgroup_bytes = UINT64_MAX, .memlock_bytes = UINT64_MAX};
+    *limits = (struct sys_limits){.cgroup_bytes = UINT64_MAX, .cgroup_free_bytes = UINT64_MAX};
     read_machine(root, limits);
     struct group group;
     if (locate(root, "memory", &group)) {
@@ -230,10 +228,6 @@ void sys_limits_read_under(const char *root, struct sys_limits *limits) {
     }
     if (locate(root, NULL, &group)) {
         read_memory_groups(group, limits);
-    }
-    struct rlimit lock;
-    if (getrlimit(RLIMIT_MEMLOCK, &lock) == 0 && lock.rlim_cur != RLIM_INFINITY) {
-        limits->memlock_bytes = lock.rlim_cur;
     }
 }
 

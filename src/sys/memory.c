@@ -14,8 +14,6 @@
 #include "base/error.h"
 #include "sys/facts.h"
 
-enum { TAIL_BYTES = 64 };
-
 static _Atomic uint64_t live_bytes, n_takes, fail_at;
 
 void sys_memory_fail_at(uint64_t n) {
@@ -24,7 +22,7 @@ void sys_memory_fail_at(uint64_t n) {
 }
 
 static uint64_t room_of(uint64_t bytes) {
-    return round_up(bytes + TAIL_BYTES, sys_page_bytes());
+    return round_up(bytes + SYS_MEMORY_TAIL, sys_page_bytes());
 }
 
 void *sys_memory_take(uint64_t bytes, bool huge, struct ot_error *err) {

@@ -10,8 +10,10 @@
 #include "onetrip.h"
 
 #define SYS_MEMORY_HUGE ((uint64_t)2 << 20)
+/* Bytes that may be read behind each piece of memory. */
+enum { SYS_MEMORY_TAIL = 64 };
 
-/* Zeroed, page-aligned memory, followed by at least 64 readable bytes; huge pages are asked for
+/* Zeroed, page-aligned memory, followed by SYS_MEMORY_TAIL readable bytes; huge pages are asked for
  * where huge is set: the memory then begins at a multiple of SYS_MEMORY_HUGE, and counts as resident
  * in such units as it is touched, but for the rest after the last whole one. Not resident until
  * touched. NULL with err filled: MEMORY. Counted by sys_memory_live_bytes. */

@@ -2,7 +2,6 @@
 #ifndef SYS_READER_IMPL_H
 #define SYS_READER_IMPL_H
 
-#include <stdatomic.h>
 
 #include "sys/reader.h"
 

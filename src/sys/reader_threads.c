@@ -5,10 +5,10 @@
  *
  * Threads: the caller's, and n_threads readers that sleep when there is nothing to read. Where no
  * thread may be made, the caller's reads. */
-#include <errno.h>
 #include <pthread.h>
 
 #include "base/alloc.h"
+#include "base/thread.h"
 #include "sys/hook.h"
 #include "sys/reader_impl.h"
 
@@ -127,7 +127,7 @@ void threads_begin(struct sys_reader *r) {
     r->way = &threads_way;
     r->uring = false;
     while (t->n_threads < wanted && t->n_threads < THREADS_MAX &&
-           pthread_create(&t->threads[t->n_threads], NULL, reader_main, t) == 0) {
+           thread_start(&t->threads[t->n_threads], reader_main, t) == 0) {
         t->n_threads++; /* fewer than asked for will do */
     }
 }

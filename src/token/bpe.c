@@ -8,7 +8,7 @@
 
 /* Bytes that are printable in Latin-1 stand for themselves; the other 68, in order, are U+0100 and
  * up: 0-32, 127-160, 173. */
-uint32_t bpe_char_of_byte(uint8_t byte) {
+static uint32_t char_of_byte(uint8_t byte) {
     if (byte <= 32) {
         return 256u + byte;
     }
@@ -28,12 +28,12 @@ int32_t bpe_byte_of_char(uint32_t c) {
     if (c == 256 + 67) {
         return 173;
     }
-    return c < 256 && bpe_char_of_byte((uint8_t)c) == c ? (int32_t)c : -1;
+    return c < 256 && char_of_byte((uint8_t)c) == c ? (int32_t)c : -1;
 }
 
 /* Writes the character of a byte to out (2 bytes of room); returns its length. */
 static uint32_t put_char(char *out, uint8_t byte) {
-    uint32_t c = bpe_char_of_byte(byte);
+    uint32_t c = char_of_byte(byte);
     if (c < 0x80) {
         out[0] = (char)c;
         return 1;

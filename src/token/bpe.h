@@ -19,8 +19,6 @@ struct bpe {
     uint32_t byte_ids[256]; /* token of one byte, or WORD_NONE */
 };
 
-/* The character that stands for a byte, and back (-1: it stands for none). */
-uint32_t bpe_char_of_byte(uint8_t byte);
 int32_t bpe_byte_of_char(uint32_t c);
 
 /* Every merge's halves and their union must be tokens. Errors: FORMAT, MEMORY; *bpe is then

@@ -3,7 +3,6 @@
 
 #include <string.h>
 
-#include "base/alloc.h"
 #include "base/error.h"
 #include "token/chat_parts.h"
 

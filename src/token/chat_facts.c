@@ -4,7 +4,6 @@
  * spaces, the head of the answer. The differences are looked for as pieces of its text. */
 #include <string.h>
 
-#include "base/alloc.h"
 #include "token/chat_parts.h"
 
 static bool has(const char *text, const char *part) {

@@ -146,9 +146,6 @@ int kinds_fill(uint8_t *kinds, const struct words *words, const struct vocab_sou
     end_at(kinds, eos);
     end_at(kinds, source->eot);
     end_at(kinds, source->eom);
-    for (uint32_t i = 0; i < source->n_eog; i++) {
-        end_at(kinds, source->eog[i]);
-    }
     /* Where other tokens end the whole answer, <|end|> ends a part of it. */
     if ((ends_with(kinds, words, "<|return|>") &&
          (ends_with(kinds, words, "<|call|>") || ends_with(kinds, words, "<|calls|>"))) ||

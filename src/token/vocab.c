@@ -89,9 +89,6 @@ static int check_source(const struct vocab_source *s, struct ot_error *err) {
     for (size_t i = 0; rc == 0 && i < sizeof ids / sizeof *ids; i++) {
         rc = check_id(s, ids[i].key, ids[i].id, err);
     }
-    for (uint32_t i = 0; rc == 0 && i < s->n_eog; i++) {
-        rc = check_id(s, "a token that ends answers", s->eog[i], err);
-    }
     return rc;
 }
 

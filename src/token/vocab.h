@@ -39,8 +39,6 @@ struct vocab_source {
     const struct vocab_string *merges; /* [n_merges], "left right"; needed by "gpt2" */
     uint32_t n_tokens, n_merges;
     int64_t bos, eos, unk, eot, eom; /* -1: not given */
-    const uint32_t *eog;             /* [n_eog] more tokens that end an answer; may be NULL */
-    uint32_t n_eog;
     int add_bos, add_eos, add_space_prefix; /* -1: not given */
     int64_t fim_pad, fim_rep, fim_sep;      /* -1: not given; an answer ends there, too */
     bool strip_after_special; /* white space after a special token is dropped (Phi-3) */
