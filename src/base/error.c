@@ -47,6 +47,9 @@ int error_sys(struct ot_error *err, int code, int sys_errno, const char *at, con
 }
 
 int error_memory(struct ot_error *err, uint64_t bytes) {
+    if (bytes == 0) { /* the library that took them did not say how many */
+        return error_set(err, OT_ERR_MEMORY, NULL, "there is no memory");
+    }
     return error_set(err, OT_ERR_MEMORY, "memory", "an allocation of %llu bytes failed",
                      (unsigned long long)bytes);
 }
