@@ -118,6 +118,51 @@ static void test_help_is_there_for_the_program_and_each_command(void **state) {
     outcome_free(&version);
 }
 
+/* The kernels in use, as --version has them, with ONETRIP_ISA set; "" where they are refused. */
+static void kernels_with(const char *isa, char kernels[32]) {
+    setenv("ONETRIP_ISA", isa, 1);
+    struct outcome o = onetrip(NULL, "--version", NULL);
+    unsetenv("ONETRIP_ISA");
+    kernels[0] = '\0';
+    if (o.exit_code == 0) {
+        const char *at = strstr(o.out, "kernels ");
+        assert_non_null(at);
+        assert_int_equal(sscanf(at, "kernels %31[^)]", kernels), 1);
+    } else {
+        assert_exit(&o, 2);
+        assert_one_line(o.err);
+        assert_says(o.err, "scalar");
+        assert_int_equal(o.out_bytes, 0);
+    }
+    outcome_free(&o);
+}
+
+static void test_kernels_are_chosen_by_any_of_their_names_and_no_other(void **state) {
+    char best[32], kernels[32];
+    (void)state;
+    kernels_with("", best);
+    assert_string_not_equal(best, "");
+    kernels_with(best, kernels); /* as it is printed */
+    assert_string_equal(kernels, best);
+    kernels_with("scalar", kernels);
+    assert_string_equal(kernels, "scalar");
+    static const char *const none[] = {"sse9", "AVX2", "scalar ", "avx2,avx512"};
+    for (size_t i = 0; i < sizeof none / sizeof none[0]; i++) {
+        kernels_with(none[i], kernels);
+        assert_string_equal(kernels, "");
+    }
+#if defined(__x86_64__)
+    kernels_with("neon", kernels);
+    assert_string_equal(kernels, "");
+#endif
+    setenv("ONETRIP_ISA", "sse9", 1);
+    struct outcome o = onetrip(NULL, "inspect", model, NULL);
+    assert_exit(&o, 2);
+    assert_says(o.err, "ONETRIP_ISA: \"sse9\"");
+    outcome_free(&o);
+    unsetenv("ONETRIP_ISA");
+}
+
 static void test_a_model_that_is_not_there_is_named_in_one_line(void **state) {
     static const char *const commands[] = {"run", "eval", "tokenize", "inspect", "bench"};
     (void)state;
@@ -809,6 +854,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_wrong_command_line_is_one_clear_line_and_exit_2),
         cmocka_unit_test(test_help_is_there_for_the_program_and_each_command),
+        cmocka_unit_test(test_kernels_are_chosen_by_any_of_their_names_and_no_other),
         cmocka_unit_test(test_a_model_that_is_not_there_is_named_in_one_line),
         cmocka_unit_test(test_a_model_is_found_by_its_name_in_the_cache),
         cmocka_unit_test(test_run_prints_the_answer_alone_on_standard_output),

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <locale.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -105,6 +106,22 @@ static void hold_standard_streams(void) {
     }
 }
 
+/* The library takes the best kernels where ONETRIP_ISA names none; who set it is told. */
+static int check_isa(void) {
+    const char *isa = getenv("ONETRIP_ISA");
+    char names[128];
+    if (isa == NULL || isa[0] == '\0' || ot_kernels_named(isa, names, sizeof names)) {
+        return 0;
+    }
+    complain("ONETRIP_ISA: \"%.40s\" names no kernels that can be used here: %s", isa, names);
+    return EXIT_USAGE;
+}
+
+static int print_version(void) {
+    printf("onetrip %s (commit %s, kernels %s)\n", ot_version(), ot_commit(), ot_kernels());
+    return EXIT_OK;
+}
+
 static int dispatch(int argc, char **argv) {
     if (argc < 2) {
         complain("a command is missing; onetrip --help lists them");
@@ -115,8 +132,8 @@ static int dispatch(int argc, char **argv) {
         return print_help();
     }
     if (strcmp(name, "--version") == 0) {
-        printf("onetrip %s (commit %s, kernels %s)\n", ot_version(), ot_commit(), ot_kernels());
-        return EXIT_OK;
+        int rc = check_isa();
+        return rc != 0 ? rc : print_version();
     }
     bool help = strcmp(name, "help") == 0;
     if (help && (argc == 2 || argv[2][0] == '-')) {
@@ -136,7 +153,11 @@ static int dispatch(int argc, char **argv) {
     if (rc != 0) {
         return rc;
     }
-    return settings.help ? print_command_help(command) : command->run(&settings);
+    if (settings.help) {
+        return print_command_help(command);
+    }
+    rc = check_isa();
+    return rc != 0 ? rc : command->run(&settings);
 }
 
 int main(int argc, char **argv) {

@@ -3,6 +3,7 @@
 #include "kernel/kernel.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -181,6 +182,16 @@ uint64_t kernels_prefetch_bytes(void) {
     return kernel_tuning.prefetch_bytes;
 }
 
+/* Its place among those that can be used, by either of its names; n_tables: none. */
+static uint32_t find_table(const char *name) {
+    uint32_t i = 0;
+    while (i < n_tables && strcmp(name, variants[i].name) != 0 &&
+           strcmp(name, tables[i].isa) != 0) {
+        i++;
+    }
+    return i;
+}
+
 static void build_tables(void) {
     kernels_use_prefetch_way(first_prefetch_way());
     for (uint32_t i = 0; i < N_VARIANTS && variants[i].usable(); i++) {
@@ -195,12 +206,8 @@ static void build_tables(void) {
     while (variants[best].wanted != NULL && !variants[best].wanted()) {
         best--;
     }
-    for (uint32_t i = 0; wanted != NULL && i < n_tables; i++) {
-        if (strcmp(wanted, variants[i].name) == 0) {
-            best = i;
-        }
-    }
-    chosen = &tables[best];
+    uint32_t named = wanted != NULL ? find_table(wanted) : n_tables;
+    chosen = &tables[named < n_tables ? named : best];
 }
 
 const struct kernels *kernels_get(void) {
@@ -210,12 +217,18 @@ const struct kernels *kernels_get(void) {
 
 const struct kernels *kernels_find(const char *isa) {
     pthread_once(&once, build_tables);
-    for (uint32_t i = 0; i < n_tables; i++) {
-        if (strcmp(isa, variants[i].name) == 0) {
-            return &tables[i];
-        }
+    uint32_t i = find_table(isa);
+    return i < n_tables ? &tables[i] : NULL;
+}
+
+bool ot_kernels_named(const char *name, char *names, size_t names_bytes) {
+    pthread_once(&once, build_tables);
+    size_t used = 0;
+    for (uint32_t i = 0; i < n_tables && used < names_bytes; i++) {
+        used += (size_t)snprintf(names + used, names_bytes - used, "%s%s", i > 0 ? ", " : "",
+                                 variants[i].name);
     }
-    return NULL;
+    return find_table(name) < n_tables;
 }
 
 const char *ot_kernels(void) {

@@ -2,7 +2,8 @@
  *
  * The scalar table is plain, complete, and the oracle of the tests; each better one starts as a copy
  * of the one below it and overrides what it improves. kernels_get() chooses once, by what the CPU
- * has; the environment variable ONETRIP_ISA=scalar|avx2|avx512|avx512bf16|neon|i8mm lowers the choice.
+ * has; the environment variable ONETRIP_ISA=scalar|avx2|avx512|avx512bf16|neon|i8mm lowers the choice
+ * (or the table's own name, as avx512-vnni); another value changes nothing.
  *
  * Kernels know pointers and counts only. Weights are read where they lie, in the file's own layout.
  * KERNEL_OVERREAD bytes after the last weight row are readable (their value does not matter).
@@ -23,6 +24,7 @@
 #define KERNEL_KERNEL_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "onetrip.h"
@@ -139,9 +141,11 @@ void kernels_use_prefetch_way(uint32_t way);
 /* How far ahead that is, for types that take many instructions a byte. */
 uint64_t kernels_prefetch_bytes(void);
 
-/* A table by name ("scalar", "avx2", "avx512", "avx512bf16", "neon", "i8mm"); NULL where the CPU or
- * build lacks it. */
+/* A table by name ("scalar", "avx2", "avx512", "avx512bf16", "neon", "i8mm") or by its own ("avx512-vnni");
+ * NULL where the CPU or build lacks it. */
 const struct kernels *kernels_find(const char *isa);
+/* Whether there is one; names: those that there are, "scalar, avx2", cut to names_bytes (> 0). */
+bool ot_kernels_named(const char *name, char *names, size_t names_bytes);
 
 /* For the variants' own files: each fills in what it improves. Only those compiled for this
  * architecture exist. */
