@@ -135,6 +135,27 @@ static void test_a_link_stays_and_what_it_leads_to_is_written(void **state) {
     }
 }
 
+/* Those of a secret, and those that the umask would take. */
+static void test_what_is_replaced_keeps_its_rights(void **state) {
+    (void)state;
+    static const char *const commands[] = {
+        "run tiny.gguf -p x -n 1 -q --report rights >/dev/null",
+        "run tiny.gguf -p x -n 1 -q --ledger rights >/dev/null",
+        "eval tiny.gguf --ids ids -q --logits rights >/dev/null",
+    };
+    static const mode_t rights[] = {0600, 0666, 0640};
+    image_write_bytes(in_directory("ids"), "[1, 2]", 6);
+    for (size_t i = 0; i < 9; i++) {
+        struct stat facts;
+        image_write_bytes(in_directory("rights"), "old", 3);
+        assert_int_equal(chmod(in_directory("rights"), rights[i % 3]), 0);
+        assert_int_equal(in_shell(commands[i / 3]), 0);
+        assert_int_equal(stat(in_directory("rights"), &facts), 0);
+        assert_true(facts.st_size > 3);
+        assert_int_equal(facts.st_mode & 0777, rights[i % 3]);
+    }
+}
+
 /* Links to files that are not there yet, the last by way of another link and folder. */
 static void test_what_a_link_leads_to_is_made_where_it_is_not_there(void **state) {
     (void)state;
@@ -261,6 +282,7 @@ int main(void) {
         cmocka_unit_test(test_a_file_that_cannot_take_its_name_stays_and_is_named),
         cmocka_unit_test(test_writers_of_one_file_leave_it_whole_and_nothing_else),
         cmocka_unit_test(test_a_link_stays_and_what_it_leads_to_is_written),
+        cmocka_unit_test(test_what_is_replaced_keeps_its_rights),
         cmocka_unit_test(test_what_a_link_leads_to_is_made_where_it_is_not_there),
         cmocka_unit_test(test_standard_output_can_be_named_also_where_it_is_a_file),
         cmocka_unit_test(test_a_mount_point_is_refused_before_the_work),

@@ -18,7 +18,7 @@ struct evaluation {
     size_t n_ids;
     uint32_t n_chunk;
     float *logits; /* owned [n_chunk, n_vocab] */
-    struct npy npy;
+    struct output_file npy;
     double sum, sum_squares; /* of the scored tokens' -ln p */
     size_t n_scored, n_windows;
     double seconds;
@@ -59,7 +59,7 @@ static int run_chunk(struct evaluation *e, size_t first, uint32_t n, size_t wind
         e->n_scored++;
     }
     if (e->npy.file != NULL) {
-        return npy_write(&e->npy, e->logits, (size_t)n * n_vocab);
+        return files_write(&e->npy, e->logits, (size_t)n * n_vocab * sizeof *e->logits);
     }
     return 0;
 }
@@ -133,7 +133,7 @@ static int evaluate(struct evaluation *e) {
     if (rc == 0) {
         rc = run_windows(e);
     }
-    int closed = npy_close(&e->npy, rc == 0);
+    int closed = files_close(&e->npy, rc == 0);
     rc = rc != 0 ? rc : closed;
     if (rc == 0) {
         print_result(e);

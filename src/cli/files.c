@@ -1,16 +1,26 @@
-/* files.c - whether the files that a command is to write may be written. */
+/* files.c - the files that a command is to write: whether they may be written, and the one way in
+ * which the program itself does it. Reports, ledgers and traces are the library's to write. */
 #include "cli/files.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { LINKS_MOST = 40 }; /* that are followed: as by the kernel */
+#include "cli/stop.h"
 
-int files_own_stream(const char *path) {
+enum { LINKS_MOST = 40 };     /* that are followed: as by the kernel */
+enum { TEMPORARY_ROOM = 32 }; /* for what the name has more until the file is whole */
+
+static void name_temporary(char *name, size_t bytes, const char *target) {
+    snprintf(name, bytes, "%s.%ld.part", target, (long)getpid());
+}
+
+/* Standard output (1) or error (2), where path leads to it; else -1. */
+static int own_stream(const char *path) {
     struct stat facts, own;
     if (stat(path, &facts) == 0) {
         for (int fd = STDOUT_FILENO; fd <= STDERR_FILENO; fd++) {
@@ -36,7 +46,9 @@ static bool follow(char at[PATH_MAX]) {
     return true;
 }
 
-const char *files_target(const char *path, char real[PATH_MAX]) {
+/* What a whole file replaces where path is asked for: what a link leads to, not the link, also
+ * where no file is there yet. Returns real or path. */
+static const char *target_of(const char *path, char real[PATH_MAX]) {
     size_t bytes = strlen(path) + 1;
     if (realpath(path, real) != NULL) {
         return real;
@@ -70,7 +82,7 @@ static int fixed_error(const char *path, const char *folder) {
 static int folder_error(const char *path, bool replaced) {
     const char *slash = strrchr(path, '/');
     size_t length = slash == NULL ? 1 : slash == path ? 1 : (size_t)(slash - path);
-    size_t room = strlen(path) + 32;
+    size_t room = strlen(path) + TEMPORARY_ROOM;
     char *name = malloc(room);
     struct stat facts;
     if (name == NULL) {
@@ -81,7 +93,11 @@ static int folder_error(const char *path, bool replaced) {
     if (error == 0 && replaced) {
         error = fixed_error(path, name);
     }
-    snprintf(name, room, replaced ? "%s.%ld.part" : "%s", path, (long)getpid());
+    if (replaced) {
+        name_temporary(name, room, path);
+    } else {
+        snprintf(name, room, "%s", path);
+    }
     if (error == 0 && stat(name, &facts) != 0 && errno != ENOENT) {
         error = errno;
     }
@@ -100,7 +116,7 @@ static int check_output(const char *option, const char *path) {
         complain("%s -: the name of a file is expected (/dev/stdout is standard output)", option);
         return EXIT_USAGE;
     }
-    if (files_own_stream(path) >= 0) {
+    if (own_stream(path) >= 0) {
         return 0;
     }
     struct stat facts;
@@ -111,7 +127,7 @@ static int check_output(const char *option, const char *path) {
         error = S_ISDIR(facts.st_mode) ? EISDIR : access(path, W_OK) != 0 ? errno : 0;
     }
     if (error == 0 && (!there || (replaced && S_ISREG(facts.st_mode)))) {
-        error = folder_error(files_target(path, real), replaced);
+        error = folder_error(target_of(path, real), replaced);
     }
     if (error != 0) {
         complain("%s %s: cannot be written: %s", option, path,
@@ -127,11 +143,11 @@ static int check_output(const char *option, const char *path) {
 static bool same_file(const char *a, const char *b) {
     struct stat x, y;
     if (stat(a, &x) == 0 && stat(b, &y) == 0) {
-        return S_ISREG(x.st_mode) && files_own_stream(a) < 0 && x.st_dev == y.st_dev &&
+        return S_ISREG(x.st_mode) && own_stream(a) < 0 && x.st_dev == y.st_dev &&
                x.st_ino == y.st_ino;
     }
     char a_real[PATH_MAX], b_real[PATH_MAX];
-    return strcmp(files_target(a, a_real), files_target(b, b_real)) == 0;
+    return strcmp(target_of(a, a_real), target_of(b, b_real)) == 0;
 }
 
 static bool begins_as_gguf(const char *path) {
@@ -181,4 +197,97 @@ int files_check(const struct settings *set) {
         }
     }
     return 0;
+}
+
+/* ---- writing ---- */
+
+static int fail(const struct output_file *out) {
+    complain("%s: cannot be written: %s", out->path, strerror(errno));
+    return EXIT_FAILED;
+}
+
+static void forget(struct output_file *out) {
+    free(out->target);
+    free(out->temporary);
+    *out = (struct output_file){.path = NULL};
+}
+
+static int open_in_place(const char *path) {
+    int own = own_stream(path);
+    return own >= 0 ? fcntl(own, F_DUPFD_CLOEXEC, 0) : open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+}
+
+/* A new file, never one that somebody else has put there; with the rights of what it will replace.
+ */
+static int open_temporary(const char *temporary, const struct stat *replaced) {
+    const int flags = O_WRONLY | O_CLOEXEC | O_CREAT | O_EXCL;
+    mode_t mode = replaced != NULL ? replaced->st_mode & 0777 : 0666;
+    int fd = open(temporary, flags, mode);
+    if (fd < 0 && errno == EEXIST && unlink(temporary) == 0) { /* a dead process of our number */
+        fd = open(temporary, flags, mode);
+    }
+    if (fd >= 0 &&
+        replaced != NULL) { /* what the umask took; where it may not be, the file is there */
+        fchmod(fd, mode);
+    }
+    return fd;
+}
+
+int files_open(struct output_file *out, const char *path) {
+    *out = (struct output_file){.path = path};
+    struct stat st;
+    bool there = stat(path, &st) == 0;
+    int fd;
+    if (own_stream(path) >= 0 || (there && !S_ISREG(st.st_mode))) {
+        fd = open_in_place(path);
+    } else {
+        char real[PATH_MAX];
+        const char *target = target_of(path, real);
+        size_t bytes = strlen(target) + TEMPORARY_ROOM;
+        out->target = strdup(target);
+        out->temporary = malloc(bytes);
+        if (out->target == NULL || out->temporary == NULL) {
+            forget(out);
+            return complain_memory();
+        }
+        name_temporary(out->temporary, bytes, target);
+        fd = open_temporary(out->temporary, there ? &st : NULL);
+    }
+    out->file = fd >= 0 ? fdopen(fd, "wb") : NULL;
+    if (out->file == NULL) {
+        int rc = fail(out);
+        if (fd >= 0) {
+            close(fd);
+        }
+        if (fd >= 0 && out->temporary != NULL) {
+            unlink(out->temporary);
+        }
+        forget(out);
+        return rc;
+    }
+    stop_unfinished = out->temporary;
+    return 0;
+}
+
+int files_write(struct output_file *out, const void *data, size_t bytes) {
+    return fwrite(data, 1, bytes, out->file) == bytes ? 0 : fail(out);
+}
+
+int files_close(struct output_file *out, bool keep) {
+    if (out->file == NULL) {
+        return 0;
+    }
+    int rc = fclose(out->file) == 0 || !keep ? 0 : fail(out);
+    if (out->temporary != NULL) {
+        if (!keep || rc != 0) {
+            unlink(out->temporary);
+        } else if (rename(out->temporary, out->target) != 0) {
+            complain("%s: cannot be replaced; all is in %s: %s", out->path, out->temporary,
+                     strerror(errno));
+            rc = EXIT_FAILED;
+        }
+        stop_unfinished = NULL;
+    }
+    forget(out);
+    return rc;
 }

@@ -2,17 +2,26 @@
 #ifndef CLI_FILES_H
 #define CLI_FILES_H
 
-#include <limits.h>
-
 #include "cli/cli.h"
 
 /* Each of them can be written, is none that the command reads, and no other model: a slip of the
  * hand must not cost one. Returns 0 or an exit code after a message. */
 int files_check(const struct settings *set);
-/* Standard output (1) or error (2), where path leads to it, to be written to as it is; else -1. */
-int files_own_stream(const char *path);
-/* What a whole file replaces where path is asked for: what a link leads to, not the link, also where
- * no file is there yet. Returns real or path. */
-const char *files_target(const char *path, char real[PATH_MAX]);
+/* A file that is written whole. What is there keeps its name until then, and its rights for good; a link
+ * stays, and what it leads to is replaced, or made. A pipe, a device and our own standard output or
+ * error are written to as they are. */
+struct output_file {
+    const char *path; /* borrowed */
+    char *temporary;  /* owned; NULL where path is written in place, as target is */
+    char *target;     /* owned; what the temporary file is renamed to */
+    FILE *file;       /* owned; NULL: not open */
+};
+
+/* Each returns 0 or an exit code after a message. */
+int files_open(struct output_file *out, const char *path);
+int files_write(struct output_file *out, const void *data, size_t bytes);
+/* Gives the file its name; with keep false, or where writing failed, it is removed instead. Where it
+ * cannot be given its name it stays, and the message says where. Nothing where none is open. */
+int files_close(struct output_file *out, bool keep);
 
 #endif

@@ -10,20 +10,9 @@
 #ifndef CLI_NPY_H
 #define CLI_NPY_H
 
-#include "cli/cli.h"
+#include "cli/files.h"
 
-struct npy {
-    const char *path; /* borrowed */
-    char *temporary;  /* owned; NULL where path is written in place, as target is */
-    char *target;     /* owned; what the temporary file is renamed to */
-    FILE *file;
-};
-
-/* Each returns 0 or an exit code after a message. */
-int npy_open(struct npy *npy, const char *path, uint64_t n_rows, uint64_t n_columns);
-int npy_write(struct npy *npy, const float *values, size_t n);
-/* Gives the file its name; with keep false, or where writing failed, it is removed instead. Where it
- * cannot be given its name it stays, and the message says where. */
-int npy_close(struct npy *npy, bool keep);
+/* The file, and its header; the rows follow by files_write. Returns 0 or an exit code after a message. */
+int npy_open(struct output_file *out, const char *path, uint64_t n_rows, uint64_t n_columns);
 
 #endif
