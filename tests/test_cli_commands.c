@@ -1,4 +1,6 @@
 /* test_cli_commands.c - eval, tokenize, inspect and bench, on a tiny model. */
+#include <unistd.h>
+
 #include "cli_fixture.h"
 
 static void test_eval_counts_its_sweeps_as_those_of_the_prompt(void **state) {
@@ -194,6 +196,56 @@ static void test_bench_measures_each_test_of_its_lists(void **state) {
     outcome_free(&o);
     o = onetrip(NULL, "bench", model, "-p", "0", "-n", "0", NULL);
     assert_exit(&o, 2);
+    assert_one_line(o.err);
+    assert_says(o.err, "-p 0 and -n 0 leave nothing to measure (--disk");
+    outcome_free(&o);
+    o = onetrip(NULL, "bench", model, "-p", "2147483647", "-d", "1", NULL);
+    assert_exit(&o, 2);
+    assert_one_line(o.err);
+    assert_says(o.err, "a context of 2147483648 tokens");
+    outcome_free(&o);
+}
+
+static void test_bench_disk_measures_the_disk_alone_and_reports_it(void **state) {
+    (void)state;
+    const char *report = in_directory("disk.json"), *ledger = in_directory("disk.jsonl");
+    for (int i = 0; i < 2; i++) {
+        struct outcome o = onetrip(NULL, "bench", model, "--disk", "--ram", "200M", "--report",
+                                   report, "--ledger", ledger, i == 0 ? "--json" : NULL, NULL);
+        assert_exit(&o, 0);
+        if (i == 0) {
+            json_t *printed = parse_json(o.out); /* one object */
+            assert_true(json_integer_value(json_object_get(printed, "disk_bytes")) > 0);
+            assert_true(json_number_value(json_object_get(printed, "disk_bytes_per_s")) > 0.0);
+            json_decref(printed);
+        } else {
+            assert_says(o.out, "disk: ");
+            assert_null(strstr(o.out, "pp512"));
+        }
+        outcome_free(&o);
+        json_t *root = json_load_file(report, 0, NULL);
+        assert_non_null(root);
+        assert_non_null(json_object_get(root, "movements"));
+        json_decref(root);
+        o = onetrip(NULL, "ledger", ledger, NULL);
+        assert_exit(&o, 0);
+        assert_says(o.out, "weight");
+        outcome_free(&o);
+        assert_int_equal(unlink(report), 0);
+        assert_int_equal(unlink(ledger), 0);
+    }
+    static const char *const tests[][2] = {{"-p", "8"}, {"-n", "8"},   {"-d", "8"},
+                                           {"-r", "2"}, {"-npl", "2"}, {"-t", "1,2"}};
+    for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++) {
+        struct outcome o = onetrip(NULL, "bench", model, "--disk", tests[i][0], tests[i][1], NULL);
+        assert_exit(&o, 2);
+        assert_one_line(o.err);
+        assert_says(o.err, "--disk measures the disk alone");
+        outcome_free(&o);
+    }
+    struct outcome o =
+        onetrip(NULL, "bench", model, "--disk", "-p", "0", "-n", "0", "-t", "1", NULL);
+    assert_exit(&o, 0);
     outcome_free(&o);
 }
 
@@ -257,6 +309,7 @@ int main(void) {
         cmocka_unit_test(test_escapes_in_a_prompt_are_processed_unless_asked_not_to),
         cmocka_unit_test(test_inspect_sums_what_one_token_needs),
         cmocka_unit_test(test_bench_measures_each_test_of_its_lists),
+        cmocka_unit_test(test_bench_disk_measures_the_disk_alone_and_reports_it),
         cmocka_unit_test(test_bench_over_budget_measures_the_disk),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -18,7 +18,7 @@
 #include "cli/output.h"
 #include "cli/session.h"
 
-enum { MAX_TESTS = 256, BANDWIDTH_MIB = 128 };
+enum { MAX_TESTS = 256, BANDWIDTH_MIB = 128, REPETITIONS = 5 };
 
 /* What is measured where the command line has no lists. */
 static const struct list_setting pp = {{512}, 1}, tg = {{128}, 1}, zero = {{0}, 1}, one = {{1}, 1};
@@ -36,6 +36,7 @@ struct measured {
 struct bench {
     struct session session;
     const struct settings *set;
+    uint32_t repetitions;
     struct measured tests[MAX_TESTS];
     size_t n_tests;
     double bandwidth;           /* of memory, the last that was measured; 0: not measured */
@@ -171,7 +172,7 @@ struct test {
 
 static int run_repetitions(struct bench *b, const struct test *t, struct measured *m, double *rates,
                            double *shares) {
-    uint32_t repetitions = (uint32_t)b->set->repetitions;
+    uint32_t repetitions = b->repetitions;
     uint64_t streamed = b->session.context.streamed_bytes_per_sweep;
     double before = 0.0, after;
     m->streamed = streamed > 0;
@@ -214,7 +215,7 @@ static void name_test(char *name, size_t size, const struct test *t) {
 
 static int run_test(struct bench *b, const struct test *t) {
     struct session *s = &b->session;
-    uint32_t repetitions = (uint32_t)b->set->repetitions;
+    uint32_t repetitions = b->repetitions;
     struct measured *m = &b->tests[b->n_tests];
     *m = (struct measured){.n_threads = s->context.n_threads};
     name_test(m->result.test, sizeof m->result.test, t);
@@ -385,12 +386,14 @@ static int measure_disk(struct bench *b) {
         return complain_error(&err);
     }
     if (b->set->json) {
-        printf("{\"disk_bytes\": %" PRIu64 ", \"disk_bytes_per_s\": %.0f}\n", bytes, rate);
+        printf("{\"disk_bytes\": %" PRIu64 ", \"disk_bytes_per_s\": %.0f, \"io\": \"%s\"}\n", bytes,
+               rate, b->session.context.io);
     } else {
         printf("disk: %s of one sweep at %s/s (%s)\n", human_bytes(a, (double)bytes),
                human_bytes(c, rate), b->session.context.io);
     }
-    return 0;
+    struct ot_run run = {.n_results = 0};
+    return session_report(&b->session, &run, false);
 }
 
 static int run_tests(struct bench *b, bool last) {
@@ -423,16 +426,37 @@ static int run_tests(struct bench *b, bool last) {
     return rc;
 }
 
+/* Whether there is something to measure, and it is one thing: of the disk there are no tests. */
+static int check_tests(const struct settings *set) {
+    bool tests = longest(&set->prompts) != 0 || longest(&set->generates) != 0 ||
+                 longest(&set->depths) != 0 || set->parallels.n != 0 || set->repetitions != 0;
+    if (set->disk && (tests || set->threads.n > 1)) {
+        complain("bench: --disk measures the disk alone, once: -p, -n, -d, -npl, -r and a list of "
+                 "-t do not go with it");
+        return EXIT_USAGE;
+    }
+    uint64_t prompt = longest(list_or(&set->prompts, &pp));
+    uint64_t generated = longest(list_or(&set->generates, &tg));
+    if (prompt == 0 && generated == 0 && !set->disk) {
+        complain("bench: -p 0 and -n 0 leave nothing to measure (--disk measures the disk alone)");
+        return EXIT_USAGE;
+    }
+    uint64_t n_ctx = (prompt > generated ? prompt : generated) + longest(&set->depths);
+    if (n_ctx > INT32_MAX) {
+        complain("bench: -p, -n and -d ask for a context of %" PRIu64 " tokens, at most %" PRId32
+                 " are possible",
+                 n_ctx, INT32_MAX);
+        return EXIT_USAGE;
+    }
+    return 0;
+}
+
 static int run_threads(struct bench *b, uint32_t n_threads, bool last) {
     uint64_t most = longest(list_or(&b->set->prompts, &pp));
     uint64_t generated = longest(list_or(&b->set->generates, &tg));
     uint64_t depth = longest(&b->set->depths);
     uint64_t n_ctx = (most > generated ? most : generated) + depth;
-    n_ctx += n_ctx == 0 && b->set->disk;
-    if (n_ctx == 0 || n_ctx > INT32_MAX) {
-        complain("bench: nothing to measure, or a context of %" PRIu64 " tokens", n_ctx);
-        return EXIT_USAGE;
-    }
+    n_ctx += n_ctx == 0; /* --disk with -p 0 and -n 0 */
     uint64_t n_seq = longest(list_or(&b->set->parallels, &one));
     b->session.n_seq = b->session.n_logits = (uint32_t)n_seq;
     int rc = session_open_context(&b->session, (uint32_t)n_ctx, n_threads, 0);
@@ -464,15 +488,20 @@ static int run_threads(struct bench *b, uint32_t n_threads, bool last) {
 
 int command_bench(const struct settings *set) {
     const struct list_setting *threads = list_or(&set->threads, &zero);
+    int rc = check_tests(set);
+    if (rc != 0) {
+        return rc;
+    }
     struct bench *b = calloc(1, sizeof *b);
     if (b == NULL) {
         return complain_memory();
     }
     b->set = set;
     b->state = 1;
+    b->repetitions = set->repetitions != 0 ? (uint32_t)set->repetitions : REPETITIONS;
     stop_watch();
     stop_on_terminate();
-    int rc = session_open_model(&b->session, set, false);
+    rc = session_open_model(&b->session, set, false);
     for (uint32_t i = 0; i < threads->n && rc == 0; i++) {
         rc = run_threads(b, threads->items[i], i + 1 == threads->n);
     }

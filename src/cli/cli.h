@@ -60,7 +60,7 @@ struct settings {
     struct size_setting budget;
     /* bench */
     struct list_setting prompts, generates, depths, parallels, threads;
-    int64_t repetitions;
+    int64_t repetitions; /* 0: not given */
     bool disk;
 };
 

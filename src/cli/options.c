@@ -95,7 +95,8 @@ static const struct option options[] = {
      "numbers of threads; 0: one a core, at least two where two processors may be used (default "
      "0)"},
     {0, "--disk", 0, FLAG, 0, 0, AT(disk), 0, FOR_BENCH,
-     "measure the disk: read what one sweep streams, without computing"},
+     "only the disk is measured: what one sweep streams is read, without computing; no tests are "
+     "run"},
     {'c', "--ctx-size", "N", WHOLE, 0, most_count, AT(n_ctx), 0, FOR_RUN | FOR_EVAL,
      "positions of the context; 0: as many as the model was made for (default: chosen by the "
      "text, at most that)"},
@@ -155,7 +156,6 @@ void settings_default(struct settings *s) {
         .min_p = 0.05,
         .repeat_penalty = 1.0,
         .by = "class",
-        .repetitions = 5,
         .residency = OT_RESIDENCY_AUTO,
         .io = OT_IO_AUTO,
     };
