@@ -147,6 +147,17 @@ static void test_inspect_sums_what_one_token_needs(void **state) {
     }
     assert_true(sum > 0);
     assert_int_equal(sum, json_integer_value(json_object_get(root, "bytes_per_token")));
+    static const char *const tables[] = {"types", "roles"};
+    for (size_t k = 0; k < 2; k++) {
+        json_int_t of_table = 0, n = 0;
+        const json_t *row;
+        json_array_foreach(json_object_get(root, tables[k]), i, row) {
+            of_table += json_integer_value(json_object_get(row, "bytes_per_token"));
+            n += json_integer_value(json_object_get(row, "tensors"));
+        }
+        assert_int_equal(of_table, sum);
+        assert_int_equal(n, json_integer_value(json_object_get(root, "n_tensors")));
+    }
     json_decref(root);
     outcome_free(&o);
     o = onetrip(NULL, "inspect", model, "--tensors", NULL);

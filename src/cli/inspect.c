@@ -31,6 +31,37 @@ static uint64_t sum_types(const struct session *s, struct type_sum sums[OT_DTYPE
     return per_token;
 }
 
+/* Tensors that the schedule uses for one thing. */
+enum { MAX_ROLES = 64 };
+struct role_sum {
+    const char *role; /* of the library; "": none */
+    uint32_t n_tensors;
+    uint64_t bytes, bytes_per_token;
+};
+
+/* In the order of the file; how many there are. */
+static size_t sum_roles(const struct session *s, struct role_sum roles[MAX_ROLES]) {
+    size_t n_roles = 0;
+    for (uint32_t i = 0; i < s->info.n_tensors; i++) {
+        struct ot_tensor_info t;
+        ot_model_get_tensor(s->model, i, &t);
+        size_t r = 0;
+        while (r < n_roles && strcmp(roles[r].role, t.role) != 0) {
+            r++;
+        }
+        if (r == MAX_ROLES) {
+            continue;
+        }
+        if (r == n_roles) {
+            roles[n_roles++] = (struct role_sum){.role = t.role};
+        }
+        roles[r].n_tensors++;
+        roles[r].bytes += t.bytes;
+        roles[r].bytes_per_token += t.bytes_per_token;
+    }
+    return n_roles;
+}
+
 /* ---- text ---- */
 
 static void print_model(const struct session *s, uint64_t per_token) {
@@ -80,40 +111,15 @@ static void print_types(const struct type_sum sums[OT_DTYPE_MAX]) {
 
 /* Where a token's bytes are: by what the schedule uses the tensors for. */
 static void print_roles(const struct session *s) {
-    enum { MAX_ROLES = 64 };
-    struct {
-        const char *role;
-        uint32_t n;
-        uint64_t bytes, bytes_per_token;
-    } roles[MAX_ROLES];
-    size_t n_roles = 0;
-    for (uint32_t i = 0; i < s->info.n_tensors; i++) {
-        struct ot_tensor_info t;
-        ot_model_get_tensor(s->model, i, &t);
-        size_t r = 0;
-        while (r < n_roles && strcmp(roles[r].role, t.role) != 0) {
-            r++;
-        }
-        if (r == n_roles) {
-            if (n_roles == MAX_ROLES) {
-                continue;
-            }
-            roles[n_roles].role = t.role;
-            roles[n_roles].n = 0;
-            roles[n_roles].bytes = 0;
-            roles[n_roles++].bytes_per_token = 0;
-        }
-        roles[r].n++;
-        roles[r].bytes += t.bytes;
-        roles[r].bytes_per_token += t.bytes_per_token;
-    }
+    struct role_sum roles[MAX_ROLES];
+    size_t n_roles = sum_roles(s, roles);
     printf("\n%-28s %8s %12s %14s\n", "role", "tensors", "bytes", "bytes a token");
     for (size_t r = 0; r < n_roles; r++) {
         char a[24], b[24];
         const char *role = roles[r].role[0] != '\0' ? roles[r].role : unused;
         const char *end = strstr(role, ".weight"); /* which nearly all have: left out */
         printf("%-28.*s %8" PRIu32 " %12s %14s\n", (int)(end != NULL ? end - role : 28), role,
-               roles[r].n, human_bytes(a, (double)roles[r].bytes),
+               roles[r].n_tensors, human_bytes(a, (double)roles[r].bytes),
                human_bytes(b, (double)roles[r].bytes_per_token));
     }
 }
@@ -184,6 +190,12 @@ static json_t *tensor_json(const struct ot_tensor_info *t) {
                      "offset", number(t->offset), "role", t->role);
 }
 
+static json_t *sum_json(const char *key, const char *name, uint32_t n_tensors, uint64_t bytes,
+                        uint64_t bytes_per_token) {
+    return json_pack("{s:s, s:o, s:o, s:o}", key, name, "tensors", number(n_tensors), "bytes",
+                     number(bytes), "bytes_per_token", number(bytes_per_token));
+}
+
 static json_t *model_json(const struct session *s, uint64_t per_token,
                           const struct type_sum sums[OT_DTYPE_MAX]) {
     const struct ot_model_info *m = &s->info;
@@ -217,16 +229,23 @@ static json_t *model_json(const struct session *s, uint64_t per_token,
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         failed |= json_object_set_new(root, numbers[i].key, number(numbers[i].value)) != 0;
     }
-    json_t *types = json_array();
+    json_t *types = json_array(), *roles = json_array();
     for (uint32_t t = 0; t < OT_DTYPE_MAX; t++) {
         if (sums[t].n_tensors != 0) {
-            json_t *sum = json_pack("{s:s, s:o, s:o, s:o}", "type", ot_dtype_name(t), "tensors",
-                                    number(sums[t].n_tensors), "bytes", number(sums[t].bytes),
-                                    "bytes_per_token", number(sums[t].bytes_per_token));
+            json_t *sum = sum_json("type", ot_dtype_name(t), sums[t].n_tensors, sums[t].bytes,
+                                   sums[t].bytes_per_token);
             failed |= json_array_append_new(types, sum) != 0;
         }
     }
     failed |= json_object_set_new(root, "types", types) != 0;
+    struct role_sum by_role[MAX_ROLES];
+    size_t n_roles = sum_roles(s, by_role);
+    for (size_t r = 0; r < n_roles; r++) {
+        json_t *sum = sum_json("role", by_role[r].role, by_role[r].n_tensors, by_role[r].bytes,
+                               by_role[r].bytes_per_token);
+        failed |= json_array_append_new(roles, sum) != 0;
+    }
+    failed |= json_object_set_new(root, "roles", roles) != 0;
     if (failed) {
         json_decref(root);
         return NULL;
