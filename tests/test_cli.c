@@ -27,6 +27,32 @@ static void test_every_wrong_command_line_is_one_clear_line_and_exit_2(void **st
         {{"run", "m", "--dry-multiplier=1"}, "the samplers are"},
         {{"run", "m", "--dry"}, "unknown option --dry"},
         {{"bench", "m", "-o", "json"}, "here: --json"},
+        {{"run", "m", "--no-warmup"}, "run has none, bench always has one: leave it out"},
+        {{"bench", "m", "--no-warmup"}, "run has none, bench always has one: leave it out"},
+        {{"inspect", "m", "-ngl", "4"},
+         "-ngl is an option of llama.cpp; here: nothing is computed"},
+        {{"tokenize", "m", "--jinja"}, "here: nothing is computed: leave it out"},
+        {{"eval", "m", "-cnv"}, "here: no text is answered: leave it out"},
+        {{"bench", "m", "-s", "3"}, "here: no token is chosen: leave it out"},
+        {{"bench", "m", "--temp", "0"}, "here: no token is chosen: leave it out"},
+        {{"run", "m", "-lcs", "f"}, "without a second model: --draft-max"},
+        {{"bench", "m", "-lcs", "f"}, "-lcs is an option of llama.cpp"},
+        {{"run", "m", "-cb"}, "-cb is an option of llama.cpp; here: a command has one sequence"},
+        {{"run", "m", "-ptc", "3"}, "-ptc is an option of llama.cpp"},
+        {{"run", "m", "-ntg", "3"}, "-ntg is an option of onetrip bench"},
+        {{"run", "m", "--host", "0.0.0.0"}, "there is no server"},
+        {{"bench", "m", "--port", "80"}, "there is no server"},
+        {{"inspect", "m", "-t", "4"}, "-t is an option of onetrip run, eval, bench"},
+        {{"run", "m", "--tensors"}, "--tensors is an option of onetrip inspect"},
+        {{"tokenize", "m", "--predict", "4"}, "--predict is an option of onetrip run"},
+        {{"run", "m", "--n", "5"}, "the nearest is --n-predict"},
+        {{"bench", "m", "--n", "5"}, "the nearest is --n-gen"},
+        {{"run", "m", "--res", "wired"}, "the nearest is --residency"},
+        {{"run", "m", "--rma", "4G"}, "the nearest is --ram"},
+        {{"run", "m", "--filename", "f"}, "the nearest is --file"},
+        {{"eval", "m", "--stride", "4"}, "--stride; onetrip eval --help lists them"},
+        {{"run", "m", "--hots"}, "--hots; onetrip run --help lists them"},
+        {{"run", "m", "-nmany"}, "unknown option -nmany"},
         {{"run", "m", "--tmp", "1"}, "the nearest is --temp"},
         {{"run", "m", "--tempera", "1"}, "unknown option --tempera"},
         {{"run", "m", "-Z"}, "unknown option -Z"},
@@ -62,7 +88,7 @@ static void test_every_wrong_command_line_is_one_clear_line_and_exit_2(void **st
         {{"run", "m", "--chat-template", "klingon"}, "none of chatml|llama2|"},
         {{"run", "m", "--io", "mmap"}, "auto|uring|threads"},
         {{"run", "m", "--raw=yes"}, "takes no value"},
-        {{"run", "m", "--stop", ""}, "--stop"},
+        {{"run", "m", "--stop", ""}, "--stop: the text is empty"},
         {{"run", "m", "--stop", "a\\x00"}, "byte 0"},
         {{"bench", "m", "-p", "1,"}, "list"},
         {{"bench", "m", "-p", "1,x"}, "list"},
@@ -92,6 +118,29 @@ static void test_every_wrong_command_line_is_one_clear_line_and_exit_2(void **st
     }
 }
 
+static void test_a_stop_string_too_many_is_told_from_an_empty_one(void **state) {
+    const char *args[MAX_ARGS + 16] = {ONETRIP_PROGRAM, "run", model};
+    (void)state;
+    for (size_t i = 0; i < 34; i++) {
+        args[3 + i] = i % 2 == 0 ? "--stop" : "x";
+    }
+    struct outcome o = program_run(args, NULL, 0);
+    assert_exit(&o, 2);
+    assert_one_line(o.err);
+    assert_says(o.err, "--stop: more than 16 given");
+    outcome_free(&o);
+}
+
+static void test_bench_takes_the_lists_of_llama_batched_bench(void **state) {
+    (void)state;
+    struct outcome o =
+        onetrip(NULL, "bench", model, "-npp", "4", "-ntg", "2", "-npl", "2", "-r", "1", "-q", NULL);
+    assert_exit(&o, 0);
+    assert_says(o.out, "pp4 ");
+    assert_says(o.out, "tg2x2 ");
+    outcome_free(&o);
+}
+
 static void test_help_is_there_for_the_program_and_each_command(void **state) {
     static const char *const commands[] = {"run",   "eval",   "tokenize", "inspect",
                                            "bench", "ledger", "simulate"};
@@ -107,6 +156,7 @@ static void test_help_is_there_for_the_program_and_each_command(void **state) {
         assert_fits_a_terminal(by_flag.out);
         assert_says(by_flag.out, "--help");
         assert_string_equal(by_flag.out, by_word.out);
+        assert_int_equal(strstr(by_flag.out, "--stop") != NULL, strcmp(commands[i], "run") == 0);
         outcome_free(&by_flag);
         outcome_free(&by_word);
     }
@@ -115,6 +165,12 @@ static void test_help_is_there_for_the_program_and_each_command(void **state) {
     assert_exit(&version, 0);
     assert_says(version.out, "commit ");
     assert_says(version.out, "kernels ");
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        struct outcome same = onetrip(NULL, commands[i], "--version", NULL);
+        assert_exit(&same, 0);
+        assert_string_equal(same.out, version.out);
+        outcome_free(&same);
+    }
     outcome_free(&version);
 }
 
@@ -853,6 +909,8 @@ static void test_a_context_that_nobody_asked_for_is_as_short_as_the_budget_needs
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_wrong_command_line_is_one_clear_line_and_exit_2),
+        cmocka_unit_test(test_a_stop_string_too_many_is_told_from_an_empty_one),
+        cmocka_unit_test(test_bench_takes_the_lists_of_llama_batched_bench),
         cmocka_unit_test(test_help_is_there_for_the_program_and_each_command),
         cmocka_unit_test(test_kernels_are_chosen_by_any_of_their_names_and_no_other),
         cmocka_unit_test(test_a_model_that_is_not_there_is_named_in_one_line),

@@ -37,7 +37,7 @@ struct list_setting {
 struct settings {
     const char *operand; /* MODEL, FILE or TRACE */
     const char *model;   /* of -m; the operand, too, once the command line is read */
-    bool help, quiet, json;
+    bool help, version, quiet, json;
     /* text in */
     const char *prompt, *file, *system, *chat, *ids;
     bool raw, no_bos, no_special, no_escape, decode;

@@ -22,8 +22,8 @@ static const struct row rows[] = {
     {"--draft|--draft-n", GENERATES, "--draft-max", NULL},
     {"-npl", FOR_BENCH, "--n-parallel", NULL},
     {"--usage", FOR_ALL, "--help", NULL},
-    {"--no-parse-special", FOR_TOKENIZE, "--no-special", NULL},
-    {"--version", FOR_ALL, NULL, "onetrip --version"},
+    {"-npp", FOR_BENCH, "--n-prompt", NULL},
+    {"-ntg", FOR_BENCH, "--n-gen", NULL},
     {"-ngl|--gpu-layers|--n-gpu-layers|-sm|--split-mode|-ts|--tensor-split|-mg|--main-gpu|-dev|"
      "--device|--list-devices|-kvo|--kv-offload|-nkvo|--no-kv-offload|-ot|--override-tensor|-cmoe|"
      "--cpu-moe|-ncmoe|--n-cpu-moe|-ncffn|--n-cpu-ffn|--op-offload|--no-op-offload|-nopo|--no-host|"
@@ -44,14 +44,17 @@ static const struct row rows[] = {
     {"-tb|--threads-batch", LOADS, NULL, "-t is the number of threads for prompts, too"},
     {"-C|--cpu-mask*|-Cr|--cpu-range*|--cpu-strict*|-Cb|-Crb|--numa|--prio*|--poll*", LOADS, NULL,
      "threads keep to the CPUs that taskset or numactl gives them"},
-    {"-np|--parallel|-kvu|--kv-unified|-no-kvu|--no-kv-unified|-dt|--defrag-thold|-ctxcp|"
+    {"-np|--parallel", FOR_BENCH, NULL, "-npl is the number of sequences that generate together"},
+    {"-np|--parallel|-ns|--sequences|-cb|--cont-batching|-nocb|--no-cont-batching|-kvu|--kv-"
+     "unified|-no-kvu|--no-kv-unified|-dt|--defrag-thold|-ctxcp|"
      "--ctx-checkpoints|--swa-checkpoints|-cram|--cache-ram|--prompt-cache*",
      LOADS, NULL, "a command has one sequence, computed anew; the library has several"},
     {"--keep|--context-shift|--no-context-shift", LOADS, NULL,
      "the context never shifts: where it is full, the answer ends"},
     {"-hf*|--hf-*|-mu|--model-url|-dr|--docker-repo|--offline|-cl|--cache-list|--gpt-oss-*|"
      "--vision-*",
-     ALL, NULL, "nothing is downloaded: give the path of a file, or a name in the cache"},
+     ALL | FOR_INSPECT, NULL,
+     "nothing is downloaded: give the path of a file, or a name in the cache"},
     {"--rope-*|--yarn-*|-gan|--grp-attn-n|-gaw|--grp-attn-w|--override-kv|--swa-full|--check-"
      "tensors",
      LOADS, NULL, "what the file says counts, and cannot be overridden"},
@@ -59,8 +62,8 @@ static const struct row rows[] = {
     {"-e|--escape", ALL, NULL, "escapes in -p and -f are processed anyway: leave it out"},
     {"-bf|--binary-file", ALL, NULL, "-f takes any bytes, too (with --no-escape: as they are)"},
     {"-sysf|--system-prompt-file", GENERATES, NULL, "write --system \"$(cat FILE)\""},
-    {"-cnv|--conversation|-i|--interactive|-if|--interactive-first", GENERATES, NULL,
-     "run without -p and -f is a conversation on a terminal: leave it out"},
+    {"-cnv|--conversation|-i|--interactive|-if|--interactive-first|-ins|--instruct", GENERATES,
+     NULL, "run without -p and -f is a conversation on a terminal: leave it out"},
     {"-no-cnv|--no-conversation|-nocnv", GENERATES, NULL, "--raw puts the text in without a chat"},
     {"-st|--single-turn", GENERATES, NULL, "with -p or -f there is one turn: leave it out"},
     {"-r|--reverse-prompt", GENERATES, NULL, "--stop STRING ends an answer before that text"},
@@ -70,7 +73,8 @@ static const struct row rows[] = {
      "the chat format writes what stands around a text: leave it out"},
     {"--reasoning*|-rea|--no-reasoning*|--skip-chat-parsing|--no-skip-chat-parsing", GENERATES,
      NULL, "what a model thinks is part of its answer: leave it out"},
-    {"-mm|-mmu|--mmproj*|--no-mmproj*|--image*|--audio", GENERATES, NULL, "models of text only"},
+    {"-mm|-mmu|-mv|--model-vocoder|--tts-*|--mmproj*|--no-mmproj*|--image*|--audio", GENERATES,
+     NULL, "models of text only"},
     {"-o|--output|--output-file", GENERATES, NULL, "the answer goes to standard output: > FILE"},
     {"--no-display-prompt|-co|--color|--simple-io|--special|-sp|--display-prompt", GENERATES, NULL,
      "the answer alone is printed, as plain text: leave it out"},
@@ -82,18 +86,27 @@ static const struct row rows[] = {
      "--logit-bias",
      GENERATES, NULL,
      "the samplers are --repeat-penalty, --top-k, --top-p, --min-p and --temp, in this order"},
-    {"-md|--model-draft|--spec-*|--draft-min*|--draft-p-*|-ngld|-cd|--ctx-size-draft|-td|-tbd|"
+    {"--host|--port|--path|--api-*|--ssl-*|--webui*|--no-webui|--ui*|--no-ui|--static-path|-to|"
+     "--timeout|--threads-http|--slots|--no-slots|--slot-*|-sps|--props|--metrics|--no-metrics|"
+     "--cache-reuse|-a|--alias|--models-*|--media-path|--rerank*|--tools*|--cache-prompt|--no-"
+     "cache-prompt|--prefill-assistant|"
+     "--no-prefill-assistant|--cors-*",
+     FOR_ALL, NULL, "there is no server: onetrip run answers a text, or talks on a terminal"},
+    {"-md|--model-draft|-lcs|--lookup-cache-*|-lcd|--spec-*|--draft-min*|--draft-p-*|-ngld|-cd|--"
+     "ctx-size-draft|-td|-tbd|"
      "--threads-*|-Cd|-Crd|-Cbd|-ctkd|-ctvd|--cache-type-*|-otd|--override-tensor-draft|-cmoed|"
      "--cpu-moe-draft|-ncmoed|--n-cpu-moe-draft|-devd|--device-draft|--gpu-layers-draft|"
      "--n-gpu-layers-draft|--no-spec-*|--draft-n-*",
      GENERATES, NULL, "guesses come from the text itself, without a second model: --draft-max"},
+    {"--no-warmup|--warmup", LOADS, NULL, "run has none, bench always has one: leave it out"},
     {"-v|--verbose|-lv|--verbosity|--log-*|--no-log-*|--show-timings|"
-     "--no-show-timings|--print-token-count|--perf|--no-perf|--verbose-prompt|--no-warmup|--warmup",
+     "--no-show-timings|--print-token-count|-ptc|--perf|--no-perf|--verbose-prompt",
      LOADS, NULL, "there is no log: -q turns the ledger off, --report writes all figures"},
-    {"-n|--predict|--n-predict|-s|--seed|--temp|--temperature|--top-*|--min-p|--repeat-*|"
+    {"-n|--predict|--n-predict", FOR_EVAL, NULL, "no token is chosen: leave it out"},
+    {"-s|--seed|--temp|--temperature|--top-*|--min-p|--repeat-*|"
      "--ignore-eos|--sampl*|--xtc-*|--typical*|--presence-penalty|--frequency-penalty|--dry-*|"
      "--adaptive-*|--dynatemp-*|--mirostat*|-l|--logit-bias|--grammar*|-j|--json-schema*|-jf",
-     FOR_EVAL, NULL, "no token is chosen: leave it out"},
+     FOR_EVAL | FOR_BENCH, NULL, "no token is chosen: leave it out"},
     {"--chunks|--ppl-*", FOR_EVAL, NULL, "all of the text is evaluated, in windows of -c tokens"},
     {"--hellaswag*|--winogrande*|--multiple-choice*", FOR_EVAL, NULL,
      "the perplexity of a text is all that is measured"},
@@ -105,8 +118,11 @@ static const struct row rows[] = {
     {"--log-disable", FOR_TOKENIZE, NULL, "there is no log: leave it out"},
     {"--delay|--progress", FOR_BENCH, NULL, "there is none: leave it out"},
     {"-o|--output|-oe|--output-err", FOR_BENCH, NULL, "--json prints JSON, --report writes it"},
+    {"-pps|-tgs|--output-format", FOR_BENCH, NULL,
+     "every test begins from the same state; --json prints JSON"},
     {"-pg", FOR_BENCH, NULL, "-p and -n are measured apart; -n with a depth -d is nearest"},
-    {"-embd|--embeddings", LOADS, NULL, "embeddings cannot be had"},
+    {"-embd|--embeddings|--embedding|--pooling|--attention|--embd-*|--cls-separator", LOADS, NULL,
+     "embeddings cannot be had"},
 };
 
 static bool names_it(const char *names, const char *word, size_t length) {
@@ -139,4 +155,10 @@ const char *llama_same_as(uint32_t mask, const char *word, size_t length) {
 const char *llama_advice(uint32_t mask, const char *word, size_t length) {
     const struct row *row = find(mask, word, length);
     return row != NULL ? row->advice : NULL;
+}
+
+const char *llama_elsewhere(uint32_t mask, const char *word, size_t length) {
+    return find(FOR_ALL, word, length) == NULL ? NULL
+           : (mask & LOADS) != 0               ? "no text is answered: leave it out"
+                                               : "nothing is computed: leave it out";
 }

@@ -157,7 +157,7 @@ static int dispatch(int argc, char **argv) {
         return print_command_help(command);
     }
     rc = check_isa();
-    return rc != 0 ? rc : command->run(&settings);
+    return rc != 0 ? rc : settings.version ? print_version() : command->run(&settings);
 }
 
 int main(int argc, char **argv) {

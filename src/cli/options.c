@@ -10,6 +10,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "cli/input.h"
 
@@ -40,9 +41,13 @@ static const struct option options[] = {
      "the text; without it and without -f, standard input is read"},
     {'f', "--file", "FILE", TEXT, 0, 0, AT(file), 0, FOR_RUN | FOR_EVAL | FOR_TOKENIZE,
      "read the text from FILE (- for standard input)"},
-    {0, "--no-escape", 0, FLAG, 0, 0, AT(no_escape), 0, FOR_RUN | FOR_EVAL | FOR_TOKENIZE,
+    {0, "--no-escape", 0, FLAG, 0, 0, AT(no_escape), 0, FOR_RUN,
      "take backslashes in -p, -f and --stop as they are (default: \\n, \\t, \\r, \\', \\\", \\\\, "
      "\\xNN are processed; standard input is always taken as it is)"},
+    {0, "--no-escape", 0, FLAG, 0, 0, AT(no_escape), 0, FOR_EVAL | FOR_TOKENIZE,
+     "take backslashes in -p and -f as they are (default: \\n, \\t, \\r, \\', \\\", \\\\, \\xNN "
+     "are "
+     "processed; standard input is always taken as it is)"},
     {0, "--ids", "FILE", TEXT, 0, 0, AT(ids), 0, FOR_EVAL,
      "evaluate token ids from FILE, a JSON array, as they are"},
     {0, "--logits", "OUT.npy", TEXT, 0, 0, AT(logits), 0, FOR_EVAL,
@@ -97,9 +102,12 @@ static const struct option options[] = {
     {0, "--disk", 0, FLAG, 0, 0, AT(disk), 0, FOR_BENCH,
      "only the disk is measured: what one sweep streams is read, without computing; no tests are "
      "run"},
-    {'c', "--ctx-size", "N", WHOLE, 0, most_count, AT(n_ctx), 0, FOR_RUN | FOR_EVAL,
+    {'c', "--ctx-size", "N", WHOLE, 0, most_count, AT(n_ctx), 0, FOR_RUN,
      "positions of the context; 0: as many as the model was made for (default: chosen by the "
      "text, at most that)"},
+    {'c', "--ctx-size", "N", WHOLE, 0, most_count, AT(n_ctx), 0, FOR_EVAL,
+     "positions of the context, of which a longer text takes several windows; 0: as many as the "
+     "model was made for (default: those of the text, at most 4096 and the model's own)"},
     {'t', "--threads", "N", WHOLE, -1, 1024, AT(n_threads), 0, FOR_RUN | FOR_EVAL,
      "threads; 0 or -1: one a core, at least two where two processors may be used, within affinity "
      "and CPU quota (default 0)"},
@@ -123,6 +131,8 @@ static const struct option options[] = {
      "add no token at the beginning or end"},
     {0, "--no-special", 0, FLAG, 0, 0, AT(no_special), 0, FOR_TOKENIZE,
      "special tokens written in the text are text; with --decode, leave them out"},
+    {0, "--no-parse-special", 0, FLAG, 0, 0, AT(no_special), 0, FOR_TOKENIZE,
+     "the same, as llama.cpp has it"},
     {0, "--decode", 0, FLAG, 0, 0, AT(decode), 0, FOR_TOKENIZE, "the other way: ids in, text out"},
     {0, "--tensors", 0, FLAG, 0, 0, AT(tensors), 0, FOR_INSPECT, "list every tensor"},
     {0, "--by", "WHAT", TEXT, 0, 0, AT(by), "boundary|class|tensor|cause|layer", FOR_LEDGER,
@@ -130,7 +140,7 @@ static const struct option options[] = {
     {0, "--top", "N", WHOLE, 0, most_count, AT(top), 0, FOR_LEDGER,
      "only the N largest of each boundary; 0: all (default 0)"},
     {0, "--budget", "SIZE", SIZE, 1, 0, AT(budget), 0, FOR_SIMULATE,
-     "bytes that may stay in memory: 4G, 512MiB, bytes"},
+     "bytes that may stay in memory: 4G, 512MiB, bytes, or 75% of the memory there is"},
     {0, "--policy", "NAME", TEXT, 0, 0, AT(policy), "fixed|lru|clock|sieve|lfu|min", FOR_SIMULATE,
      "fixed, lru, clock, sieve, lfu or min (default: all of them)"},
     {0, "--json", 0, FLAG, 0, 0, AT(json), 0,
@@ -140,6 +150,8 @@ static const struct option options[] = {
     {'q', "--quiet", 0, FLAG, 0, 0, AT(quiet), 0, FOR_BENCH,
      "no progress, and not where the time went"},
     {'h', "--help", 0, FLAG, 0, 0, AT(help), 0, FOR_ALL, "print this and leave"},
+    {0, "--version", 0, FLAG, 0, 0, AT(version), 0, FOR_ALL,
+     "print version, commit and the kernels in use, and leave"},
 };
 enum { N_OPTIONS = sizeof options / sizeof *options };
 
@@ -307,7 +319,13 @@ static int refuse(const struct option *o, const char *value) {
         break;
     case TEXT:
     case CHOICE: complain("%s: \"%.40s\" is none of %s", o->name, value, o->choices); break;
-    case TEXTS: complain("%s: more than %d given, or an empty one", o->name, (int)MAX_STOPS); break;
+    case TEXTS:
+        if (value[0] == '\0') {
+            complain("%s: the text is empty", o->name);
+        } else {
+            complain("%s: more than %d given", o->name, (int)MAX_STOPS);
+        }
+        break;
     case FLAG: complain("%s: takes no value", o->name); break;
     }
     return EXIT_USAGE;
@@ -343,58 +361,52 @@ static int store(const struct option *o, const char *value, struct settings *s) 
     return ok ? 0 : refuse(o, value);
 }
 
-/* Letters to change, add or leave out to get from a to b; both short. */
+/* Letters to change, add, leave out or swap with the next to get from a to b; of the first 40. */
 static size_t distance(const char *a, const char *b) {
     enum { MOST = 40 };
-    size_t n = strnlen(a, MOST), m = strnlen(b, MOST), row[MOST + 1];
-    for (size_t j = 0; j <= m; j++) {
-        row[j] = j;
-    }
-    for (size_t i = 1; i <= n; i++) {
-        size_t diagonal = row[0];
-        row[0] = i;
-        for (size_t j = 1; j <= m; j++) {
-            size_t change = diagonal + (a[i - 1] != b[j - 1]);
-            diagonal = row[j];
-            size_t other = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
-            row[j] = change < other ? change : other;
+    size_t n = strnlen(a, MOST), m = strnlen(b, MOST);
+    uint8_t d[MOST + 1][MOST + 1]; /* of the first i of a and the first j of b */
+    for (size_t i = 0; i <= n; i++) {
+        for (size_t j = 0; j <= m; j++) {
+            if (i == 0 || j == 0) {
+                d[i][j] = (uint8_t)(i + j);
+                continue;
+            }
+            bool same = tolower((unsigned char)a[i - 1]) == tolower((unsigned char)b[j - 1]);
+            bool swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+            uint8_t change = (uint8_t)(d[i - 1][j - 1] + !same);
+            uint8_t other = (uint8_t)((d[i - 1][j] < d[i][j - 1] ? d[i - 1][j] : d[i][j - 1]) + 1);
+            d[i][j] = change < other ? change : other;
+            if (swapped && d[i - 2][j - 2] + 1 < d[i][j]) {
+                d[i][j] = (uint8_t)(d[i - 2][j - 2] + 1);
+            }
         }
     }
-    return row[m];
+    return d[n][m];
+}
+
+/* Whether text begins with the n letters of word. */
+static bool begins(const char *text, const char *word, size_t n) {
+    return strncasecmp(text, word, n) == 0;
 }
 
 const char *nearest_word(const char *word, const char *const *words) {
     const char *best = NULL;
-    size_t best_distance = strlen(word) / 3 + 2;
+    word += strspn(word, "-");
+    size_t n = strlen(word), best_distance = n / 3 + 1;
     for (; *words != NULL; words++) {
-        size_t d = distance(word, *words);
-        bool begins = strlen(word) > 3 && strncmp(word, *words, strlen(word)) == 0;
-        if (begins || d < best_distance) {
+        const char *other = *words + strspn(*words, "-");
+        size_t m = strlen(other);
+        if ((n > 1 && begins(other, word, n)) || (m > 2 && begins(word, other, m))) {
+            return *words;
+        }
+        size_t d = distance(word, other);
+        if (d < best_distance) {
             best = *words;
-            best_distance = begins ? 0 : d;
+            best_distance = d;
         }
     }
     return best;
-}
-
-static void refuse_unknown(const struct command *command, const char *word, size_t length) {
-    const char *names[N_OPTIONS + 1];
-    size_t n = 0;
-    char name[48];
-    snprintf(name, sizeof name, "%.*s", (int)(length < 47 ? length : 47), word);
-    for (size_t i = 0; i < N_OPTIONS; i++) {
-        if ((options[i].mask & command->mask) != 0) {
-            names[n++] = options[i].name;
-        }
-    }
-    names[n] = NULL;
-    const char *near = nearest_word(name, names);
-    if (near != NULL) {
-        complain("%s: unknown option %s; the nearest is %s", command->name, name, near);
-    } else {
-        complain("%s: unknown option %s; onetrip %s --help lists them", command->name, name,
-                 command->name);
-    }
 }
 
 static const struct option *find_name(uint32_t mask, const char *name, size_t length) {
@@ -407,12 +419,15 @@ static const struct option *find_name(uint32_t mask, const char *name, size_t le
     return NULL;
 }
 
-/* The row of an option that is written as a letter; *attached is the text after it, or NULL. */
+/* The row of an option that is written as a letter; *attached is the text after it, or NULL. What
+ * cannot begin a number is no value of an option that takes one. */
 static const struct option *find_letter(uint32_t mask, const char *arg, const char **attached) {
     for (size_t i = 0; i < N_OPTIONS; i++) {
         const struct option *o = &options[i];
+        bool number = o->kind == WHOLE || o->kind == LIST;
         if ((o->mask & mask) != 0 && o->letter != 0 && arg[1] == o->letter &&
-            (arg[2] == '\0' || o->kind != FLAG)) {
+            (arg[2] == '\0' ||
+             (number ? strchr("0123456789+-=", arg[2]) != NULL : o->kind != FLAG))) {
             *attached = arg[2] != '\0' ? arg + 2 : NULL;
             return o;
         }
@@ -420,9 +435,70 @@ static const struct option *find_letter(uint32_t mask, const char *arg, const ch
     return NULL;
 }
 
+/* The commands that have an option, by name or by letter: a mask. */
+static uint32_t who_has(const char *word, size_t length) {
+    const char *same = llama_same_as(FOR_ALL, word, length);
+    word = same != NULL ? same : word;
+    length = same != NULL ? strlen(same) : length;
+    uint32_t mask = 0;
+    for (size_t i = 0; i < N_OPTIONS; i++) {
+        const struct option *o = &options[i];
+        bool named = strlen(o->name) == length && strncmp(o->name, word, length) == 0;
+        bool lettered = length == 2 && o->letter != 0 && word[1] == o->letter;
+        mask |= named || lettered ? o->mask : 0;
+    }
+    return mask;
+}
+
+/* Of what other commands or llama.cpp's programs know: false where neither does. */
+static bool refuse_known(const struct command *command, const char *word, size_t length) {
+    static const char *const names[] = {"run",   "eval",   "tokenize", "inspect",
+                                        "bench", "ledger", "simulate"};
+    uint32_t mask = who_has(word, length);
+    if (mask != 0) {
+        char list[80] = "";
+        for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+            size_t used = strlen(list);
+            if ((mask >> i & 1) != 0) {
+                snprintf(list + used, sizeof list - used, "%s%s", used != 0 ? ", " : "", names[i]);
+            }
+        }
+        complain("%s: %.*s is an option of onetrip %s", command->name, (int)length, word, list);
+        return true;
+    }
+    const char *why = llama_elsewhere(command->mask, word, length);
+    if (why != NULL) {
+        complain("%s: %.*s is an option of llama.cpp; here: %s", command->name, (int)length, word,
+                 why);
+    }
+    return why != NULL;
+}
+
+static void refuse_unknown(const struct command *command, const char *word, size_t length) {
+    const char *names[N_OPTIONS + 1], *none;
+    size_t n = 0;
+    char name[48];
+    snprintf(name, sizeof name, "%.*s", (int)(length < 47 ? length : 47), word);
+    for (size_t i = 0; i < N_OPTIONS; i++) {
+        if ((options[i].mask & command->mask) != 0) {
+            names[n++] = options[i].name;
+        }
+    }
+    names[n] = NULL;
+    bool letter = length == 3 && word[1] == '-'; /* --n for -n */
+    const struct option *o = letter ? find_letter(command->mask, name + 1, &none) : NULL;
+    const char *near = o != NULL ? o->name : nearest_word(name, names);
+    if (near != NULL) {
+        complain("%s: unknown option %s; the nearest is %s", command->name, name, near);
+    } else {
+        complain("%s: unknown option %s; onetrip %s --help lists them", command->name, name,
+                 command->name);
+    }
+}
+
 /* The row that an argument names, NULL after one line on standard error; *attached is the text
- * after "=" or after the letter, or NULL. A name goes before a letter with a value: -ngl is no -n.
- */
+ * after "=" or after the letter, or NULL. A name goes before a letter with a value, also one that
+ * only others know: -ngl is no -n, -cnv no -c. */
 static const struct option *find(const struct command *command, const char *arg,
                                  const char **attached) {
     size_t length = strcspn(arg, "=");
@@ -440,6 +516,9 @@ static const struct option *find(const struct command *command, const char *arg,
         return NULL;
     }
     o = find_letter(command->mask, arg, attached);
+    if ((o == NULL || *attached != NULL) && refuse_known(command, arg, length)) {
+        return NULL;
+    }
     if (o == NULL) {
         refuse_unknown(command, arg, length);
     }
@@ -477,7 +556,7 @@ static int settle(const struct command *command, struct settings *s) {
         return EXIT_USAGE;
     }
     s->operand = s->model != NULL ? s->model : s->operand;
-    if (!s->help && (s->operand == NULL || s->operand[0] == '\0')) {
+    if (!s->help && !s->version && (s->operand == NULL || s->operand[0] == '\0')) {
         complain("%s: %s is missing; onetrip %s --help tells more", command->name, command->operand,
                  command->name);
         return EXIT_USAGE;

@@ -22,8 +22,11 @@ bool size_parse(const char *text, uint64_t *bytes);
  * name. Of one that it lacks: what to do instead, one phrase. NULL: neither. */
 const char *llama_same_as(uint32_t mask, const char *word, size_t length);
 const char *llama_advice(uint32_t mask, const char *word, size_t length);
+/* Of one that belongs to what other commands do: why it can be left out. NULL: there is none such. */
+const char *llama_elsewhere(uint32_t mask, const char *word, size_t length);
 
-/* The word among n (NULL ends) that is nearest to word, NULL where none is near. */
+/* The word among n (NULL ends) that word begins, or that it goes on from, or that a slip or two would
+ * make of it; NULL where none is near. Case and dashes before it do not count. */
 const char *nearest_word(const char *word, const char *const *words);
 
 #endif
