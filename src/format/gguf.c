@@ -391,6 +391,9 @@ static int check_count(const struct cursor *c, const char *what, uint64_t count,
 }
 
 static int take_preamble(struct cursor *c, struct gguf *g) {
+    if (c->end == 0) {
+        return error_set(c->err, OT_ERR_FORMAT, c->path, "the file is empty");
+    }
     const uint8_t *magic = take(c, 4, "magic");
     if (magic == NULL) {
         return OT_ERR_FORMAT;
