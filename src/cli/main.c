@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/model_path.h"
 #include "cli/options.h"
 #include "cli/output.h"
 
@@ -62,6 +63,10 @@ static int unknown_command(const char *name) {
         complain("%.40s: a command comes before options, as in onetrip run MODEL -p TEXT; onetrip "
                  "--help lists them",
                  name);
+        return EXIT_USAGE;
+    }
+    if (model_is_there(name)) {
+        complain("\"%.200s\" is no command; to run that model: onetrip run %.200s", name, name);
         return EXIT_USAGE;
     }
     complain("unknown command \"%.40s\"; %s%s", name,

@@ -1,6 +1,7 @@
 /* session.c - opening and reporting, the same for run, eval and bench. */
 #include "cli/session.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -20,18 +21,9 @@ int session_open_model(struct session *s, const struct settings *settings, bool 
     if (s->path == NULL) {
         return complain_memory();
     }
-    if (access(s->path, F_OK) != 0 && strchr(settings->operand, '/') == NULL) {
-        char cache[512];
-        if (model_cache(cache, sizeof cache)[0] == '\0') {
-            complain("%s: no such file here, and no folder for models: neither HOME nor "
-                     "XDG_CACHE_HOME is set",
-                     settings->operand);
-            return EXIT_FAILED;
-        }
-        complain("%s: no such file here, and no model of that name in %s (make model "
-                 "NAME=smollm2 fetches one)",
-                 settings->operand, cache);
-        return EXIT_FAILED;
+    if (access(s->path, F_OK) != 0 && errno == ENOENT &&
+        (rc = model_complain_absent(settings->operand)) != 0) {
+        return rc;
     }
     struct ot_error err;
     struct ot_model_params params = {.vocab_only = vocab_only};
