@@ -8,7 +8,8 @@ static void test_eval_counts_its_sweeps_as_those_of_the_prompt(void **state) {
     struct outcome o = onetrip(NULL, "eval", model, "-p", "two words", NULL);
     assert_exit(&o, 0);
     assert_says(o.err, "prompt tokens in 1 sweep\n");
-    assert_null(strstr(o.err, "first token")); /* eval picks none */
+    assert_null(strstr(o.err, "first token"));             /* eval picks none */
+    assert_says(o.err, "  draft     -          0 tokens"); /* and nobody asked for guesses */
     outcome_free(&o);
 }
 

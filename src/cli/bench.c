@@ -459,7 +459,7 @@ static int run_threads(struct bench *b, uint32_t n_threads, bool last) {
     n_ctx += n_ctx == 0; /* --disk with -p 0 and -n 0 */
     uint64_t n_seq = longest(list_or(&b->set->parallels, &one));
     b->session.n_seq = b->session.n_logits = (uint32_t)n_seq;
-    int rc = session_open_context(&b->session, (uint32_t)n_ctx, n_threads, 0);
+    int rc = session_open_context(&b->session, (uint32_t)n_ctx, n_threads);
     if (rc != 0) {
         return rc;
     }

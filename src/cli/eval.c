@@ -118,7 +118,7 @@ static int evaluate(struct evaluation *e) {
     uint64_t n_chunk = chunk_bytes / row_bytes;
     n_chunk = n_chunk < 1 ? 1 : n_chunk > CHUNK_TOKENS ? CHUNK_TOKENS : n_chunk;
     s->n_logits = (uint32_t)(n_chunk < n_ctx ? n_chunk : n_ctx);
-    int rc = session_open_context(s, (uint32_t)n_ctx, (uint32_t)set->n_threads, 0);
+    int rc = session_open_context(s, (uint32_t)n_ctx, (uint32_t)set->n_threads);
     if (rc != 0) {
         return rc;
     }

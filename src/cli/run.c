@@ -140,10 +140,6 @@ static int answer_once(struct session *s, const uint32_t *ids, size_t n_ids) {
     return rc;
 }
 
-static uint32_t guesses_asked(const struct settings *set) {
-    return set->n_draft < 0 ? OT_DRAFT_AUTO : (uint32_t)set->n_draft;
-}
-
 static int run_once(struct session *s, bool raw, const char *format) {
     const struct settings *set = s->settings;
     char *text = NULL;
@@ -171,7 +167,7 @@ static int run_once(struct session *s, bool raw, const char *format) {
         rc = choose_ctx(s, n_ids, &n_ctx);
     }
     if (rc == 0) {
-        rc = session_open_context(s, n_ctx, (uint32_t)set->n_threads, guesses_asked(set));
+        rc = session_open_context(s, n_ctx, (uint32_t)set->n_threads);
     }
     if (rc == 0) {
         rc = answer_once(s, ids, n_ids);
@@ -193,7 +189,7 @@ static int run_conversation(struct session *s, bool raw, const char *format) {
     } else {
         s->least_ctx = most < LEAST_TALK ? most : LEAST_TALK;
     }
-    int rc = session_open_context(s, n_ctx, (uint32_t)set->n_threads, guesses_asked(set));
+    int rc = session_open_context(s, n_ctx, (uint32_t)set->n_threads);
     return rc != 0 ? rc : conversation(s, format);
 }
 
@@ -203,6 +199,7 @@ int command_run(const struct settings *set) {
     const char *format = NULL;
     stop_watch();
     int rc = session_open_model(&s, set, false);
+    s.guesses = true;
     if (rc == 0) {
         rc = choose_format(&s, &raw, &format);
     }

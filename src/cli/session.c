@@ -53,7 +53,7 @@ uint32_t session_ctx_asked(const struct session *s) {
     return asked == CTX_OF_MODEL ? s->info.n_ctx_train : (uint32_t)asked;
 }
 
-static void note_requests(struct session *s, uint32_t n_threads, uint32_t n_draft) {
+static void note_requests(struct session *s, uint32_t n_threads) {
     static const char *const residencies[] = {"auto", "cache", "wired", "stream"};
     static const char *const ios[] = {"auto", "uring", "threads"};
     const struct settings *set = s->settings;
@@ -64,8 +64,8 @@ static void note_requests(struct session *s, uint32_t n_threads, uint32_t n_draf
     request_number(s, 0, "threads", n_threads);
     request_number(s, 1, "ctx", set->n_ctx == CTX_CHOSEN ? 0 : session_ctx_asked(s));
     request_number(s, 2, "batch", set->n_batch);
-    snprintf(s->numbers[3], sizeof s->numbers[3], "%u", n_draft);
-    request(s, "draft", n_draft == OT_DRAFT_AUTO ? "auto" : s->numbers[3]);
+    snprintf(s->numbers[3], sizeof s->numbers[3], "%lld", (long long)set->n_draft);
+    request(s, "draft", !s->guesses ? "-" : set->n_draft < 0 ? "auto" : s->numbers[3]);
 }
 
 /* Percent on the terminal's line; -1: nothing is shown. */
@@ -89,7 +89,7 @@ void progress_clear(void) {
     }
 }
 
-int session_open_context(struct session *s, uint32_t n_ctx, uint32_t n_threads, uint32_t n_draft) {
+int session_open_context(struct session *s, uint32_t n_ctx, uint32_t n_threads) {
     const struct settings *set = s->settings;
     struct ot_context_params params;
     ot_context_default_params(&params);
@@ -101,14 +101,16 @@ int session_open_context(struct session *s, uint32_t n_ctx, uint32_t n_threads, 
     params.residency = (enum ot_residency)set->residency;
     params.io = (enum ot_io)set->io;
     params.n_batch = (uint32_t)set->n_batch;
-    params.n_draft = n_draft;
+    if (s->guesses) {
+        params.n_draft = set->n_draft < 0 ? OT_DRAFT_AUTO : (uint32_t)set->n_draft;
+    }
     params.n_logits = s->n_logits;
     params.trace_path = set->trace;
     params.stop = &stop_flag;
     if (isatty(STDERR_FILENO) && !set->quiet) {
         params.progress = show_progress;
     }
-    note_requests(s, n_threads, n_draft);
+    note_requests(s, n_threads);
     struct ot_error err;
     int rc = ot_context_open(s->model, &params, &s->ctx, &err);
     progress_clear();

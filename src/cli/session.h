@@ -17,6 +17,7 @@ struct session {
     uint32_t n_seq;            /* likewise: sequences; 0: 1 */
     uint32_t least_ctx;        /* likewise: positions that will do (ot_context_params.n_ctx_least); 0:
                                   only as many as asked for */
+    bool guesses;              /* likewise: tokens may be guessed, as --draft-max has it */
     const char *requested[16]; /* key, value, ... */
     size_t n_requested;
     char numbers[4][16]; /* the values among them that are numbers */
@@ -25,7 +26,7 @@ struct session {
 
 /* Each returns 0 or an exit code after a message. */
 int session_open_model(struct session *s, const struct settings *settings, bool vocab_only);
-int session_open_context(struct session *s, uint32_t n_ctx, uint32_t n_threads, uint32_t n_draft);
+int session_open_context(struct session *s, uint32_t n_ctx, uint32_t n_threads);
 /* The positions of a -c that was given. */
 uint32_t session_ctx_asked(const struct session *s);
 /* Writes --report and --ledger, and prints the summary where asked for. */
