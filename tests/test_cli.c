@@ -127,7 +127,7 @@ static void test_a_stop_string_too_many_is_told_from_an_empty_one(void **state) 
     struct outcome o = program_run(args, NULL, 0);
     assert_exit(&o, 2);
     assert_one_line(o.err);
-    assert_says(o.err, "--stop: more than 16 given");
+    assert_says(o.err, "--stop: more than 16 given\n");
     outcome_free(&o);
 }
 
