@@ -20,6 +20,10 @@ deps: ## install the Debian packages that are missing
 model: deps ## fetch a model into the cache: NAME=smollm2 or gemma3
 	sh tools/fetch_model.sh $(NAME)
 
+synthetic: ## make a model of random weights: NAME=llama-1b-q4_0 (tools/synthetic.sh lists them)
+	sh tools/deps.sh python3-venv
+	sh tools/synthetic.sh $(NAME)
+
 demo: deps ## build, fetch SmolLM2 and ask it a question
 	@mkdir -p $(BUILD)
 	@echo "building takes a minute or two; its output goes to $(BUILD)/demo.log"
@@ -55,7 +59,7 @@ bench: all ## speed on the models in the cache
 		if $(BUILD)/onetrip inspect $$model >/dev/null 2>&1; then found=1; $(BUILD)/onetrip bench $$model || exit; fi; \
 	done; [ $$found = 1 ] || { echo "no model in the cache: make model fetches one"; exit 1; }
 
-bench-peers: all ## onetrip and its peers in turn, ROUNDS=3 (fetches and builds the peers)
+bench-peers: all ## onetrip and its peers (which it builds) on the models in the cache; also see synthetic; ROUNDS=3
 	ROUNDS=$(ROUNDS) sh bench/compare/all.sh
 
 install: all ## PREFIX=/usr/local, DESTDIR
@@ -70,4 +74,4 @@ clean: ## remove what was built
 help:
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /\1            |/p' Makefile | sed 's/^\(.\{12\}\)[^|]*|/  make \1 /'
 
-.PHONY: all deps model demo test asan fuzz aarch64 cgroup2 bench bench-peers install uninstall clean help
+.PHONY: all deps model synthetic demo test asan fuzz aarch64 cgroup2 bench bench-peers install uninstall clean help

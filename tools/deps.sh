@@ -38,6 +38,7 @@ for package in $missing; do
     case $package in
     gcc | make | cmake | git | python3 | pkg-config | valgrind) command -v "$package" >/dev/null && continue ;;
     python3-pip) python3 -m pip --version >/dev/null 2>&1 && continue ;;
+    python3-venv) python3 -c 'import ensurepip' 2>/dev/null && continue ;;
     esac
     needed="$needed $package"
 done

@@ -2,6 +2,9 @@
 # Builds the peers and compares on the models given (default: those in the cache); `make bench-peers`.
 #
 #   all.sh [MODEL.gguf ...]    ROUNDS=3: how often each engine runs
+#
+# `make model` fetches the real models; `make synthetic` makes those of random weights that the tables
+# of bench/results are also of.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -10,7 +13,7 @@ if [ $# -eq 0 ]; then
     set -- "$cache"/models/*.gguf
 fi
 if [ ! -f "$1" ]; then
-    echo "all.sh: no model: give one, or run make model" >&2
+    echo "all.sh: no model: give one, or run make model or make synthetic" >&2
     exit 1
 fi
 sh "$here/build_peers.sh"

@@ -10,16 +10,11 @@ set -eu
 
 llama_version=${LLAMA_VERSION:-0.3.36}
 xllamacpp_version=${XLLAMACPP_VERSION:-2026.10.11549}
+tools=$(cd "$(dirname "$0")/../../tools" && pwd)
 peers=${1:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/onetrip/peers}
 mkdir -p "$peers"
 cd "$peers"
-
-if [ ! -x venv/bin/python ]; then
-    python3 -m venv venv
-fi
-if ! venv/bin/python -c 'import xllamacpp' 2>/dev/null; then
-    venv/bin/pip install --quiet --disable-pip-version-check "xllamacpp==$xllamacpp_version" >&2
-fi
+sh "$tools/python_env.sh" venv "xllamacpp==$xllamacpp_version" >&2
 
 source=llama_cpp_python-$llama_version
 if [ ! -x "llama-bench-$llama_version" ]; then
