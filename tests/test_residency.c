@@ -708,7 +708,7 @@ static void test_the_disk_is_measured_beside_the_run(void **state) {
     struct ot_error err;
     double speed = 0;
     uint64_t bytes = 0, run = fixture_disk(&f, OT_CAUSE_STREAM).moved_bytes;
-    assert_int_equal(residency_measure_disk(r, &speed, &bytes, &err), 0);
+    assert_int_equal(residency_measure_disk(r, NULL, &speed, &bytes, &err), 0);
     assert_true(speed > 0);
     assert_true(bytes >= info.streamed_bytes_per_sweep - info.slot_bytes);
     assert_true(bytes <= info.streamed_bytes_per_sweep + info.slot_bytes + (1 << 20));
@@ -728,8 +728,16 @@ static void test_the_disk_is_measured_beside_the_run(void **state) {
     unlink(params.trace_path);
     params = fixture_params(&f, UINT64_MAX);
     r = walked(&f, &params, 1);
-    assert_int_equal(residency_measure_disk(r, &speed, &bytes, &err), 0);
+    assert_int_equal(residency_measure_disk(r, NULL, &speed, &bytes, &err), 0);
     assert_true(bytes >= fixture_sum(&f, RESIDENCY_SWEEP));
+    const int stop = 1;
+    assert_int_equal(residency_measure_disk(r, &stop, &speed, &bytes, &err), OT_ERR_INTERRUPTED);
+    residency_close(r);
+    params = fixture_params(&f, fixture_sum(&f, RESIDENCY_SWEEP) / 2);
+    r = walked(&f, &params, 1);
+    assert_int_equal(residency_measure_disk(r, &stop, &speed, &bytes, &err), OT_ERR_INTERRUPTED);
+    assert_true(residency_check(r));
+    assert_int_equal(walk(&f, r, &err), 0);
     residency_close(r);
     fixture_close(&f);
 }

@@ -66,7 +66,7 @@ int ot_measure_bandwidth(struct ot_context *ctx, uint32_t mib_per_thread, double
 
 int ot_measure_disk(struct ot_context *ctx, double *bytes_per_s, uint64_t *bytes,
                     struct ot_error *err) {
-    return residency_measure_disk(ctx->residency, bytes_per_s, bytes, err);
+    return residency_measure_disk(ctx->residency, ctx->requested.stop, bytes_per_s, bytes, err);
 }
 
 uint64_t ot_memory_bytes(void) {

@@ -166,7 +166,7 @@ static void print_settings(const struct report *r, FILE *out) {
     print_setting(r, out, "io", "%s%s", c->io, reads);
     print_setting(r, out, "threads", "%" PRIu32 ", kernels %s, prefetching %" PRIu64 " bytes ahead",
                   c->n_threads, ot_kernels(), c->prefetch_bytes);
-    print_setting(r, out, "ctx", "%" PRIu32 " positions", c->n_ctx);
+    print_setting(r, out, "ctx", "%" PRIu32 " position%s", c->n_ctx, c->n_ctx == 1 ? "" : "s");
     print_setting(r, out, "batch", "%" PRIu32 " tokens a sweep at most", c->n_batch);
     print_setting(r, out, "draft", "%" PRIu32 " tokens guessed at most%s", c->n_draft, right);
     print_setting(r, out, "weights", "wired %s (resident %s, locked %s)",

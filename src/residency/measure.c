@@ -10,8 +10,14 @@ enum { READ_BYTES = 1 << 20, DEPTH = 8, MEASURE_BYTES_MOST = 1 << 30, SWEEPS_MOS
 /* A disk that others share changes its speed within milliseconds. */
 static const uint64_t measure_ns_least = 250000000;
 
+static int stopped(volatile const int *stop, struct ot_error *err) {
+    return stop != NULL && *stop != 0
+               ? error_set(err, OT_ERR_INTERRUPTED, "", "stopped by the caller")
+               : 0;
+}
+
 /* A sweep that uses nothing of what it reads: the streamed blocks, through their slots. */
-static int sweep_blocks(struct residency *r, struct ot_error *err) {
+static int sweep_blocks(struct residency *r, volatile const int *stop, struct ot_error *err) {
     int code = residency_sweep_begin(r, r->n_extents - 1, err);
     for (uint32_t i = 0; code == 0 && i < r->n_extents; i++) {
         const struct residency_extent *e = &r->extents[i];
@@ -21,6 +27,7 @@ static int sweep_blocks(struct residency *r, struct ot_error *err) {
             if (code == 0) {
                 row += view.n_rows;
                 residency_release(r, &view);
+                code = stopped(stop, err);
             }
         }
     }
@@ -99,7 +106,8 @@ static int take_in(struct pass *p, const struct sys_read_done *done, struct ot_e
     return 0;
 }
 
-static int read_extents(struct residency *r, uint64_t *bytes, struct ot_error *err) {
+static int read_extents(struct residency *r, volatile const int *stop, uint64_t *bytes,
+                        struct ot_error *err) {
     struct pass p = {.r = r, .stride = READ_BYTES + (128 << 10)};
     int code = sys_reader_open(r->io, DEPTH, 0, &p.reader, err);
     if (code != 0) {
@@ -117,7 +125,7 @@ static int read_extents(struct residency *r, uint64_t *bytes, struct ot_error *e
     while (sys_reader_next(p.reader, true, &done)) {
         struct ot_error *first = code == 0 ? err : NULL;
         int failed = take_in(&p, &done, first);
-        code = code == 0 ? failed : code;
+        code = code != 0 ? code : failed != 0 ? failed : stopped(stop, err);
         if (code == 0) {
             add_next(&p, done.tag);
         }
@@ -130,15 +138,16 @@ static int read_extents(struct residency *r, uint64_t *bytes, struct ot_error *e
 
 /* Sweeps for long enough, after one that fills what is missing of wired memory. They are no part of the
  * run: neither of its trace nor of its waiting, and their bytes are of no use to it. */
-static int read_sweeps(struct residency *r, uint64_t unread_bytes, uint64_t *start_ns,
-                       uint64_t *moved, uint32_t *n_sweeps, struct ot_error *err) {
+static int read_sweeps(struct residency *r, uint64_t unread_bytes, volatile const int *stop,
+                       uint64_t *start_ns, uint64_t *moved, uint32_t *n_sweeps,
+                       struct ot_error *err) {
     const uint64_t wait_ns = r->wait_ns;
     r->measuring = true;
-    int code = unread_bytes > 0 ? sweep_blocks(r, err) : 0;
+    int code = unread_bytes > 0 ? sweep_blocks(r, stop, err) : 0;
     uint64_t before = r->moved_bytes;
     *start_ns = clock_ns();
     while (code == 0 && *n_sweeps < SWEEPS_MOST && clock_ns() - *start_ns < measure_ns_least) {
-        code = sweep_blocks(r, err);
+        code = sweep_blocks(r, stop, err);
         (*n_sweeps)++;
     }
     *moved = r->moved_bytes - before;
@@ -148,17 +157,17 @@ static int read_sweeps(struct residency *r, uint64_t unread_bytes, uint64_t *sta
     return code;
 }
 
-int residency_measure_disk(struct residency *r, double *bytes_per_s, uint64_t *bytes,
-                           struct ot_error *err) {
+int residency_measure_disk(struct residency *r, volatile const int *stop, double *bytes_per_s,
+                           uint64_t *bytes, struct ot_error *err) {
     uint64_t moved = 0, start_ns = clock_ns();
     uint32_t n_sweeps = 0;
     struct residency_info info;
     residency_get_info(r, &info);
     int code;
     if (info.streamed_bytes_per_sweep > 0) {
-        code = read_sweeps(r, info.unread_bytes, &start_ns, &moved, &n_sweeps, err);
+        code = read_sweeps(r, info.unread_bytes, stop, &start_ns, &moved, &n_sweeps, err);
     } else {
-        code = read_extents(r, &moved, err);
+        code = read_extents(r, stop, &moved, err);
     }
     if (code == 0) {
         *bytes = moved / (n_sweeps > 0 ? n_sweeps : 1);

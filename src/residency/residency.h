@@ -153,9 +153,10 @@ bool residency_settle_needs(struct residency *r);
 void residency_get_info(struct residency *r, struct residency_info *info);
 
 /* Reads what sweeps stream, for a quarter of a second or 64 sweeps (or, where nothing is streamed,
- * once what a cold start reads), without computing. bytes: of one sweep. */
-int residency_measure_disk(struct residency *r, double *bytes_per_s, uint64_t *bytes,
-                           struct ot_error *err);
+ * once what a cold start reads), without computing. bytes: of one sweep. stop may be NULL. Errors: IO,
+ * CHANGED, MEMORY, INTERRUPTED. */
+int residency_measure_disk(struct residency *r, volatile const int *stop, double *bytes_per_s,
+                           uint64_t *bytes, struct ot_error *err);
 
 /* True where the invariants hold; for tests. */
 bool residency_check(const struct residency *r);
