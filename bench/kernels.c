@@ -25,7 +25,7 @@ static const char usage[] =
     "\n"
     "Measures every kernel variant: best of several passes.\n"
     "\n"
-    "  --isa NAME      scalar, avx2, avx512, avx512bf16, neon or i8mm (default: the one in use)\n"
+    "  --isa NAME      scalar, avx2, avxvnni, avx512, avx512bf16, neon or i8mm (default: the one in use)\n"
     "  --type NAME     one data type, as Q4_0 (default: all)\n"
     "  --only PART     gemv, gemm, attention or vector (default: all)\n"
     "  --threads N     default: as for the program\n"

@@ -19,7 +19,7 @@ objects=
 for file in "$source"/src/kernel/*.c "$source"/src/base/alloc.c "$source"/src/base/dtype.c; do
     name=$(basename "$file" .c)
     case $name in
-    *_avx2 | *_avx512 | *_avx512bf16) continue ;;
+    *_avx2 | *_avxvnni | *_avx512 | *_avx512bf16) continue ;;
     *_neon) isa=-march=armv8.2-a+dotprod+fp16 ;;
     *_i8mm) isa=-march=armv8.2-a+dotprod+fp16+i8mm ;;
     *) isa= ;;

@@ -25,6 +25,7 @@ void gemv_fill_neon(struct kernels *k);
 
 void gemm_fill_scalar(struct kernels *k);
 void gemm_fill_avx2(struct kernels *k);
+void gemm_fill_avxvnni(struct kernels *k); /* after gemm_fill_avx2 */
 void gemm_fill_avx512(struct kernels *k);
 void gemm_float_fill_avx512bf16(struct kernels *k); /* after gemm_fill_avx512 */
 void gemm_fill_neon(struct kernels *k);

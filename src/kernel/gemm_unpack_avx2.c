@@ -7,12 +7,11 @@
 #include <immintrin.h>
 
 #include "kernel/blocks.h"
+#include "kernel/gemm_avx2.h"
 #include "kernel/tile.h"
 #include "onetrip.h"
 
-#define INLINE static inline __attribute__((always_inline))
-
-enum { ROWS = 8, PART_ROWS = 16 };
+enum { ROWS = 8 };
 
 struct quad {
     __m256i v[4]; /* dword i of 8 rows */
@@ -388,25 +387,21 @@ UNPACK(q6_k)
 UNPACK(q3_k)
 UNPACK(q2_k)
 
-/* Rows of gemm_avx2.c's multipliers. Those without MIN multiply by code - 8 (FOUR_BITS) or
- * code - 32 (SIX_BITS, scales of 16 columns), FIVE_BITS_MIN by code - 16. */
-enum { FOUR_BITS, FOUR_BITS_MIN, FIVE_BITS_MIN, GROUPS_MIN, SIX_BITS, SIGNED };
-
 const struct tile_type *tile_types_avx2(void) {
     static const struct tile_type types[OT_DTYPE_MAX] = {
-        [OT_Q4_0] = {unpack_q4_0, 32, sizeof(struct block_q4_0), 32, FOUR_BITS, false},
-        [OT_Q4_1] = {unpack_q4_1, 32, sizeof(struct block_q4_1), 32, FOUR_BITS_MIN, false},
-        [OT_Q5_0] = {unpack_q5_0, 32, sizeof(struct block_q5_0), 32, FIVE_BITS_MIN, false},
-        [OT_Q5_1] = {unpack_q5_1, 32, sizeof(struct block_q5_1), 32, FIVE_BITS_MIN, false},
-        [OT_Q8_0] = {unpack_q8_0, 32, sizeof(struct block_q8_0), 32, SIGNED, false},
-        [OT_IQ4_NL] = {unpack_iq4_nl, 32, sizeof(struct block_iq4_nl), 32, SIGNED, false},
-        [OT_MXFP4] = {unpack_mxfp4, 32, sizeof(struct block_mxfp4), 32, FIVE_BITS_MIN, false},
-        [OT_IQ4_XS] = {unpack_iq4_xs, 256, sizeof(struct block_iq4_xs), 32, SIGNED, false},
-        [OT_Q4_K] = {unpack_q4_k, 256, sizeof(struct block_q4_k), 32, FOUR_BITS_MIN, false},
-        [OT_Q5_K] = {unpack_q5_k, 256, sizeof(struct block_q5_k), 32, FIVE_BITS_MIN, false},
-        [OT_Q6_K] = {unpack_q6_k, 256, sizeof(struct block_q6_k), 16, SIX_BITS, false},
-        [OT_Q3_K] = {unpack_q3_k, 256, sizeof(struct block_q3_k), 16, SIX_BITS, false},
-        [OT_Q2_K] = {unpack_q2_k, 256, sizeof(struct block_q2_k), 16, GROUPS_MIN, false},
+        [OT_Q4_0] = {unpack_q4_0, 32, sizeof(struct block_q4_0), 32, KIND_FOUR, false},
+        [OT_Q4_1] = {unpack_q4_1, 32, sizeof(struct block_q4_1), 32, KIND_FOUR_MIN, false},
+        [OT_Q5_0] = {unpack_q5_0, 32, sizeof(struct block_q5_0), 32, KIND_FIVE_MIN, false},
+        [OT_Q5_1] = {unpack_q5_1, 32, sizeof(struct block_q5_1), 32, KIND_FIVE_MIN, false},
+        [OT_Q8_0] = {unpack_q8_0, 32, sizeof(struct block_q8_0), 32, KIND_SIGNED, false},
+        [OT_IQ4_NL] = {unpack_iq4_nl, 32, sizeof(struct block_iq4_nl), 32, KIND_SIGNED, false},
+        [OT_MXFP4] = {unpack_mxfp4, 32, sizeof(struct block_mxfp4), 32, KIND_FIVE_MIN, false},
+        [OT_IQ4_XS] = {unpack_iq4_xs, 256, sizeof(struct block_iq4_xs), 32, KIND_SIGNED, false},
+        [OT_Q4_K] = {unpack_q4_k, 256, sizeof(struct block_q4_k), 32, KIND_FOUR_MIN, false},
+        [OT_Q5_K] = {unpack_q5_k, 256, sizeof(struct block_q5_k), 32, KIND_FIVE_MIN, false},
+        [OT_Q6_K] = {unpack_q6_k, 256, sizeof(struct block_q6_k), 16, KIND_SIX, false},
+        [OT_Q3_K] = {unpack_q3_k, 256, sizeof(struct block_q3_k), 16, KIND_SIX, false},
+        [OT_Q2_K] = {unpack_q2_k, 256, sizeof(struct block_q2_k), 16, KIND_GROUPS_MIN, false},
     };
     return types;
 }

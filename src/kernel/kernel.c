@@ -13,6 +13,8 @@
 #if defined(__aarch64__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
+#elif defined(__x86_64__)
+#include <cpuid.h>
 #endif
 
 void kernels_fill_scalar(struct kernels *k) {
@@ -37,6 +39,11 @@ void kernels_fill_avx2(struct kernels *k) {
     attention_fill_avx2(k);
 }
 
+void kernels_fill_avxvnni(struct kernels *k) {
+    k->isa = "avx-vnni";
+    gemm_fill_avxvnni(k);
+}
+
 void kernels_fill_avx512(struct kernels *k) {
     k->isa = "avx512-vnni";
     k->few_most = 8;
@@ -56,6 +63,12 @@ void kernels_fill_avx512bf16(struct kernels *k) {
 static bool cpu_has_avx2(void) {
     /* Every processor with AVX2 has F16C, for which clang 14's builtin has no name. */
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+/* Of a name that compilers do not all know. */
+static bool cpu_has_avxvnni(void) {
+    unsigned a, b, c, d;
+    return cpu_has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a >> 4 & 1) != 0;
 }
 
 static bool cpu_has_avx512(void) {
@@ -121,7 +134,7 @@ static uint32_t first_prefetch_way(void) {
 
 #endif
 
-/* From the plainest to the best; each starts as a copy of the one before it. */
+/* From the plainest to the best; each starts as a copy of the last one before it that can be used. */
 struct variant {
     const char *name;
     void (*fill)(struct kernels *k);
@@ -137,6 +150,7 @@ static const struct variant variants[] = {
     {"scalar", kernels_fill_scalar, always, NULL},
 #if defined(__x86_64__)
     {"avx2", kernels_fill_avx2, cpu_has_avx2, NULL},
+    {"avxvnni", kernels_fill_avxvnni, cpu_has_avxvnni, NULL},
     {"avx512", kernels_fill_avx512, cpu_has_avx512, NULL},
     {"avx512bf16", kernels_fill_avx512bf16, cpu_has_bf16, bf16_is_faster},
 #elif defined(__aarch64__)
@@ -147,9 +161,10 @@ static const struct variant variants[] = {
 
 enum { N_VARIANTS = sizeof variants / sizeof variants[0] };
 
-static struct kernels tables[N_VARIANTS];
+static struct kernels tables[N_VARIANTS]; /* [n_tables] of the variants that can be used */
+static const struct variant *variant_of[N_VARIANTS];
+static uint32_t n_tables;
 struct kernel_tuning kernel_tuning;
-static uint32_t n_tables; /* the first n_tables are usable */
 static const struct kernels *chosen;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
@@ -185,7 +200,7 @@ uint64_t kernels_prefetch_bytes(void) {
 /* Its place among those that can be used, by either of its names; n_tables: none. */
 static uint32_t find_table(const char *name) {
     uint32_t i = 0;
-    while (i < n_tables && strcmp(name, variants[i].name) != 0 &&
+    while (i < n_tables && strcmp(name, variant_of[i]->name) != 0 &&
            strcmp(name, tables[i].isa) != 0) {
         i++;
     }
@@ -194,16 +209,19 @@ static uint32_t find_table(const char *name) {
 
 static void build_tables(void) {
     kernels_use_prefetch_way(first_prefetch_way());
-    for (uint32_t i = 0; i < N_VARIANTS && variants[i].usable(); i++) {
-        if (i > 0) {
-            tables[i] = tables[i - 1];
+    for (uint32_t i = 0; i < N_VARIANTS; i++) {
+        if (!variants[i].usable()) {
+            continue;
         }
-        variants[i].fill(&tables[i]);
-        n_tables = i + 1;
+        if (n_tables > 0) {
+            tables[n_tables] = tables[n_tables - 1];
+        }
+        variants[i].fill(&tables[n_tables]);
+        variant_of[n_tables++] = &variants[i];
     }
     const char *wanted = getenv("ONETRIP_ISA");
     uint32_t best = n_tables - 1;
-    while (variants[best].wanted != NULL && !variants[best].wanted()) {
+    while (variant_of[best]->wanted != NULL && !variant_of[best]->wanted()) {
         best--;
     }
     uint32_t named = wanted != NULL ? find_table(wanted) : n_tables;
@@ -226,7 +244,7 @@ bool ot_kernels_named(const char *name, char *names, size_t names_bytes) {
     size_t used = 0;
     for (uint32_t i = 0; i < n_tables && used < names_bytes; i++) {
         used += (size_t)snprintf(names + used, names_bytes - used, "%s%s", i > 0 ? ", " : "",
-                                 variants[i].name);
+                                 variant_of[i]->name);
     }
     return find_table(name) < n_tables;
 }

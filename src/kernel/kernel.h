@@ -2,8 +2,8 @@
  *
  * The scalar table is plain, complete, and the oracle of the tests; each better one starts as a copy
  * of the one below it and overrides what it improves. kernels_get() chooses once, by what the CPU
- * has; the environment variable ONETRIP_ISA=scalar|avx2|avx512|avx512bf16|neon|i8mm lowers the choice
- * (or the table's own name, as avx512-vnni); another value changes nothing.
+ * has; the environment variable ONETRIP_ISA=scalar|avx2|avxvnni|avx512|avx512bf16|neon|i8mm lowers
+ * the choice (or the table's own name, as avx512-vnni); another value changes nothing.
  *
  * Kernels know pointers and counts only. Weights are read where they lie, in the file's own layout.
  * KERNEL_OVERREAD bytes after the last weight row are readable (their value does not matter).
@@ -90,7 +90,8 @@ enum { KERNEL_STREAM_WAYS = 3 };
 extern const uint64_t kernel_stream_ahead[KERNEL_STREAM_WAYS];
 
 struct kernels {
-    const char *isa; /* "scalar", "avx2", "avx512-vnni", "avx512-bf16", "neon-dotprod", "neon-i8mm" */
+    const char *isa; /* "scalar", "avx2", "avx-vnni", "avx512-vnni", "avx512-bf16", "neon-dotprod",
+                      * "neon-i8mm" */
     struct kernel_type type[OT_DTYPE_MAX];
     /* Tokens up to which `few` is the faster, where a matrix has all of them; from then on gemm. */
     uint32_t few_most;
@@ -141,8 +142,8 @@ void kernels_use_prefetch_way(uint32_t way);
 /* How far ahead that is, for types that take many instructions a byte. */
 uint64_t kernels_prefetch_bytes(void);
 
-/* A table by name ("scalar", "avx2", "avx512", "avx512bf16", "neon", "i8mm") or by its own ("avx512-vnni");
- * NULL where the CPU or build lacks it. */
+/* A table by name ("scalar", "avx2", "avxvnni", "avx512", "avx512bf16", "neon", "i8mm") or by its own
+ * ("avx512-vnni"); NULL where the CPU or build lacks it. */
 const struct kernels *kernels_find(const char *isa);
 /* Whether there is one; names: those that there are, "scalar, avx2", cut to names_bytes (> 0). */
 bool ot_kernels_named(const char *name, char *names, size_t names_bytes);
@@ -151,6 +152,7 @@ bool ot_kernels_named(const char *name, char *names, size_t names_bytes);
  * architecture exist. */
 void kernels_fill_scalar(struct kernels *k);
 void kernels_fill_avx2(struct kernels *k);
+void kernels_fill_avxvnni(struct kernels *k);
 void kernels_fill_avx512(struct kernels *k);
 void kernels_fill_avx512bf16(struct kernels *k);
 void kernels_fill_neon(struct kernels *k);

@@ -226,12 +226,12 @@ bool sys_map_populate(const struct sys_map *map, uint64_t offset, uint64_t bytes
     uint64_t start = offset / page * page;
     uint64_t end = round_up(offset + bytes, page);
     uint8_t *at = (uint8_t *)(uintptr_t)map->data + start;
-    while (madvise(at, (size_t)(end - start), ADVICE_POPULATE_READ) != 0) {
+    for (uint32_t n_again = 0; madvise(at, (size_t)(end - start), ADVICE_POPULATE_READ) != 0;) {
         if (errno == EINVAL || errno == EPERM || errno == ENOSYS) {
             touch_pages(at, end - start);
             return !sys_map_damaged(map);
         }
-        if (errno != EINTR && errno != EAGAIN) {
+        if ((errno != EINTR && errno != EAGAIN) || n_again++ == SYS_AGAIN_MOST) {
             errno = errno == EFAULT ? EIO : errno; /* what would have been SIGBUS */
             return false;
         }

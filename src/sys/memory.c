@@ -13,6 +13,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "sys/facts.h"
+#include "sys/hook.h"
 
 static _Atomic uint64_t live_bytes, n_takes, fail_at;
 
@@ -126,10 +127,11 @@ uint64_t sys_memory_lock(void *memory, uint64_t bytes) {
 bool sys_memory_touch(void *memory, uint64_t bytes) {
     enum { ADVICE_POPULATE_WRITE = 23 };
     size_t whole = (size_t)round_up(bytes, sys_page_bytes());
+    uint32_t n_again = 0;
     int rc;
     do {
         rc = madvise(memory, whole, ADVICE_POPULATE_WRITE);
-    } while (rc != 0 && (errno == EINTR || errno == EAGAIN));
+    } while (rc != 0 && (errno == EINTR || errno == EAGAIN) && n_again++ < SYS_AGAIN_MOST);
     return rc == 0;
 }
 
