@@ -1,5 +1,6 @@
-/* engine.h - what the report may read of a context. The engine itself is context.c (open,
- * sequences), decode.c (a batch through the schedule) and sample.c. */
+/* engine.h - what the report may read of a context. The engine itself is budget.c (dividing memory),
+ * context.c (opening), decode.c (a batch through the schedule; sequences), sample.c, draft.c (guesses)
+ * and measure.c (yardsticks). */
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
 

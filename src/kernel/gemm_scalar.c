@@ -9,22 +9,7 @@
 #include "kernel/fill.h"
 #include "kernel/half.h"
 #include "kernel/layout.h"
-
-struct gemm {
-    const uint8_t *w;
-    uint64_t row_bytes;
-    uint32_t n_rows, n_cols;
-    const uint8_t *acts;
-    uint64_t act_bytes;
-    const uint32_t *act_index;
-    uint32_t n_tokens;
-    float *y;
-    uint64_t y_stride;
-};
-
-static const void *act_row(const struct gemm *g, uint32_t t) {
-    return g->acts + (g->act_index != 0 ? g->act_index[t] : t) * g->act_bytes;
-}
+#include "kernel/tile.h"
 
 /* One block's part of a row's value for one token; i: the block's first column. */
 static double block_dot(const struct codes *c, uint32_t n, const void *act, uint32_t i,
@@ -56,7 +41,7 @@ static void gemm_quantised(const struct gemm *g, uint32_t dtype, double *sums) {
             for (uint32_t b = 0; b < g->n_cols / n; b++) {
                 codes_unpack(dtype, w + (uint64_t)b * bytes, &c);
                 for (uint32_t t = 0; t < n_t; t++)
-                    sums[t] += block_dot(&c, n, act_row(g, t0 + t), b * n, g->n_cols);
+                    sums[t] += block_dot(&c, n, gemm_act(g, t0 + t), b * n, g->n_cols);
             }
             for (uint32_t t = 0; t < n_t; t++)
                 g->y[(t0 + t) * g->y_stride + r] = (float)sums[t];
@@ -82,7 +67,7 @@ static void gemm_float(const struct gemm *g, float (*weight)(const uint8_t *), u
     for (uint32_t r = 0; r < g->n_rows; r++) {
         const uint8_t *w = g->w + r * g->row_bytes;
         for (uint32_t t = 0; t < g->n_tokens; t++) {
-            const float *x = act_row(g, t);
+            const float *x = (const void *)gemm_act(g, t);
             double sum = 0;
             for (uint32_t i = 0; i < g->n_cols; i++)
                 sum += (double)weight(w + (uint64_t)i * bytes) * (double)x[i];
@@ -91,41 +76,22 @@ static void gemm_float(const struct gemm *g, float (*weight)(const uint8_t *), u
     }
 }
 
-/* The table's signature has no room for the type: one entry for each. */
-#define GEMM_ARGS                                                                                  \
-    const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols, const void *acts,      \
-        uint64_t act_bytes, const uint32_t *act_index, uint32_t n_tokens, float *y,                \
-        uint64_t y_stride, void *scratch
-#define GEMM_PACK                                                                                  \
-    &(const struct gemm) {                                                                         \
-        w, row_bytes, n_rows, n_cols, acts, act_bytes, act_index, n_tokens, y, y_stride            \
-    }
-#define QUANTISED(name, dtype)                                                                     \
-    static void name(GEMM_ARGS) {                                                                  \
-        gemm_quantised(GEMM_PACK, dtype, scratch);                                                 \
-    }
-#define FLOATING(name, weight, bytes)                                                              \
-    static void name(GEMM_ARGS) {                                                                  \
-        (void)scratch;                                                                             \
-        gemm_float(GEMM_PACK, weight, bytes);                                                      \
-    }
-
-QUANTISED(gemm_q4_0, OT_Q4_0)
-QUANTISED(gemm_q4_1, OT_Q4_1)
-QUANTISED(gemm_q5_0, OT_Q5_0)
-QUANTISED(gemm_q5_1, OT_Q5_1)
-QUANTISED(gemm_q8_0, OT_Q8_0)
-QUANTISED(gemm_q2_k, OT_Q2_K)
-QUANTISED(gemm_q3_k, OT_Q3_K)
-QUANTISED(gemm_q4_k, OT_Q4_K)
-QUANTISED(gemm_q5_k, OT_Q5_K)
-QUANTISED(gemm_q6_k, OT_Q6_K)
-QUANTISED(gemm_iq4_nl, OT_IQ4_NL)
-QUANTISED(gemm_iq4_xs, OT_IQ4_XS)
-QUANTISED(gemm_mxfp4, OT_MXFP4)
-FLOATING(gemm_f32, weight_f32, 4)
-FLOATING(gemm_f16, weight_f16, 2)
-FLOATING(gemm_bf16, weight_bf16, 2)
+GEMM_ENTRY(gemm_q4_0, gemm_quantised(&g, OT_Q4_0, scratch))
+GEMM_ENTRY(gemm_q4_1, gemm_quantised(&g, OT_Q4_1, scratch))
+GEMM_ENTRY(gemm_q5_0, gemm_quantised(&g, OT_Q5_0, scratch))
+GEMM_ENTRY(gemm_q5_1, gemm_quantised(&g, OT_Q5_1, scratch))
+GEMM_ENTRY(gemm_q8_0, gemm_quantised(&g, OT_Q8_0, scratch))
+GEMM_ENTRY(gemm_q2_k, gemm_quantised(&g, OT_Q2_K, scratch))
+GEMM_ENTRY(gemm_q3_k, gemm_quantised(&g, OT_Q3_K, scratch))
+GEMM_ENTRY(gemm_q4_k, gemm_quantised(&g, OT_Q4_K, scratch))
+GEMM_ENTRY(gemm_q5_k, gemm_quantised(&g, OT_Q5_K, scratch))
+GEMM_ENTRY(gemm_q6_k, gemm_quantised(&g, OT_Q6_K, scratch))
+GEMM_ENTRY(gemm_iq4_nl, gemm_quantised(&g, OT_IQ4_NL, scratch))
+GEMM_ENTRY(gemm_iq4_xs, gemm_quantised(&g, OT_IQ4_XS, scratch))
+GEMM_ENTRY(gemm_mxfp4, gemm_quantised(&g, OT_MXFP4, scratch))
+GEMM_ENTRY(gemm_f32, (void)scratch; gemm_float(&g, weight_f32, 4))
+GEMM_ENTRY(gemm_f16, (void)scratch; gemm_float(&g, weight_f16, 2))
+GEMM_ENTRY(gemm_bf16, (void)scratch; gemm_float(&g, weight_bf16, 2))
 
 static uint64_t scratch_bytes(uint32_t n_cols) {
     (void)n_cols;

@@ -1,7 +1,7 @@
 /* ledger.h - the record of every byte that crossed a boundary.
  *
  * Knows extents by number (an extent here is one tensor of the model, one of a few named buffers
- * such as "kv.k" or "activations"), boundaries, classes and causes. Does not know what a tensor
+ * such as "kv" or "activations"), boundaries, classes and causes. Does not know what a tensor
  * means. Counters are per (extent, boundary, cause): posting is a few additions, no allocation.
  *
  * known: counted (we moved it, byte by byte), reported (the operating system said so), modelled
@@ -9,7 +9,7 @@
  * one `known`, given by its boundary: disk>ram, ram>disk and ram>ram are counted; ram>cache and
  * cache>ram are modelled.
  *
- * Threads: one thread posts at a time (the engine's, or the residency's under its lock). */
+ * Threads: the engine thread. */
 #ifndef LEDGER_LEDGER_H
 #define LEDGER_LEDGER_H
 

@@ -94,7 +94,8 @@ int sys_write_all(int fd, const void *data, uint64_t bytes);
 
 /* For tests: from the n-th read on (1: the next), `count` reads fail with error (an errno), meet the
  * end of the file (error 0), or deliver half of their bytes (error -1: an ordinary partial read, which
- * must be carried on). n 0: none. Applies to buffered, direct and asynchronous reads. */
+ * must be carried on). n 0: none. Applies to buffered, direct and asynchronous reads; of whole files
+ * read at once, and of mappings, only the first. */
 void sys_fail_reads(uint64_t n, uint64_t count, int error);
 uint64_t sys_read_count(void);
 

@@ -43,7 +43,7 @@ void special_close(struct special *special);
 
 /* A token found in a text. */
 struct special_hit {
-    uint32_t at, id; /* id WORD_NONE: nothing here */
+    uint32_t at, id;
 };
 
 /* Which tokens are wanted where. */
