@@ -3,6 +3,7 @@
  * Runs the policy objects that the engine runs. Figures and formulas: docs/simulate.md. */
 #include "plan/simulate.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,18 +18,14 @@
 
 int plan_next_uses(const struct plan_trace *trace, uint32_t **out, struct ot_error *err) {
     uint32_t *next_use = mem_calloc(trace->n_uses, sizeof *next_use);
-    uint32_t *seen_at = mem_calloc(trace->n_extents, sizeof *seen_at);
-    if (next_use == NULL || seen_at == NULL) {
-        mem_free(next_use);
-        mem_free(seen_at);
+    if (next_use == NULL) {
         return error_memory(err, (uint64_t)trace->n_uses * sizeof *next_use);
     }
-    memset(seen_at, 0xff, trace->n_extents * sizeof *seen_at);
-    for (uint32_t i = trace->n_uses; i-- > 0;) {
-        next_use[i] = seen_at[trace->uses[i]];
-        seen_at[trace->uses[i]] = i;
+    int rc = policy_next_uses(trace->uses, trace->n_uses, trace->n_extents, next_use, err);
+    if (rc != 0) {
+        mem_free(next_use);
+        return rc;
     }
-    mem_free(seen_at);
     *out = next_use;
     return 0;
 }
@@ -223,8 +220,9 @@ int ot_simulate(const char *trace_path, const char *policy, uint64_t budget_byte
     } else if (rc == 0) {
         print_text(&report, out);
     }
+    errno = 0;
     if (rc == 0 && (fflush(out) != 0 || ferror(out) != 0)) {
-        rc = error_set(err, OT_ERR_IO, "output", "cannot be written");
+        rc = error_sys(err, OT_ERR_IO, errno != 0 ? errno : EIO, "output", "cannot be written");
     }
     plan_trace_close(&trace);
     return rc;

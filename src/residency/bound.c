@@ -35,40 +35,30 @@ void bound_use(struct bound *b, uint32_t item) {
     b->uses[b->n_uses++] = item;
 }
 
-/* next[i]: the use after use i of the same item; UINT32_MAX: none. before [n_items]: scratch. */
-static void find_next(const struct bound *b, uint32_t n_items, uint32_t *next, uint32_t *before) {
-    memset(before, 0xff, n_items * sizeof *before);
-    for (uint32_t i = b->n_uses; i-- > 0;) {
-        next[i] = before[b->uses[i]];
-        before[b->uses[i]] = i;
-    }
-}
-
 bool bound_reloads(const struct bound *b, const uint64_t *item_bytes, uint32_t n_items,
                    uint64_t capacity_bytes, uint64_t *reload_bytes) {
     uint32_t *next = mem_calloc(b->n_uses + 1u, sizeof *next);
-    uint32_t *scratch = mem_calloc(n_items, sizeof *scratch);
+    uint32_t *n_before = mem_calloc(n_items, sizeof *n_before);
     struct policy_params params = {.kind = POLICY_MIN,
                                    .n_items = n_items,
                                    .item_bytes = item_bytes,
                                    .capacity_bytes = capacity_bytes,
                                    .parts = true};
     struct policy *policy = NULL;
-    bool known = !b->outgrown && next != NULL && scratch != NULL &&
+    bool known = !b->outgrown && next != NULL && n_before != NULL &&
+                 policy_next_uses(b->uses, b->n_uses, n_items, next, NULL) == 0 &&
                  policy_open(&params, &policy, NULL) == 0;
     if (known) {
-        find_next(b, n_items, next, scratch);
         memset(reload_bytes, 0, n_items * sizeof *reload_bytes);
-        memset(scratch, 0, n_items * sizeof *scratch); /* now: uses so far */
     }
     for (uint32_t i = 0; known && i < b->n_uses; i++) {
         uint32_t item = b->uses[i];
         uint64_t next_use = next[i] == UINT32_MAX ? POLICY_NEVER : next[i];
         uint64_t missing = policy_access(policy, item, next_use);
-        reload_bytes[item] += scratch[item]++ > 0 ? missing : 0;
+        reload_bytes[item] += n_before[item]++ > 0 ? missing : 0;
     }
     policy_close(policy);
-    mem_free(scratch);
+    mem_free(n_before);
     mem_free(next);
     return known;
 }

@@ -246,3 +246,18 @@ bool policy_check(const struct policy *p) {
     return !p->ops->heap ||
            (p->heap.n == n_held - n_pinned && policy_heap_check(&p->heap, p->n_items));
 }
+
+int policy_next_uses(const uint32_t *uses, uint32_t n_uses, uint32_t n_items, uint32_t *next_use,
+                     struct ot_error *err) {
+    uint32_t *seen_at = mem_calloc(n_items, sizeof *seen_at);
+    if (seen_at == NULL) {
+        return error_memory(err, n_items * sizeof *seen_at);
+    }
+    memset(seen_at, 0xff, n_items * sizeof *seen_at);
+    for (uint32_t i = n_uses; i-- > 0;) {
+        next_use[i] = seen_at[uses[i]];
+        seen_at[uses[i]] = i;
+    }
+    mem_free(seen_at);
+    return 0;
+}

@@ -71,6 +71,10 @@ void policy_close(struct policy *p);
  * that grows; POLICY_NEVER if none or not known (all kinds but min ignore it). Returns the bytes
  * that were missing: 0 is a hit. Afterwards policy_holds says whether it was kept. */
 uint64_t policy_access(struct policy *p, uint32_t item, uint64_t next_use);
+/* Of a whole trace, uses [n_uses] of items below n_items: the use after each of the same item, UINT32_MAX:
+ * none. next_use [n_uses]. Errors: MEMORY. */
+int policy_next_uses(const uint32_t *uses, uint32_t n_uses, uint32_t n_items, uint32_t *next_use,
+                     struct ot_error *err);
 
 /* True where the item is held whole. */
 bool policy_holds(const struct policy *p, uint32_t item);
