@@ -156,6 +156,47 @@ static void test_what_is_replaced_keeps_its_rights(void **state) {
     }
 }
 
+/* In containers on one volume, another process has our number. */
+static void test_a_file_with_our_number_in_its_name_may_be_somebody_elses(void **state) {
+    (void)state;
+    char command[512], name[48];
+    long number = 0;
+    snprintf(command, sizeof command,
+             "cd %s && mkdir box && echo '[1, 2]' >ids && echo $$ >pid && echo theirs "
+             ">box/x.npy.$$.part && "
+             "exec %s eval tiny.gguf --ids ids -q --logits box/x.npy >out",
+             directory, ONETRIP_PROGRAM);
+    assert_int_equal(system(command), 0);
+    FILE *pid = fopen(in_directory("pid"), "r");
+    assert_non_null(pid);
+    assert_int_equal(fscanf(pid, "%ld", &number), 1);
+    fclose(pid);
+    snprintf(name, sizeof name, "box/x.npy.%ld.part", number);
+    assert_holds(in_directory(name), "theirs");
+    assert_holds(in_directory("box/x.npy"), "NUMPY");
+    assert_int_equal(unlink(in_directory(name)), 0);
+    assert_int_equal(unlink(in_directory("box/x.npy")), 0);
+    assert_int_equal(rmdir(in_directory("box")), 0); /* it is empty */
+}
+
+static void test_a_folder_that_was_deleted_is_told_before_the_work(void **state) {
+    (void)state;
+    static const char *const options[] = {"--report", "--ledger", "--trace"};
+    for (size_t i = 0; i < 3; i++) {
+        char command[512];
+        struct stat facts;
+        snprintf(command, sizeof command,
+                 "cd %s && mkdir gone && cd gone && rmdir ../gone && "
+                 "exec %s run %s -p x -n 1 -q %s new >%s 2>%s",
+                 directory, ONETRIP_PROGRAM, model, options[i], in_directory("out"),
+                 in_directory("err"));
+        assert_int_equal(WEXITSTATUS(system(command)), 1);
+        assert_holds(in_directory("err"), "new: cannot be written: No such file");
+        assert_int_equal(stat(in_directory("out"), &facts), 0);
+        assert_int_equal(facts.st_size, 0);
+    }
+}
+
 /* Links to files that are not there yet, the last by way of another link and folder. */
 static void test_what_a_link_leads_to_is_made_where_it_is_not_there(void **state) {
     (void)state;
@@ -283,6 +324,8 @@ int main(void) {
         cmocka_unit_test(test_writers_of_one_file_leave_it_whole_and_nothing_else),
         cmocka_unit_test(test_a_link_stays_and_what_it_leads_to_is_written),
         cmocka_unit_test(test_what_is_replaced_keeps_its_rights),
+        cmocka_unit_test(test_a_file_with_our_number_in_its_name_may_be_somebody_elses),
+        cmocka_unit_test(test_a_folder_that_was_deleted_is_told_before_the_work),
         cmocka_unit_test(test_what_a_link_leads_to_is_made_where_it_is_not_there),
         cmocka_unit_test(test_standard_output_can_be_named_also_where_it_is_a_file),
         cmocka_unit_test(test_a_mount_point_is_refused_before_the_work),

@@ -7,16 +7,31 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/stop.h"
 
 enum { LINKS_MOST = 40 };     /* that are followed: as by the kernel */
-enum { TEMPORARY_ROOM = 32 }; /* for what the name has more until the file is whole */
+enum { TEMPORARY_ROOM = 48 }; /* for what the name has more until the file is whole */
 
-static void name_temporary(char *name, size_t bytes, const char *target) {
-    snprintf(name, bytes, "%s.%ld.part", target, (long)getpid());
+static int make_new(const char *name, mode_t mode) {
+    return open(name, O_WRONLY | O_CLOEXEC | O_CREAT | O_EXCL, mode);
+}
+
+/* A new file beside target, of a name that nobody else has; it is written to name. -1: errno. */
+static int make_temporary(char *name, size_t bytes, const char *target, mode_t mode) {
+    enum { TRIES = 100 };
+    int fd = -1;
+    errno = EEXIST;
+    for (int i = 0; i < TRIES && fd < 0 && errno == EEXIST; i++) {
+        uint32_t random = 0; /* other machines, and containers, have processes of our number */
+        getrandom(&random, sizeof random, GRND_NONBLOCK);
+        snprintf(name, bytes, "%s.%ld-%x.part", target, (long)getpid(), random ^ (uint32_t)i);
+        fd = make_new(name, mode);
+    }
+    return fd;
 }
 
 /* Standard output (1) or error (2), where path leads to it; else -1. */
@@ -77,29 +92,27 @@ static int fixed_error(const char *path, const char *folder) {
                : 0;
 }
 
-/* Why no file could be made there; 0: it could. One that is replaced when it is whole has a longer
+/* Why no file could be made there; 0: it could, because one was, and is gone again. (Rights alone
+ * do not tell: a folder may have been deleted.) One that is replaced when it is whole has a longer
  * name until then. */
 static int folder_error(const char *path, bool replaced) {
     const char *slash = strrchr(path, '/');
     size_t length = slash == NULL ? 1 : slash == path ? 1 : (size_t)(slash - path);
     size_t room = strlen(path) + TEMPORARY_ROOM;
     char *name = malloc(room);
-    struct stat facts;
     if (name == NULL) {
         return ENOMEM;
     }
     snprintf(name, room, "%.*s", (int)length, slash == NULL ? "." : path);
-    int error = access(name, W_OK | X_OK) != 0 ? errno : 0;
-    if (error == 0 && replaced) {
-        error = fixed_error(path, name);
-    }
-    if (replaced) {
-        name_temporary(name, room, path);
-    } else {
+    int error = replaced ? fixed_error(path, name) : 0;
+    if (error == 0) {
         snprintf(name, room, "%s", path);
-    }
-    if (error == 0 && stat(name, &facts) != 0 && errno != ENOENT) {
-        error = errno;
+        int fd = replaced ? make_temporary(name, room, path, 0600) : make_new(name, 0600);
+        error = fd < 0 && errno != EEXIST ? errno : 0;
+        if (fd >= 0) {
+            close(fd);
+            unlink(name);
+        }
     }
     free(name);
     return error;
@@ -217,15 +230,11 @@ static int open_in_place(const char *path) {
     return own >= 0 ? fcntl(own, F_DUPFD_CLOEXEC, 0) : open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
 }
 
-/* A new file, never one that somebody else has put there; with the rights of what it will replace.
- */
-static int open_temporary(const char *temporary, const struct stat *replaced) {
-    const int flags = O_WRONLY | O_CLOEXEC | O_CREAT | O_EXCL;
+/* With the rights of what it will replace. */
+static int open_temporary(char *name, size_t bytes, const char *target,
+                          const struct stat *replaced) {
     mode_t mode = replaced != NULL ? replaced->st_mode & 0777 : 0666;
-    int fd = open(temporary, flags, mode);
-    if (fd < 0 && errno == EEXIST && unlink(temporary) == 0) { /* a dead process of our number */
-        fd = open(temporary, flags, mode);
-    }
+    int fd = make_temporary(name, bytes, target, mode);
     if (fd >= 0 &&
         replaced != NULL) { /* what the umask took; where it may not be, the file is there */
         fchmod(fd, mode);
@@ -250,8 +259,7 @@ int files_open(struct output_file *out, const char *path) {
             forget(out);
             return complain_memory();
         }
-        name_temporary(out->temporary, bytes, target);
-        fd = open_temporary(out->temporary, there ? &st : NULL);
+        fd = open_temporary(out->temporary, bytes, target, there ? &st : NULL);
     }
     out->file = fd >= 0 ? fdopen(fd, "wb") : NULL;
     if (out->file == NULL) {
