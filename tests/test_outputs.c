@@ -156,6 +156,27 @@ static void test_what_is_replaced_keeps_its_rights(void **state) {
     }
 }
 
+static void test_standard_input_is_not_written_over(void **state) {
+    (void)state;
+    static const char *const commands[] = {
+        "run tiny.gguf --raw -n 1 -q --report asked <asked >out 2>err",
+        "run tiny.gguf --raw -n 1 -q --ledger link <asked >out 2>err",
+        "run tiny.gguf --raw -n 1 -q --trace asked <asked >out 2>err",
+        "eval tiny.gguf -q --logits /dev/stdin <asked >out 2>err",
+        "eval tiny.gguf --ids - -q --logits asked <asked >out 2>err",
+    };
+    image_write_bytes(in_directory("asked"), "[1, 2]", 6);
+    assert_int_equal(symlink("asked", in_directory("link")), 0);
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+        assert_int_equal(in_shell(commands[i]), 1);
+        assert_holds(in_directory("err"), "is standard input, and is not written over\n");
+        assert_holds(in_directory("asked"), "[1, 2]");
+    }
+    /* what the shell opened for both is the caller's business, and is not replaced */
+    assert_int_equal(in_shell("eval tiny.gguf --ids - -q --report /dev/stdout <asked 1<>asked"), 0);
+    assert_int_equal(unlink(in_directory("link")), 0);
+}
+
 /* In containers on one volume, another process has our number. */
 static void test_a_file_with_our_number_in_its_name_may_be_somebody_elses(void **state) {
     (void)state;
@@ -324,6 +345,7 @@ int main(void) {
         cmocka_unit_test(test_writers_of_one_file_leave_it_whole_and_nothing_else),
         cmocka_unit_test(test_a_link_stays_and_what_it_leads_to_is_written),
         cmocka_unit_test(test_what_is_replaced_keeps_its_rights),
+        cmocka_unit_test(test_standard_input_is_not_written_over),
         cmocka_unit_test(test_a_file_with_our_number_in_its_name_may_be_somebody_elses),
         cmocka_unit_test(test_a_folder_that_was_deleted_is_told_before_the_work),
         cmocka_unit_test(test_what_a_link_leads_to_is_made_where_it_is_not_there),

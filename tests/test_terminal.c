@@ -117,6 +117,56 @@ static void test_a_terminal_without_a_prompt_is_a_conversation(void **state) {
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+/* The program on a terminal of its own, with arguments up to NULL. Where no terminal can be had the
+ * test is skipped. */
+static pid_t start(int *terminal, const char *const *args) {
+    pid_t child = forkpty(terminal, NULL, NULL, NULL);
+    if (child < 0) {
+        print_message("skipped: no pseudo-terminal can be had here\n");
+        skip();
+    }
+    if (child == 0) {
+        alarm(60);
+        execv(args[0], (char *const *)args);
+        _exit(127);
+    }
+    return child;
+}
+
+/* Reads what is left; the exit code, or minus the signal. */
+static int end(pid_t child, int terminal, char *seen, size_t n) {
+    size_t used = strlen(seen);
+    ssize_t got;
+    while ((got = read(terminal, seen + used, n - used - 1)) > 0) {
+        used += (size_t)got;
+        seen[used] = '\0';
+    }
+    close(terminal);
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+static void test_a_file_that_is_written_in_the_end_is_not_read(void **state) {
+    static char seen[1 << 16], read_file[160];
+    int terminal;
+    (void)state;
+    const char *notes = in_directory("notes.txt");
+    image_write_bytes(notes, "notes", 5);
+    snprintf(read_file, sizeof read_file, "/read %s\n", notes);
+    pid_t child = start(&terminal, (const char *[]){ONETRIP_PROGRAM, "run", model, "-c", "64",
+                                                    "--report", notes, NULL});
+    await(terminal, "> ", seen, sizeof seen);
+    say(terminal, read_file, "is the file of --report", "\n> ", seen, sizeof seen);
+    seen[0] = '\0';
+    assert_int_equal(write(terminal, "\x04", 1), 1);
+    assert_int_equal(end(child, terminal, seen, sizeof seen), 0);
+    json_error_t fault;
+    json_t *report = json_load_file(notes, 0, &fault);
+    assert_non_null(report);
+    json_decref(report);
+}
+
 static void test_files_that_are_read_keep_to_the_budget_together(void **state) {
     enum { FILE_BYTES = 400000 }; /* one is less than a 64th of the budget, two are more */
     static char text[FILE_BYTES], seen[1 << 16], read_file[160];
@@ -126,33 +176,20 @@ static void test_files_that_are_read_keep_to_the_budget_together(void **state) {
     memset(text, 'x', sizeof text);
     image_write_bytes(file, text, sizeof text);
     snprintf(read_file, sizeof read_file, "/read %s\n", file);
-    pid_t child = forkpty(&terminal, NULL, NULL, NULL);
-    if (child < 0) {
-        print_message("skipped: no pseudo-terminal can be had here\n");
-        skip();
-    }
-    if (child == 0) {
-        alarm(60);
-        execl(ONETRIP_PROGRAM, ONETRIP_PROGRAM, "run", model, "--ram", "48M", "-c", "64", "-t", "1",
-              (char *)NULL);
-        _exit(127);
-    }
+    pid_t child = start(&terminal, (const char *[]){ONETRIP_PROGRAM, "run", model, "--ram", "48M",
+                                                    "-c", "64", "-t", "1", NULL});
     await(terminal, "> ", seen, sizeof seen);
     say(terminal, read_file, "400000 bytes go before", "\n> ", seen, sizeof seen);
     say(terminal, read_file, "longer than 0.8 MB", "\n> ", seen, sizeof seen);
     assert_int_equal(write(terminal, "\x04", 1), 1);
-    while (read(terminal, seen, sizeof seen) > 0) {
-    }
-    close(terminal);
-    int status = 0;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    assert_int_equal(end(child, terminal, seen, sizeof seen), 0);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ctrl_c_and_sigterm_end_an_answer_with_exit_130),
         cmocka_unit_test(test_a_terminal_without_a_prompt_is_a_conversation),
+        cmocka_unit_test(test_a_file_that_is_written_in_the_end_is_not_read),
         cmocka_unit_test(test_files_that_are_read_keep_to_the_budget_together),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

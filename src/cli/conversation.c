@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "cli/answer.h"
+#include "cli/files.h"
 #include "cli/input.h"
 
 struct history {
@@ -131,8 +132,11 @@ static void print_ledger(struct session *s, const struct answerer *a) {
 static void read_file(const struct settings *set, struct question *q, const char *path) {
     char *text = NULL;
     size_t bytes = 0;
+    const char *option = files_option_of(set, path);
     if (path[0] == '\0') {
         fprintf(stderr, "/read needs the name of a file\n");
+    } else if (option != NULL) {
+        complain("%s: is the file of %s, which is written over; it is not read", path, option);
     } else if (input_read(set, NULL, path, &text, &bytes) == 0) {
         size_t before = q->bytes;
         if (question_add(q, text, bytes) && question_add(q, "\n", 1)) {

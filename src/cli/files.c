@@ -163,6 +163,13 @@ static bool same_file(const char *a, const char *b) {
     return strcmp(target_of(a, a_real), target_of(b, b_real)) == 0;
 }
 
+/* Whether the file, which is there, is what the shell gave us to read. */
+static bool is_standard_input(const char *path) {
+    struct stat facts, in;
+    return stat(path, &facts) == 0 && S_ISREG(facts.st_mode) && fstat(STDIN_FILENO, &in) == 0 &&
+           facts.st_dev == in.st_dev && facts.st_ino == in.st_ino && own_stream(path) < 0;
+}
+
 static bool begins_as_gguf(const char *path) {
     struct stat facts;
     char magic[4] = "";
@@ -177,14 +184,36 @@ static bool begins_as_gguf(const char *path) {
     return false;
 }
 
+enum { N_OUTPUTS = 4 };
+
+struct output {
+    const char *option, *path; /* NULL: not given */
+};
+
+static void list_outputs(const struct settings *set, struct output outputs[N_OUTPUTS]) {
+    outputs[0] = (struct output){"--report", set->report};
+    outputs[1] = (struct output){"--ledger", set->ledger};
+    outputs[2] = (struct output){"--trace", set->trace};
+    outputs[3] = (struct output){"--logits", set->logits};
+}
+
+const char *files_option_of(const struct settings *set, const char *path) {
+    struct output outputs[N_OUTPUTS];
+    list_outputs(set, outputs);
+    for (size_t i = 0; i < N_OUTPUTS; i++) {
+        if (outputs[i].path != NULL && same_file(path, outputs[i].path)) {
+            return outputs[i].option;
+        }
+    }
+    return NULL;
+}
+
 int files_check(const struct settings *set) {
-    const char *const outputs[][2] = {{"--report", set->report},
-                                      {"--ledger", set->ledger},
-                                      {"--trace", set->trace},
-                                      {"--logits", set->logits}};
+    struct output outputs[N_OUTPUTS];
     const char *const inputs[] = {set->file, set->ids};
-    for (size_t i = 0; i < sizeof outputs / sizeof outputs[0]; i++) {
-        const char *option = outputs[i][0], *path = outputs[i][1];
+    list_outputs(set, outputs);
+    for (size_t i = 0; i < N_OUTPUTS; i++) {
+        const char *option = outputs[i].option, *path = outputs[i].path;
         if (path == NULL) {
             continue;
         }
@@ -196,6 +225,10 @@ int files_check(const struct settings *set) {
             complain("%s %s: is a model, and is not written over", option, path);
             return EXIT_FAILED;
         }
+        if (is_standard_input(path)) {
+            complain("%s %s: is standard input, and is not written over", option, path);
+            return EXIT_FAILED;
+        }
         for (size_t k = 0; k < sizeof inputs / sizeof inputs[0]; k++) {
             if (inputs[k] != NULL && same_file(path, inputs[k])) {
                 complain("%s %s: is read by this command, and is not written over", option, path);
@@ -203,8 +236,8 @@ int files_check(const struct settings *set) {
             }
         }
         for (size_t k = 0; k < i; k++) {
-            if (outputs[k][1] != NULL && same_file(path, outputs[k][1])) {
-                complain("%s %s: is the file of %s, too", option, path, outputs[k][0]);
+            if (outputs[k].path != NULL && same_file(path, outputs[k].path)) {
+                complain("%s %s: is the file of %s, too", option, path, outputs[k].option);
                 return EXIT_USAGE;
             }
         }

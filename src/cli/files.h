@@ -7,6 +7,8 @@
 /* Each of them can be written, is none that the command reads, and no other model: a slip of the
  * hand must not cost one. Returns 0 or an exit code after a message. */
 int files_check(const struct settings *set);
+/* The option that makes the command write this file, "--report"; NULL: none does. */
+const char *files_option_of(const struct settings *set, const char *path);
 /* A file that is written whole. What is there keeps its name until then, and its rights for good; a link
  * stays, and what it leads to is replaced, or made. A pipe, a device and our own standard output or
  * error are written to as they are. */
