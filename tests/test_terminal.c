@@ -35,10 +35,11 @@ static void end_an_answer_by(int signal_number) {
     assert_int_equal(byte, '\n');
 }
 
-static void test_ctrl_c_and_sigterm_end_an_answer_with_exit_130(void **state) {
+static void test_ctrl_c_sigterm_and_sighup_end_an_answer_with_exit_130(void **state) {
     (void)state;
     end_an_answer_by(SIGINT);
     end_an_answer_by(SIGTERM);
+    end_an_answer_by(SIGHUP);
 }
 
 /* Reads from the terminal until words were seen. */
@@ -147,6 +148,13 @@ static int end(pid_t child, int terminal, char *seen, size_t n) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
 
+static void assert_is_json(const char *path) {
+    json_error_t fault;
+    json_t *root = json_load_file(path, 0, &fault);
+    assert_non_null(root);
+    json_decref(root);
+}
+
 static void test_a_file_that_is_written_in_the_end_is_not_read(void **state) {
     static char seen[1 << 16], read_file[160];
     int terminal;
@@ -161,10 +169,44 @@ static void test_a_file_that_is_written_in_the_end_is_not_read(void **state) {
     seen[0] = '\0';
     assert_int_equal(write(terminal, "\x04", 1), 1);
     assert_int_equal(end(child, terminal, seen, sizeof seen), 0);
-    json_error_t fault;
-    json_t *report = json_load_file(notes, 0, &fault);
-    assert_non_null(report);
-    json_decref(report);
+    assert_is_json(notes);
+}
+
+/* In the middle of an answer, or before a question. signal_number 0: the terminal is closed. */
+static int end_a_conversation_by(int signal_number, bool answering, const char *report) {
+    static char seen[1 << 20];
+    int terminal;
+    remove(report);
+    pid_t child = start(&terminal, (const char *[]){ONETRIP_PROGRAM, "run", model, "--ignore-eos",
+                                                    "-c", "500000", "--report", report, NULL});
+    seen[0] = '\0';
+    await(terminal, "> ", seen, sizeof seen);
+    if (answering) {
+        say(terminal, "hello\n", "\n", "", seen, sizeof seen);
+        usleep(100000);
+    }
+    if (signal_number != 0) {
+        kill(child, signal_number);
+        return end(child, terminal, seen, sizeof seen);
+    }
+    close(terminal);
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+static void test_sigterm_and_sighup_end_a_conversation_with_its_report(void **state) {
+    static const int signals[] = {SIGTERM, SIGHUP};
+    (void)state;
+    const char *report = in_directory("talk.json");
+    for (size_t i = 0; i < 4; i++) {
+        assert_int_equal(end_a_conversation_by(signals[i / 2], i % 2 == 1, report), 130);
+        assert_is_json(report);
+    }
+    for (size_t i = 0; i < 2; i++) { /* reading and writing may fail before the signal is there */
+        assert_true(end_a_conversation_by(0, i == 1, report) >= 0);
+        assert_is_json(report);
+    }
 }
 
 static void test_files_that_are_read_keep_to_the_budget_together(void **state) {
@@ -187,9 +229,10 @@ static void test_files_that_are_read_keep_to_the_budget_together(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ctrl_c_and_sigterm_end_an_answer_with_exit_130),
+        cmocka_unit_test(test_ctrl_c_sigterm_and_sighup_end_an_answer_with_exit_130),
         cmocka_unit_test(test_a_terminal_without_a_prompt_is_a_conversation),
         cmocka_unit_test(test_a_file_that_is_written_in_the_end_is_not_read),
+        cmocka_unit_test(test_sigterm_and_sighup_end_a_conversation_with_its_report),
         cmocka_unit_test(test_files_that_are_read_keep_to_the_budget_together),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

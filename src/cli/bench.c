@@ -500,7 +500,6 @@ int command_bench(const struct settings *set) {
     b->state = 1;
     b->repetitions = set->repetitions != 0 ? (uint32_t)set->repetitions : REPETITIONS;
     stop_watch();
-    stop_on_terminate();
     rc = session_open_model(&b->session, set, false);
     for (uint32_t i = 0; i < threads->n && rc == 0; i++) {
         rc = run_threads(b, threads->items[i], i + 1 == threads->n);

@@ -15,7 +15,7 @@ enum {
     EXIT_OK = 0,
     EXIT_FAILED = 1,        /* a file, the model, the machine: the message says what */
     EXIT_USAGE = 2,         /* the command line */
-    EXIT_INTERRUPTED = 130, /* Ctrl-C */
+    EXIT_INTERRUPTED = 130, /* Ctrl-C, SIGTERM, SIGHUP */
     EXIT_PIPE = 141,        /* whoever read the output has gone */
 };
 

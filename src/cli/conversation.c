@@ -7,7 +7,6 @@
  * again. */
 #include "cli/conversation.h"
 
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/select.h>
@@ -178,13 +177,12 @@ static bool run_command(struct session *s, struct answerer *a, struct history *h
     return false;
 }
 
-/* Waits until a line can be read; false where Ctrl-C came first, also one from before the wait. */
+/* Waits until a line can be read; false where a signal came first, also one from before the wait.
+ */
 static bool wait_for_line(void) {
-    sigset_t interrupt, before;
+    sigset_t before;
     fd_set input;
-    sigemptyset(&interrupt);
-    sigaddset(&interrupt, SIGINT);
-    sigprocmask(SIG_BLOCK, &interrupt, &before);
+    stop_block(&before);
     FD_ZERO(&input);
     FD_SET(STDIN_FILENO, &input);
     bool ready =
@@ -212,6 +210,9 @@ static enum asked ask(struct question *q) {
         fprintf(stderr, first ? "> " : "  ");
         fflush(stderr);
         if (!wait_for_line()) {
+            if (stop_program != 0) {
+                return ASKED_END;
+            }
             stop_reset();
             fprintf(stderr, "\n(Ctrl-D leaves)\n");
             return ASKED_NOTHING;
@@ -251,16 +252,13 @@ static enum asked ask(struct question *q) {
 /* The exit code of what ended the conversation. */
 static int converse(struct session *s, struct answerer *a, struct history *h, struct question *q,
                     const char *format) {
-    for (;;) {
+    bool leave = false;
+    while (!leave && stop_program == 0) {
         size_t before = q->bytes; /* of files that were read */
         switch (ask(q)) {
-        case ASKED_END: return EXIT_OK;
+        case ASKED_END: leave = true; break;
         case ASKED_NOTHING: q->bytes = before; break;
-        case ASKED_COMMAND:
-            if (run_command(s, a, h, q, q->line)) {
-                return EXIT_OK;
-            }
-            break;
+        case ASKED_COMMAND: leave = run_command(s, a, h, q, q->line); break;
         case ASKED: {
             /* A turn that failed was explained; it goes on, unless nobody listens. */
             int rc = take_turn(s, a, h, format, q->text, q->bytes);
@@ -271,6 +269,7 @@ static int converse(struct session *s, struct answerer *a, struct history *h, st
         }
         }
     }
+    return stop_program != 0 ? EXIT_INTERRUPTED : EXIT_OK;
 }
 
 int conversation(struct session *s, const char *format) {

@@ -179,7 +179,6 @@ int command_eval(const struct settings *set) {
         return EXIT_USAGE;
     }
     stop_watch();
-    stop_on_terminate();
     int rc = session_open_model(&s, set, false);
     if (rc == 0) {
         rc = read_tokens(&s, &ids, &n_ids);

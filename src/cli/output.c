@@ -7,44 +7,20 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cli/stop.h"
+
 static int failed_code;
 
+/* Of a signal nothing is to be said, and of a terminal that was closed, which sends SIGHUP. */
 static int fail(int number) {
+    bool interrupted = (number == EINTR && stop_flag != 0) || (number == EIO && stop_program != 0);
     if (failed_code == 0) {
-        failed_code = number == EPIPE ? EXIT_PIPE : EXIT_FAILED;
-        if (number != EPIPE) {
+        failed_code = number == EPIPE ? EXIT_PIPE : interrupted ? EXIT_INTERRUPTED : EXIT_FAILED;
+        if (failed_code == EXIT_FAILED) {
             complain("standard output: %s", strerror(number));
         }
     }
     return failed_code;
-}
-
-int output_write(const char *text, size_t bytes) {
-    if (failed_code != 0) {
-        return failed_code;
-    }
-    errno = 0;
-    if (fwrite(text, 1, bytes, stdout) != bytes || fflush(stdout) != 0) {
-        return fail(errno);
-    }
-    return 0;
-}
-
-/* json_dumps would lose keys without a word where its buffer cannot grow. */
-int output_json(json_t *root) {
-    const size_t flags = JSON_INDENT(1) | JSON_REAL_PRECISION(12);
-    size_t bytes = root != NULL ? json_dumpb(root, NULL, 0, flags) : 0;
-    char *whole = bytes != 0 ? malloc(bytes) : NULL;
-    int rc = 0;
-    if (whole != NULL && json_dumpb(root, whole, bytes, flags) == bytes) {
-        fwrite(whole, 1, bytes, stdout);
-        putchar('\n');
-    } else {
-        rc = complain_memory();
-    }
-    free(whole);
-    json_decref(root);
-    return rc;
 }
 
 /* Why the stream was marked as failed by a printf: the errno of then is lost, but a pipe without a
@@ -54,15 +30,54 @@ static int lost_errno(void) {
     return poll(&out, 1, 0) == 1 && (out.revents & POLLERR) != 0 ? EPIPE : EIO;
 }
 
-int output_finish(int exit_code) {
-    if (failed_code == 0) {
-        errno = 0;
-        bool lost = ferror(stdout) != 0;
-        if (fflush(stdout) != 0 || lost) {
-            fail(errno != 0 ? errno : lost_errno());
+int output_flush(void) {
+    if (failed_code != 0) {
+        return failed_code;
+    }
+    errno = 0;
+    bool lost = ferror(stdout) != 0;
+    if (fflush(stdout) != 0 || lost) {
+        return fail(errno != 0 ? errno : lost_errno());
+    }
+    return 0;
+}
+
+int output_write(const char *text, size_t bytes) {
+    int rc = output_flush();
+    while (rc == 0 && bytes > 0) {
+        ssize_t n = write(STDOUT_FILENO, text, bytes);
+        if (n >= 0) {
+            text += n;
+            bytes -= (size_t)n;
+        } else if (errno != EINTR) {
+            rc = fail(errno);
+        } else if (stop_flag != 0) { /* the reader was slow */
+            return EXIT_INTERRUPTED;
         }
     }
-    return failed_code != 0 ? failed_code : exit_code;
+    return rc;
+}
+
+/* json_dumps would lose keys without a word where its buffer cannot grow. */
+int output_json(json_t *root) {
+    const size_t flags = JSON_INDENT(1) | JSON_REAL_PRECISION(12);
+    size_t bytes = root != NULL ? json_dumpb(root, NULL, 0, flags) : 0;
+    char *whole = bytes != 0 ? malloc(bytes + 1) : NULL;
+    int rc;
+    if (whole != NULL && json_dumpb(root, whole, bytes, flags) == bytes) {
+        whole[bytes] = '\n';
+        rc = output_write(whole, bytes + 1);
+    } else {
+        rc = complain_memory();
+    }
+    free(whole);
+    json_decref(root);
+    return rc;
+}
+
+int output_finish(int exit_code) {
+    int rc = output_flush();
+    return rc != 0 ? rc : exit_code;
 }
 
 /* Position of the earliest stop string in the held text; held_bytes where there is none. */

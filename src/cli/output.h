@@ -6,13 +6,17 @@
 
 #include "cli/cli.h"
 
-/* Writes and flushes. Returns 0, or EXIT_PIPE where the reader has gone, or EXIT_FAILED after a
- * message. Once it failed it fails again, silently. */
+/* Writes what printf left. Returns 0, or EXIT_PIPE where the reader has gone, EXIT_INTERRUPTED
+ * where it was a terminal that was closed, or EXIT_FAILED after a message. Once it failed it fails
+ * again, silently. */
+int output_flush(void);
+/* The same, and text after it. Returns EXIT_INTERRUPTED, too, where a signal came while the reader
+ * did not read: what it has not taken is lost, and the next text may be written. */
 int output_write(const char *text, size_t bytes);
-/* Prints a JSON value, whose reference it takes, and a newline. Returns 0, or EXIT_FAILED after a
- * message, nothing printed, where the value is NULL or the memory does not suffice. */
+/* Writes a JSON value, whose reference it takes, and a newline. Returns as output_write, or
+ * EXIT_FAILED after a message where the value is NULL or the memory does not suffice. */
 int output_json(json_t *root);
-/* Flushes what printf left; the exit code for the whole, given the command's own. */
+/* Writes what printf left; the exit code for the whole, given the command's own. */
 int output_finish(int exit_code);
 
 /* The text of an answer on its way out: holds back what may be the beginning of a stop string or of

@@ -144,7 +144,6 @@ static int run_once(struct session *s, bool raw, const char *format) {
     const struct settings *set = s->settings;
     char *text = NULL;
     size_t bytes = 0;
-    stop_on_terminate();
     int rc = input_read_prompt(set, &text, &bytes);
     if (rc != 0) {
         return rc;

@@ -1,4 +1,4 @@
-/* stop.c - Ctrl-C and SIGTERM, and the files that must not be left behind by them. */
+/* stop.c - Ctrl-C, SIGTERM and SIGHUP, and the files that must not be left behind by them. */
 #include "cli/stop.h"
 
 #include <stddef.h>
@@ -6,39 +6,55 @@
 #include <unistd.h>
 
 volatile int stop_flag;
+volatile sig_atomic_t stop_program;
 const char *volatile stop_unfinished;
 
-static void on_interrupt(int number) {
-    if (stop_flag != 0) {
+/* SIGHUP never kills: of a terminal that is closed, the shell and the kernel send one each. */
+static void on_signal(int number) {
+    bool again = number == SIGINT ? stop_flag != 0 : number == SIGTERM && stop_program != 0;
+    if (again) {
         if (stop_unfinished != NULL) {
             unlink(stop_unfinished);
         }
         signal(number, SIG_DFL);
         raise(number); /* comes when this handler returns */
     }
+    if (number != SIGINT) {
+        stop_program = 1;
+    }
     stop_flag = 1;
 }
 
-static void watch(int number) {
-    struct sigaction action = {.sa_handler = on_interrupt};
-    sigemptyset(&action.sa_mask);
-    sigaction(number, &action, NULL);
-}
+static const int signals[STOP_SIGNALS] = {SIGINT, SIGTERM, SIGHUP};
 
 void stop_watch(void) {
-    watch(SIGINT);
-}
-
-void stop_on_terminate(void) {
-    watch(SIGTERM);
+    struct sigaction action = {.sa_handler = on_signal}, before;
+    sigemptyset(&action.sa_mask);
+    for (size_t i = 0; i < STOP_SIGNALS; i++) {
+        bool nohup = signals[i] == SIGHUP && sigaction(SIGHUP, NULL, &before) == 0 &&
+                     before.sa_handler == SIG_IGN;
+        if (!nohup) {
+            sigaction(signals[i], &action, NULL);
+        }
+    }
 }
 
 void stop_reset(void) {
     stop_flag = 0;
-    stop_watch();
+    if (stop_program != 0) { /* asked after, so that one that comes meanwhile is not lost */
+        stop_flag = 1;
+    }
 }
 
-static const int held_signals[STOP_HELD] = {SIGINT, SIGTERM, SIGHUP};
+void stop_block(sigset_t *before) {
+    sigset_t all;
+    sigemptyset(&all);
+    for (size_t i = 0; i < STOP_SIGNALS; i++) {
+        sigaddset(&all, signals[i]);
+    }
+    sigprocmask(SIG_BLOCK, &all, before);
+}
+
 static volatile sig_atomic_t held;
 
 static void on_held(int number) {
@@ -54,8 +70,8 @@ void stop_hold(struct stop_held *h, const char *path) {
     struct sigaction action = {.sa_handler = on_held, .sa_flags = SA_RESTART};
     sigemptyset(&action.sa_mask);
     held = 0;
-    for (size_t i = 0; i < STOP_HELD; i++) {
-        sigaction(held_signals[i], &action, &h->before[i]);
+    for (size_t i = 0; i < STOP_SIGNALS; i++) {
+        sigaction(signals[i], &action, &h->before[i]);
     }
 }
 
@@ -63,8 +79,8 @@ void stop_release(const struct stop_held *h) {
     if (!h->holds) {
         return;
     }
-    for (size_t i = 0; i < STOP_HELD; i++) {
-        sigaction(held_signals[i], &h->before[i], NULL);
+    for (size_t i = 0; i < STOP_SIGNALS; i++) {
+        sigaction(signals[i], &h->before[i], NULL);
     }
     if (held != 0) {
         raise(held);

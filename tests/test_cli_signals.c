@@ -1,0 +1,149 @@
+/* test_cli_signals.c - signals to commands that nobody talks to: no file is left behind, and who
+ * waits for a pipe can be stopped. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli_fixture.h"
+
+static void sleep_ms(long ms) {
+    nanosleep(&(struct timespec){.tv_nsec = ms * 1000000}, NULL);
+}
+
+/* Starts the program in the folder, by the shell, which it replaces. */
+static pid_t start(const char *arguments) {
+    char command[1024];
+    snprintf(command, sizeof command, "cd %s && exec %s %s", directory, ONETRIP_PROGRAM, arguments);
+    fflush(NULL);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        alarm(60);
+        execl("/bin/sh", "sh", "-c", command, (char *)NULL);
+        _exit(127);
+    }
+    return child;
+}
+
+/* The exit code, or minus the signal. */
+static int end(pid_t child) {
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+/* Whether the folder has a file whose name contains these words, of least_bytes. */
+static bool has_file(const char *words, off_t least_bytes) {
+    bool found = false;
+    DIR *folder = opendir(directory);
+    assert_non_null(folder);
+    for (const struct dirent *e; (e = readdir(folder)) != NULL;) {
+        struct stat facts;
+        found |= strstr(e->d_name, words) != NULL &&
+                 fstatat(dirfd(folder), e->d_name, &facts, 0) == 0 && facts.st_size >= least_bytes;
+    }
+    closedir(folder);
+    return found;
+}
+
+/* Until something is in it: whether files can be made is tried before the work. */
+static void await_file(const char *words) {
+    bool found = false;
+    for (int i = 0; i < 30000 && !(found = has_file(words, 1)); i++) {
+        sleep_ms(1);
+    }
+    assert_true(found);
+}
+
+static void write_ids(const char *path, uint32_t n) {
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    for (uint32_t i = 0; i < n; i++) {
+        fprintf(file, "%s%u", i == 0 ? "[" : ",", i % 200);
+    }
+    fputs("]", file);
+    fclose(file);
+}
+
+static void test_logits_that_are_not_whole_are_deleted(void **state) {
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+    (void)state;
+    write_ids(in_directory("ids"), 200000);
+    for (size_t i = 0; i < 3; i++) {
+        pid_t child = start("eval tiny.gguf --ids ids -q --logits x.npy >out 2>err");
+        await_file(".part");
+        kill(child, signals[i]);
+        assert_int_equal(end(child), 130);
+        assert_false(has_file("x.npy", 0));
+    }
+}
+
+static void test_who_does_not_read_the_answer_does_not_hold_up_a_signal(void **state) {
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        int out[2], before = 0, now = 0;
+        assert_int_equal(pipe2(out, O_CLOEXEC), 0);
+        assert_true(fcntl(out[1], F_SETPIPE_SZ, 4096) >= 4096);
+        char arguments[160];
+        snprintf(arguments, sizeof arguments,
+                 "run tiny.gguf --raw -p x --ignore-eos -c 500000 -q >/proc/%ld/fd/%d 2>err",
+                 (long)getpid(), out[1]);
+        pid_t child = start(arguments);
+        do { /* until nothing more goes in */
+            before = now;
+            sleep_ms(100);
+            assert_int_equal(ioctl(out[0], FIONREAD, &now), 0);
+        } while (now == 0 || now != before);
+        kill(child, signals[i]);
+        assert_int_equal(end(child), 130);
+        assert_false(has_file("err", 1));
+        close(out[0]);
+        close(out[1]);
+    }
+}
+
+/* As of a terminal that is closed: the shell and the kernel send one each, and a service manager
+ * sends SIGTERM before it. */
+static void test_sighup_that_comes_again_does_not_kill(void **state) {
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        assert_true(remove(in_directory("out")) == 0 || errno == ENOENT);
+        pid_t child =
+            start("run tiny.gguf --raw -p x --ignore-eos -c 500000 --report r.json -q >out");
+        await_file("out");
+        kill(child, i == 0 ? SIGHUP : SIGTERM);
+        sleep_ms(1);
+        kill(child, SIGHUP);
+        assert_int_equal(end(child), 130);
+        assert_true(has_file("r.json", 1));
+        assert_int_equal(unlink(in_directory("r.json")), 0);
+    }
+}
+
+static void test_nohup_is_obeyed(void **state) {
+    (void)state;
+    signal(SIGHUP, SIG_IGN); /* is inherited */
+    assert_true(remove(in_directory("out")) == 0 || errno == ENOENT);
+    pid_t child = start("run tiny.gguf --raw -p x --ignore-eos -n 8000 -c 8100 -q >out");
+    await_file("out");
+    kill(child, SIGHUP);
+    assert_int_equal(end(child), 0);
+    signal(SIGHUP, SIG_DFL);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_logits_that_are_not_whole_are_deleted),
+        cmocka_unit_test(test_who_does_not_read_the_answer_does_not_hold_up_a_signal),
+        cmocka_unit_test(test_sighup_that_comes_again_does_not_kill),
+        cmocka_unit_test(test_nohup_is_obeyed),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
