@@ -109,6 +109,42 @@ static void test_who_does_not_read_the_answer_does_not_hold_up_a_signal(void **s
     }
 }
 
+/* Whether a thread of the process waits for the other end of a pipe. */
+static bool waits_for_pipe(pid_t child) {
+    char path[64], where[64] = "";
+    snprintf(path, sizeof path, "/proc/%ld/wchan", (long)child);
+    FILE *file = fopen(path, "r");
+    if (file != NULL) {
+        where[fread(where, 1, sizeof where - 1, file)] = '\0';
+        fclose(file);
+    }
+    return strstr(where, "wait_for_partner") != NULL || strstr(where, "fifo_open") != NULL;
+}
+
+static void test_who_waits_for_the_other_end_of_a_pipe_can_be_stopped(void **state) {
+    static const char *const commands[] = {
+        "run tiny.gguf --raw -f pipe -n 1 -q >out 2>err",
+        "run tiny.gguf --raw -p x -n 1 -q --report pipe >out 2>err",
+        "run tiny.gguf --raw -p x -n 1 -q --ledger pipe >out 2>err",
+        "run tiny.gguf --raw -p x -n 1 -q --trace pipe >out 2>err",
+        "eval tiny.gguf -p x -q --logits pipe >out 2>err",
+        "eval tiny.gguf --ids pipe -q >out 2>err",
+    };
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+    (void)state;
+    assert_int_equal(mkfifo(in_directory("pipe"), 0600), 0);
+    for (size_t i = 0; i < 18; i++) {
+        pid_t child = start(commands[i / 3]);
+        for (int k = 0; k < 500 && !waits_for_pipe(child); k++) { /* where that can be seen */
+            sleep_ms(1);
+        }
+        kill(child, signals[i % 3]);
+        assert_int_equal(end(child), 130);
+        assert_false(has_file("err", 1));
+    }
+    assert_int_equal(unlink(in_directory("pipe")), 0);
+}
+
 /* As of a terminal that is closed: the shell and the kernel send one each, and a service manager
  * sends SIGTERM before it. */
 static void test_sighup_that_comes_again_does_not_kill(void **state) {
@@ -142,6 +178,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_logits_that_are_not_whole_are_deleted),
         cmocka_unit_test(test_who_does_not_read_the_answer_does_not_hold_up_a_signal),
+        cmocka_unit_test(test_who_waits_for_the_other_end_of_a_pipe_can_be_stopped),
         cmocka_unit_test(test_sighup_that_comes_again_does_not_kill),
         cmocka_unit_test(test_nohup_is_obeyed),
     };

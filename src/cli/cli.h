@@ -98,7 +98,8 @@ bool ot_kernels_named(const char *name, char *names, size_t names_bytes);
 
 /* "onetrip: " and one line on standard error. */
 void complain(const char *fmt, ...) OT_PRINTF(1, 2);
-/* The same for a fault of the library; returns the exit code for it. */
+/* The same for a fault of the library; returns the exit code for it. Of an interruption nothing is
+ * said. */
 int complain_error(const struct ot_error *err);
 int complain_memory(void);
 

@@ -1,10 +1,12 @@
 /* common.c - messages and numbers for people. */
+#include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "cli/cli.h"
+#include "cli/stop.h"
 
 void complain(const char *fmt, ...) {
     char line[1200];
@@ -23,7 +25,8 @@ void complain(const char *fmt, ...) {
 
 int complain_error(const struct ot_error *err) {
     char text[sizeof err->at + sizeof err->message + 4];
-    if (err->code == OT_ERR_INTERRUPTED) {
+    bool waited = err->sys_errno == EINTR && stop_flag != 0; /* for the other end of a pipe */
+    if (err->code == OT_ERR_INTERRUPTED || waited) {
         return EXIT_INTERRUPTED;
     }
     complain("%s", ot_error_text(err, text, sizeof text));

@@ -248,6 +248,9 @@ int files_check(const struct settings *set) {
 /* ---- writing ---- */
 
 static int fail(const struct output_file *out) {
+    if (errno == EINTR && stop_flag != 0) { /* waiting for the other end of a pipe */
+        return EXIT_INTERRUPTED;
+    }
     complain("%s: cannot be written: %s", out->path, strerror(errno));
     return EXIT_FAILED;
 }

@@ -28,6 +28,14 @@ int input_too_long(const char *name, size_t most) {
     return EXIT_FAILED;
 }
 
+static int fail(const char *name, int number) {
+    if (number == EINTR && stop_flag != 0) {
+        return EXIT_INTERRUPTED;
+    }
+    complain("%s: %s", name, strerror(number));
+    return EXIT_FAILED;
+}
+
 static int read_all(int fd, const char *name, size_t most, char **text, size_t *bytes) {
     size_t used = 0, capacity = 1 << 16;
     char *data = malloc(capacity);
@@ -39,11 +47,7 @@ static int read_all(int fd, const char *name, size_t most, char **text, size_t *
         if (n < 0) {
             int number = errno;
             free(data);
-            if (stop_flag != 0) {
-                return EXIT_INTERRUPTED;
-            }
-            complain("%s: %s", name, strerror(number));
-            return EXIT_FAILED;
+            return fail(name, number);
         }
         if (n == 0) {
             data[used] = '\0';
@@ -89,8 +93,7 @@ int input_read(const struct settings *set, const char *prompt, const char *file,
     }
     int fd = open(file, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
-        complain("%s: %s", file, strerror(errno));
-        return EXIT_FAILED;
+        return fail(file, errno);
     }
     struct stat st;
     int rc;

@@ -7,8 +7,8 @@
 #include "cli/cli.h"
 
 /* Writes what printf left. Returns 0, or EXIT_PIPE where the reader has gone, EXIT_INTERRUPTED
- * where it was a terminal that was closed, or EXIT_FAILED after a message. Once it failed it fails
- * again, silently. */
+ * where a signal came first or closed the terminal, or EXIT_FAILED after a message. Once it failed
+ * it fails again, silently. */
 int output_flush(void);
 /* The same, and text after it. Returns EXIT_INTERRUPTED, too, where a signal came while the reader
  * did not read: what it has not taken is lost, and the next text may be written. */
