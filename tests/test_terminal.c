@@ -89,9 +89,10 @@ static void test_a_terminal_without_a_prompt_is_a_conversation(void **state) {
     assert_non_null(strstr(seen, "12 generated"));
     say(terminal, "again\n", "\n", "\n> ", seen, sizeof seen);
     say(terminal, "/nonsense\n", "is no command", "\n> ", seen, sizeof seen);
+    say(terminal, "/exit now\n", "/exit now is no command", "\n> ", seen, sizeof seen);
     char question[128], read_file[160];
     snprintf(question, sizeof question, "%s/question.txt", directory);
-    snprintf(read_file, sizeof read_file, "/read %s\n", question);
+    snprintf(read_file, sizeof read_file, "/read %s \t\n", question);
     FILE *file = fopen(question, "w");
     assert_non_null(file);
     assert_int_equal(fputs("hello from a file", file) >= 0 ? fclose(file) : EOF, 0);
@@ -167,7 +168,7 @@ static void test_a_file_that_is_written_in_the_end_is_not_read(void **state) {
     await(terminal, "> ", seen, sizeof seen);
     say(terminal, read_file, "is the file of --report", "\n> ", seen, sizeof seen);
     seen[0] = '\0';
-    assert_int_equal(write(terminal, "\x04", 1), 1);
+    assert_int_equal(write(terminal, "/exit \n", 7), 7);
     assert_int_equal(end(child, terminal, seen, sizeof seen), 0);
     assert_is_json(notes);
 }

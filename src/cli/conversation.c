@@ -147,9 +147,12 @@ static void read_file(const struct settings *set, struct question *q, const char
     free(text);
 }
 
-/* True where the conversation is to end. */
+/* True where the conversation is to end. Blanks at the end of the line are nobody's. */
 static bool run_command(struct session *s, struct answerer *a, struct history *h,
-                        struct question *q, const char *line) {
+                        struct question *q, char *line) {
+    for (size_t n = strlen(line); n > 0 && (line[n - 1] == ' ' || line[n - 1] == '\t'); n--) {
+        line[n - 1] = '\0';
+    }
     if (strcmp(line, "/exit") == 0) {
         return true;
     }
@@ -164,8 +167,8 @@ static bool run_command(struct session *s, struct answerer *a, struct history *h
     } else if (strncmp(line, "/read", 5) == 0 && (line[5] == ' ' || line[5] == '\0')) {
         read_file(s->settings, q, line + 5 + strspn(line + 5, " "));
     } else if (strcmp(line, "/help") != 0) {
-        fprintf(stderr, "%.*s is no command: /help lists them, a space before it makes it text\n",
-                (int)strcspn(line, " "), line);
+        print_safe(line, 0, stderr);
+        fprintf(stderr, " is no command: /help lists them, a space before it makes it text\n");
     } else {
         fprintf(stderr, "/read FILE  put a file before what you type next\n"
                         "/clear      forget the conversation\n"
