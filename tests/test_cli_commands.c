@@ -1,4 +1,5 @@
 /* test_cli_commands.c - eval, tokenize, inspect and bench, on a tiny model. */
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "cli_fixture.h"
@@ -296,6 +297,62 @@ static void test_bench_over_budget_measures_the_disk(void **state) {
     outcome_free(&o);
 }
 
+static int in_shell(const char *commands) {
+    char line[1024];
+    snprintf(line, sizeof line, "cd %s && o=%s && %s", directory, ONETRIP_PROGRAM, commands);
+    int status = system(line);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static void assert_file_is(const char *name, const char *text) {
+    char read_back[256];
+    FILE *file = fopen(in_directory(name), "r");
+    assert_non_null(file);
+    read_back[fread(read_back, 1, sizeof read_back - 1, file)] = '\0';
+    fclose(file);
+    assert_string_equal(read_back, text);
+}
+
+static void test_bench_ends_where_nobody_takes_its_output(void **state) {
+    (void)state;
+    static const char full[] = "onetrip: standard output: No space left on device\n";
+    assert_int_equal(
+        in_shell("$o bench tiny.gguf -p 4,4 -n 0 -r 1 --report b.json >/dev/full 2>err"), 1);
+    assert_file_is("err", full);
+    assert_int_not_equal(access(in_directory("b.json"), F_OK), 0); /* nothing was measured */
+    assert_int_equal(in_shell("{ sleep 0.2; $o bench tiny.gguf -p 4,4 -n 0 -r 1 --report b.json "
+                              "2>err; echo $? >code; } | true"),
+                     0);
+    assert_file_is("code", "141\n");
+    assert_file_is("err", "");
+    assert_int_not_equal(access(in_directory("b.json"), F_OK), 0);
+}
+
+static void test_a_full_disk_is_called_that(void **state) {
+    static const char *const commands[] = {
+        "$o simulate t.trace --budget 1M >/dev/full 2>err",
+        "$o simulate t.trace --budget 1M --json >/dev/full 2>err",
+        "$o ledger l.jsonl --by tensor >/dev/full 2>err",
+        "$o ledger big.jsonl --by tensor >/dev/full 2>err",
+        "$o inspect tiny.gguf --tensors --json >/dev/full 2>err",
+        "$o bench tiny.gguf -p 4 -n 0 -r 1 --json >/dev/full 2>err",
+    };
+    (void)state;
+    assert_int_equal(in_shell("$o run tiny.gguf --raw -p x -n 4 -q --trace t.trace "
+                              "--ledger l.jsonl >out"),
+                     0);
+    /* more than is buffered */
+    assert_int_equal(in_shell("i=0; while [ $i -lt 100 ]; do sed \"s/\\\"tensor\\\": *\\\"/&$i./\" "
+                              "l.jsonl; i=$((i+1)); done >big.jsonl"),
+                     0);
+    assert_int_equal(in_shell("test $($o ledger big.jsonl --by tensor | wc -c) -gt 20000"), 0);
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+        assert_int_equal(in_shell(commands[i]), 1);
+        assert_file_is("err", "onetrip: standard output: No space left on device\n");
+    }
+}
+
 static void test_a_models_name_does_not_command_the_terminal(void **state) {
     struct tiny_model options;
     struct image image;
@@ -313,6 +370,8 @@ static void test_a_models_name_does_not_command_the_terminal(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_bench_ends_where_nobody_takes_its_output),
+        cmocka_unit_test(test_a_full_disk_is_called_that),
         cmocka_unit_test(test_a_models_name_does_not_command_the_terminal),
         cmocka_unit_test(test_eval_counts_its_sweeps_as_those_of_the_prompt),
         cmocka_unit_test(test_eval_refuses_ids_that_are_none),

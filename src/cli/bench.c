@@ -311,7 +311,6 @@ static void print_test(const struct bench *b, const struct measured *m) {
     } else if (m->limit > 0.0) {
         printf("  memory read without computing at %s/s\n", limit);
     }
-    fflush(stdout);
 }
 
 /* What was not measured is null: 0 would be a figure. */
@@ -357,13 +356,17 @@ static int run_list(struct bench *b, bool prompt, const struct list_setting *len
             complain("bench: more than %d tests", (int)MAX_TESTS);
             return EXIT_USAGE;
         }
+        if (stop_flag != 0) {
+            return EXIT_INTERRUPTED;
+        }
         struct test test = {prompt, lengths->items[i], n_seq, depth};
         int rc = run_test(b, &test);
+        if (rc == 0 && !b->set->json) {
+            print_test(b, &b->tests[b->n_tests - 1]);
+            rc = output_flush(); /* where nobody reads there is nothing more to measure */
+        }
         if (rc != 0) {
             return rc;
-        }
-        if (!b->set->json) {
-            print_test(b, &b->tests[b->n_tests - 1]);
         }
     }
     return 0;
@@ -404,6 +407,7 @@ static int run_tests(struct bench *b, bool last) {
     int rc = 0;
     if (!b->set->json) {
         print_heading(b);
+        rc = output_flush();
     }
     for (uint32_t i = 0; i < depths->n && rc == 0; i++) {
         rc = run_list(b, true, prompts, 1, depths->items[i]);

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "cli/cli.h"
+#include "cli/output.h"
 #include "cli/stop.h"
 
 void complain(const char *fmt, ...) {
@@ -19,7 +19,7 @@ void complain(const char *fmt, ...) {
             *c = '?'; /* names come from command lines and files: one line stays one line */
         }
     }
-    fflush(stdout);
+    output_flush();
     fprintf(stderr, "onetrip: %s\n", line);
 }
 

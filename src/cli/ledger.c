@@ -1,8 +1,13 @@
 /* ledger.c - `onetrip ledger`: the records of an earlier run as a table. */
-#include "cli/cli.h"
+#include "cli/output.h"
 
 int command_ledger(const struct settings *set) {
     struct ot_error err;
-    int rc = ot_ledger_print(set->operand, set->by, (uint32_t)set->top, stdout, &err);
-    return rc == 0 ? EXIT_OK : complain_error(&err);
+    struct collected text;
+    if (collected_open(&text) == NULL) {
+        return EXIT_FAILED;
+    }
+    int rc = ot_ledger_print(set->operand, set->by, (uint32_t)set->top, text.file, &err);
+    int written = collected_close(&text, rc == 0);
+    return rc != 0 ? complain_error(&err) : written;
 }

@@ -17,17 +17,17 @@ static int fail(int number) {
     if (failed_code == 0) {
         failed_code = number == EPIPE ? EXIT_PIPE : interrupted ? EXIT_INTERRUPTED : EXIT_FAILED;
         if (failed_code == EXIT_FAILED) {
-            complain("standard output: %s", strerror(number));
+            complain("standard output: %s", number != 0 ? strerror(number) : "cannot be written");
         }
     }
     return failed_code;
 }
 
-/* Why the stream was marked as failed by a printf: the errno of then is lost, but a pipe without a
- * reader still shows. */
+/* Why the stream was marked as failed by a printf: the errno of then is lost (0), but a pipe
+ * without a reader still shows. */
 static int lost_errno(void) {
     struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};
-    return poll(&out, 1, 0) == 1 && (out.revents & POLLERR) != 0 ? EPIPE : EIO;
+    return poll(&out, 1, 0) == 1 && (out.revents & POLLERR) != 0 ? EPIPE : 0;
 }
 
 int output_flush(void) {
@@ -55,6 +55,23 @@ int output_write(const char *text, size_t bytes) {
             return EXIT_INTERRUPTED;
         }
     }
+    return rc;
+}
+
+FILE *collected_open(struct collected *c) {
+    *c = (struct collected){.text = NULL};
+    c->file = open_memstream(&c->text, &c->bytes);
+    if (c->file == NULL) {
+        complain_memory();
+    }
+    return c->file;
+}
+
+int collected_close(struct collected *c, bool keep) {
+    bool whole = ferror(c->file) == 0;
+    whole = fclose(c->file) == 0 && c->text != NULL && whole;
+    int rc = !keep ? 0 : whole ? output_write(c->text, c->bytes) : complain_memory();
+    free(c->text);
     return rc;
 }
 

@@ -13,6 +13,18 @@ int output_flush(void);
 /* The same, and text after it. Returns EXIT_INTERRUPTED, too, where a signal came while the reader
  * did not read: what it has not taken is lost, and the next text may be written. */
 int output_write(const char *text, size_t bytes);
+/* What the library prints to a stream, to be written in one piece: the cause of a fault is not lost
+ * then. */
+struct collected {
+    FILE *file;
+    char *text; /* owned [bytes] */
+    size_t bytes;
+};
+/* NULL after a message. */
+FILE *collected_open(struct collected *c);
+/* Writes it where it is to be kept. Returns as output_write, or EXIT_FAILED after a message where
+ * there was no memory for it. */
+int collected_close(struct collected *c, bool keep);
 /* Writes a JSON value, whose reference it takes, and a newline. Returns as output_write, or
  * EXIT_FAILED after a message where the value is NULL or the memory does not suffice. */
 int output_json(json_t *root);

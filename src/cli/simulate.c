@@ -1,5 +1,5 @@
 /* simulate.c - `onetrip simulate`: a trace against residency policies. */
-#include "cli/cli.h"
+#include "cli/output.h"
 
 int command_simulate(const struct settings *set) {
     struct ot_error err;
@@ -7,12 +7,11 @@ int command_simulate(const struct settings *set) {
         complain("simulate: --budget SIZE is missing");
         return EXIT_USAGE;
     }
-    int rc = ot_simulate(set->operand, set->policy, set->budget.bytes, set->json, stdout, &err);
-    if (rc == 0) {
-        return EXIT_OK;
+    struct collected text;
+    if (collected_open(&text) == NULL) {
+        return EXIT_FAILED;
     }
-    if (!ferror(stdout)) { /* else it is said at the end of the program */
-        complain_error(&err);
-    }
-    return EXIT_FAILED;
+    int rc = ot_simulate(set->operand, set->policy, set->budget.bytes, set->json, text.file, &err);
+    int written = collected_close(&text, rc == 0);
+    return rc != 0 ? complain_error(&err) : written;
 }
