@@ -61,6 +61,9 @@ OT_API const char *ot_status_name(int code);
 OT_API const char *ot_version(void);
 OT_API const char *ot_commit(void);
 OT_API const char *ot_kernels(void);
+/* Whether kernels of that name can be used here; names: those that can, "scalar, avx2", cut to
+ * names_bytes (> 0). */
+OT_API bool ot_kernels_named(const char *name, char *names, size_t names_bytes);
 
 /* ---- data types --------------------------------------------------------------------------- */
 

@@ -92,10 +92,6 @@ int command_bench(const struct settings *settings);
 int command_ledger(const struct settings *settings);
 int command_simulate(const struct settings *settings);
 
-/* Of the library, and not public: whether kernels of that name can be used here; names: those that
- * can, "scalar, avx2", cut to names_bytes (> 0). */
-bool ot_kernels_named(const char *name, char *names, size_t names_bytes);
-
 /* "onetrip: " and one line on standard error. */
 void complain(const char *fmt, ...) OT_PRINTF(1, 2);
 /* The same for a fault of the library; returns the exit code for it. Of an interruption nothing is

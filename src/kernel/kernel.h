@@ -145,8 +145,6 @@ uint64_t kernels_prefetch_bytes(void);
 /* A table by name ("scalar", "avx2", "avxvnni", "avx512", "avx512bf16", "neon", "i8mm") or by its own
  * ("avx512-vnni"); NULL where the CPU or build lacks it. */
 const struct kernels *kernels_find(const char *isa);
-/* Whether there is one; names: those that there are, "scalar, avx2", cut to names_bytes (> 0). */
-bool ot_kernels_named(const char *name, char *names, size_t names_bytes);
 
 /* For the variants' own files: each fills in what it improves. Only those compiled for this
  * architecture exist. */
