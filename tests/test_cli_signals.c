@@ -109,16 +109,40 @@ static void test_who_does_not_read_the_answer_does_not_hold_up_a_signal(void **s
     }
 }
 
-/* Whether a thread of the process waits for the other end of a pipe. */
-static bool waits_for_pipe(pid_t child) {
-    char path[64], where[64] = "";
-    snprintf(path, sizeof path, "/proc/%ld/wchan", (long)child);
+/* What the system tells of the process; false: nothing. */
+static bool read_of(pid_t child, const char *name, char *text, size_t n) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%ld/%s", (long)child, name);
     FILE *file = fopen(path, "r");
-    if (file != NULL) {
-        where[fread(where, 1, sizeof where - 1, file)] = '\0';
-        fclose(file);
+    if (file == NULL) {
+        return false;
     }
-    return strstr(where, "wait_for_partner") != NULL || strstr(where, "fifo_open") != NULL;
+    text[fread(text, 1, n - 1, file)] = '\0';
+    fclose(file);
+    return true;
+}
+
+/* Until the program, no longer the shell, answers signals itself. */
+static void await_watch(pid_t child) {
+    static char text[8192];
+    unsigned long long caught = 0;
+    for (int i = 0; i < 30000 && (caught >> (SIGHUP - 1) & 1) == 0; i++) {
+        sleep_ms(1);
+        assert_true(read_of(child, "status", text, sizeof text));
+        const char *line = strstr(text, "SigCgt:");
+        assert_non_null(line);
+        caught = strtoull(line + strlen("SigCgt:"), NULL, 16);
+    }
+    assert_true((caught >> (SIGHUP - 1) & 1) != 0);
+}
+
+/* Until it waits for the other end of a pipe; where that cannot be seen, long enough. */
+static void await_waiting(pid_t child) {
+    char where[64] = "";
+    for (int i = 0; i < 500 && strstr(where, "wait_for_partner") == NULL; i++) {
+        sleep_ms(1);
+        assert_true(read_of(child, "wchan", where, sizeof where));
+    }
 }
 
 static void test_who_waits_for_the_other_end_of_a_pipe_can_be_stopped(void **state) {
@@ -135,14 +159,41 @@ static void test_who_waits_for_the_other_end_of_a_pipe_can_be_stopped(void **sta
     assert_int_equal(mkfifo(in_directory("pipe"), 0600), 0);
     for (size_t i = 0; i < 18; i++) {
         pid_t child = start(commands[i / 3]);
-        for (int k = 0; k < 500 && !waits_for_pipe(child); k++) { /* where that can be seen */
-            sleep_ms(1);
-        }
+        await_watch(child);
+        await_waiting(child);
         kill(child, signals[i % 3]);
         assert_int_equal(end(child), 130);
         assert_false(has_file("err", 1));
     }
     assert_int_equal(unlink(in_directory("pipe")), 0);
+}
+
+/* The answer to it comes long before the quarter of a second that measuring takes. */
+static void test_measuring_the_disk_can_be_stopped(void **state) {
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+    (void)state;
+    struct tiny_model wide;
+    tiny_model_defaults(&wide, TINY_LLAMA, OT_Q4_0, 1);
+    wide.n_layers = 4;
+    wide.n_embd = wide.n_ff = 1024;
+    wide.n_heads = wide.n_kv_heads = 16;
+    wide.head_dim = 64;
+    tiny_model_write(&wide, in_directory("wide.gguf"));
+    struct outcome o = onetrip(NULL, "bench", in_directory("wide.gguf"), "--ram", "1M", NULL);
+    const char *least = strchr(o.err, '(');
+    assert_non_null(least);
+    char arguments[160];
+    snprintf(arguments, sizeof arguments, "bench wide.gguf --disk --ram %llu >out 2>err",
+             strtoull(least + 1, NULL, 10) + (3u << 20));
+    outcome_free(&o);
+    for (size_t i = 0; i < 3; i++) {
+        pid_t child = start(arguments);
+        await_watch(child);
+        sleep_ms(50);
+        kill(child, signals[i]);
+        assert_int_equal(end(child), 130);
+        assert_false(has_file("out", 1) || has_file("err", 1));
+    }
 }
 
 /* As of a terminal that is closed: the shell and the kernel send one each, and a service manager
@@ -179,6 +230,7 @@ int main(void) {
         cmocka_unit_test(test_logits_that_are_not_whole_are_deleted),
         cmocka_unit_test(test_who_does_not_read_the_answer_does_not_hold_up_a_signal),
         cmocka_unit_test(test_who_waits_for_the_other_end_of_a_pipe_can_be_stopped),
+        cmocka_unit_test(test_measuring_the_disk_can_be_stopped),
         cmocka_unit_test(test_sighup_that_comes_again_does_not_kill),
         cmocka_unit_test(test_nohup_is_obeyed),
     };

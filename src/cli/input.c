@@ -84,6 +84,9 @@ int input_read(const struct settings *set, const char *prompt, const char *file,
         *text = strdup(prompt);
         return *text != NULL ? 0 : complain_memory();
     }
+    if (stop_flag != 0) { /* it would wait all the same */
+        return EXIT_INTERRUPTED;
+    }
     if (file == NULL || strcmp(file, "-") == 0) {
         return read_all(STDIN_FILENO, "standard input", most, text, bytes);
     }
