@@ -177,6 +177,27 @@ static void test_a_long_prompt_through_experts_takes_one_sweep_too(void **state)
     long_run_close(&l);
 }
 
+/* A prompt that comes late finds memory brought in for weights that are not read yet. */
+static void test_memory_that_was_brought_in_for_unread_weights_is_lent_too(void **state) {
+    (void)state;
+    write_large_model();
+    struct long_run l;
+    long_run_open(&l, OT_RESIDENCY_STREAM, 26 << 20);
+    struct residency *r = engine_residency(l.s.ctx);
+    struct residency_info info;
+    residency_get_info(r, &info);
+    for (uint32_t i = 0; i < 1000 && info.resident_bytes < info.wired_bytes; i++) {
+        usleep(10000); /* where the system cannot bring it in, nothing is to be seen */
+        residency_get_info(r, &info);
+    }
+    uint64_t wired = info.wired_bytes, lent = residency_lend(r, residency_lend_most(r));
+    residency_get_info(r, &info);
+    assert_true(info.resident_bytes + lent <= wired);
+    residency_lend(r, 0);
+    long_run_pass_in_one_sweep(&l, 0);
+    long_run_close(&l);
+}
+
 /* ---- a control group's limit that is lowered while running ---- */
 
 /* From now on the context's only limit is what the file `limit` says. */
@@ -267,6 +288,7 @@ int main(void) {
         cmocka_unit_test(test_every_residency_and_budget_gives_the_same_bits),
         cmocka_unit_test(test_a_long_prompt_takes_one_sweep_on_borrowed_memory),
         cmocka_unit_test(test_a_long_prompt_through_experts_takes_one_sweep_too),
+        cmocka_unit_test(test_memory_that_was_brought_in_for_unread_weights_is_lent_too),
         cmocka_unit_test(
             test_a_lowered_limit_takes_wired_memory_and_a_raised_one_gives_it_back),
         cmocka_unit_test(test_a_lowered_limit_takes_experts_first),

@@ -131,9 +131,7 @@ static uint64_t lend_pieces(struct mover *m, uint64_t bytes) {
         if (lent < (uint64_t)((unsigned __int128)want * passed / total)) {
             m->pieces[i].lent = true;
             lent += piece_bytes;
-            if (m->pieces[i].state == READY) {
-                drop(m, i);
-            }
+            drop(m, i); /* what is not read yet may have been touched */
         }
     }
     m->lending = true;
