@@ -252,6 +252,18 @@ static void lower_and_raise_the_limit(enum ot_residency residency, uint64_t byte
         long_run_pass(&l);
         long_run_pass(&l);
     }
+    /* a disk that fails once while memory is lent */
+    snprintf(text, sizeof text, "%llu\n", (unsigned long long)(total - most / 2));
+    set_limit(limit, text);
+    for (uint32_t i = 1; i < 12; i++) {
+        sys_fail_reads(i, 1, EIO);
+        int rc = feed_long(&l.s, l.logits, &err);
+        assert_true(rc == OT_OK || rc == OT_ERR_IO);
+        sys_fail_reads(0, 0, 0);
+        assert_true(residency_check(engine_residency(ctx)));
+        assert_int_equal(ot_seq_truncate(ctx, 0, 0), 0);
+        long_run_pass(&l);
+    }
     snprintf(text, sizeof text, "%llu\n", (unsigned long long)(total - most - 1));
     set_limit(limit, text);
     assert_int_equal(feed_long(&l.s, l.logits, &err), OT_ERR_BUDGET);

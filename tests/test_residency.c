@@ -608,6 +608,40 @@ static void test_frames_of_experts_are_lent_and_come_back(void **state) {
     fixture_close(&f);
 }
 
+/* Loans that come and go, sweeps of which some end early, and reads of which some fail once. */
+static void test_any_loan_gives_the_same_bytes_and_ends(void **state) {
+    (void)state;
+    for (uint32_t seed = 1; seed <= 24; seed++) {
+        struct fixture f;
+        const struct fixture_options options = {
+            .seed = seed, .n_layers = 15, .n_files = 1, .tied = true, .wide = true};
+        fixture_open(&f, &options);
+        uint64_t swept = fixture_sum(&f, RESIDENCY_SWEEP);
+        struct residency_params params =
+            fixture_params(&f, seed % 2 == 0 ? 2 * swept : swept / 4 * 3);
+        params.residency = OT_RESIDENCY_WIRED;
+        struct residency *r = walked(&f, &params, 1);
+        struct ot_error err;
+        uint64_t most = residency_lend_most(r);
+        for (uint32_t step = 0; step < 12; step++) {
+            if (fixture_below(&f, 2) == 0) {
+                residency_lend(r, fixture_below(&f, 3) * most / 2);
+                assert_true(residency_check(r));
+            }
+            bool fails = seed % 3 == 0 && fixture_below(&f, 3) == 0;
+            if (fails) {
+                sys_fail_reads(1 + fixture_below(&f, 8), 1, EIO);
+            }
+            int code = walk_to(&f, r, f.n_extents - 1 - fixture_below(&f, 2), &err);
+            sys_fail_reads(0, 0, 0);
+            assert_true(code == 0 || (fails && code == OT_ERR_IO));
+            assert_true(residency_check(r));
+        }
+        residency_close(r);
+        fixture_close(&f);
+    }
+}
+
 /* Uses of 40 items of 1 to 1000 bytes, some of them often. */
 static void test_the_bound_of_experts_is_the_simulators_min(void **state) {
     (void)state;
@@ -765,6 +799,7 @@ int main(void) {
         cmocka_unit_test(test_experts_that_are_used_often_stay),
         cmocka_unit_test(test_what_a_part_needs_is_loaded_once_in_whatever_order_it_comes),
         cmocka_unit_test(test_frames_of_experts_are_lent_and_come_back),
+        cmocka_unit_test(test_any_loan_gives_the_same_bytes_and_ends),
         cmocka_unit_test(test_the_bound_of_experts_is_the_simulators_min),
         cmocka_unit_test(test_what_experts_needed_is_known_after_the_run_and_never_more_than_moved),
         cmocka_unit_test(test_the_disk_is_measured_beside_the_run),

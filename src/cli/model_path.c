@@ -77,14 +77,22 @@ static int by_name(const void *a, const void *b) {
     return strcmp(a, b);
 }
 
+/* Whether a file is another part of a split model than the first: "...-00002-of-00003.gguf". */
+static bool is_later_part(const char *file) {
+    enum { DIGITS = 5, TAIL = sizeof "-00002-of-00003.gguf" - 1 };
+    size_t length = strlen(file);
+    const char *tail = file + length - TAIL;
+    return length > TAIL && tail[0] == '-' && strspn(tail + 1, "0123456789") == DIGITS &&
+           strncmp(tail + 1 + DIGITS, "-of-", 4) == 0 && strncmp(tail + 1, "00001", DIGITS) != 0;
+}
+
 /* The short name, or that of the file without its ending; of a split model that of the first part.
  */
 static void add_model(struct models *models, const char *file) {
-    static const char ending[] = ".gguf", part[] = "-of-", first[] = "-00001-of-";
+    static const char ending[] = ".gguf";
     size_t length = strlen(file), end = sizeof ending - 1;
     if (models->n == MODELS_MOST || length <= end || length - end >= NAME_BYTES ||
-        strcmp(file + length - end, ending) != 0 ||
-        (strstr(file, part) != NULL && strstr(file, first) == NULL)) {
+        strcmp(file + length - end, ending) != 0 || is_later_part(file)) {
         return;
     }
     char *name = models->names[models->n++];

@@ -102,14 +102,16 @@ static int open_residency(struct ot_context *ctx, struct ot_error *err) {
         .progress = ctx->requested.progress,
         .progress_user = ctx->requested.progress_user,
     };
+    sys_limit_watch_open(&ctx->watch); /* before weights take all that may be locked */
     int rc = residency_open(&p, &ctx->residency, err);
     mem_free(extents);
     if (rc != OT_OK) {
         return rc;
     }
-    if (!residency_in_cache(ctx->residency)) {
+    if (residency_in_cache(ctx->residency)) {
+        sys_limit_watch_close(&ctx->watch); /* the kernel takes page cache by itself */
+    } else {
         drop_read_ahead(m);
-        sys_limit_watch_open(&ctx->watch);
     }
     return OT_OK;
 }

@@ -12,23 +12,26 @@
  * Threads: the engine thread only. */
 #include "base/checked.h"
 #include "residency/mover.h"
+#include "sys/facts.h"
 #include "sys/memory.h"
 
 static void drop(struct mover *m, uint32_t piece) {
-    uint64_t at, bytes = mover_piece_place(m, piece, &at);
-    uint64_t dropped = sys_memory_drop(m->arena + at, bytes);
     struct piece *p = &m->pieces[piece];
-    m->locked_bytes -= p->unlocked ? 0 : min_u64(m->locked_bytes, dropped);
-    p->unlocked = true;
+    uint64_t at, bytes = mover_piece_place(m, piece, &at);
+    sys_memory_drop(m->arena + at, bytes);
+    m->locked_bytes -= p->locked_bytes;
+    p->locked_bytes = 0;
     p->state = EMPTY;
 }
 
 void lend_keep(struct mover *m, uint32_t piece) {
     struct piece *p = &m->pieces[piece];
-    if (p->unlocked && m->locks) {
-        uint64_t at, bytes = mover_piece_place(m, piece, &at);
-        m->locked_bytes += sys_memory_lock(m->arena + at, bytes);
-        p->unlocked = false;
+    if (p->locked_bytes == 0 && p->lockable_bytes > 0) {
+        uint64_t at;
+        mover_piece_place(m, piece, &at);
+        p->locked_bytes = (uint32_t)sys_memory_lock(m->arena + round_up(at, sys_page_bytes()),
+                                                    p->lockable_bytes);
+        m->locked_bytes += p->locked_bytes;
     }
 }
 

@@ -14,6 +14,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "residency/plant.h"
+#include "sys/facts.h"
 #include "sys/memory.h"
 
 /* A view of wired rows has at least the first, where fewer are in memory yet; and while blocks are
@@ -55,6 +56,17 @@ static int take_arrays(struct mover *m, struct ot_error *err) {
     return 0;
 }
 
+/* Of the arena's first locked_bytes, which pieces have them. */
+static void share_locked(struct mover *m) {
+    const uint64_t page = sys_page_bytes(), locked = m->locked_bytes;
+    for (uint32_t i = 0; i < m->layout.n_pieces; i++) {
+        uint64_t at, bytes = mover_piece_place(m, i, &at);
+        uint64_t first = round_up(at, page), end = max_u64(first, (at + bytes) / page * page);
+        m->pieces[i].locked_bytes = (uint32_t)(min_u64(end, locked) - min_u64(first, locked));
+        m->pieces[i].lockable_bytes = m->pieces[i].locked_bytes;
+    }
+}
+
 static int take_memory(struct mover *m, struct ot_error *err) {
     const struct layout *l = &m->layout;
     if (l->arena_bytes > 0) {
@@ -63,7 +75,7 @@ static int take_memory(struct mover *m, struct ot_error *err) {
             return OT_ERR_MEMORY;
         }
         m->locked_bytes = sys_memory_lock(m->arena, l->arena_bytes);
-        m->locks = m->locked_bytes > 0;
+        share_locked(m);
     }
     if (l->n_slots > 0) {
         m->slots_memory = sys_memory_take(l->slots_bytes, true, err);
@@ -286,7 +298,8 @@ static bool step(struct mover *m) {
     }
     const struct section *x = &m->layout.sections[c->section];
     if (c->sub < x->n_pieces) {
-        if (c->sub == 0 && m->pieces_ready[c->section] == x->n_pieces) {
+        /* while there is a loan, some that were ready may have been dropped */
+        if (c->sub == 0 && !m->lending && m->pieces_ready[c->section] == x->n_pieces) {
             c->sub = x->n_pieces;
             return true;
         }
@@ -491,6 +504,9 @@ static int demand_piece(struct mover *m, uint32_t section, bool wait, uint32_t *
     }
     *demanded = piece;
     p->failed = false;
+    if (!lend_may_read(m, piece)) { /* the lent ones that are in memory are for later */
+        issue_piece(m, &m->layout.sections[section], piece);
+    }
     m->cursor = (struct cursor){.section = section, .sub = sub};
     mover_pump(m);
     return 0;
@@ -530,7 +546,9 @@ static int wired_rows_ready(struct mover *m, uint32_t section, uint32_t row, boo
         } else if (!wait) {
             return WAIT_NOT_YET;
         }
-        reads_take(m, true);
+        if (!reads_take(m, true)) { /* nothing to wait for: never, as far as we know */
+            return error_set(err, OT_ERR_IO, "residency", "wired rows could not be asked for");
+        }
     }
 }
 
@@ -615,7 +633,7 @@ static int acquire_wired(struct mover *m, uint32_t section, uint32_t row, bool w
                          struct residency_view *view, struct ot_error *err) {
     const struct section *x = &m->layout.sections[section];
     uint64_t row_bytes = m->r->extents[x->extent].row_bytes;
-    uint32_t n_rows;
+    uint32_t n_rows = 0;
     int code = wired_rows_ready(m, section, row, wait, &n_rows, err);
     if (code != 0) {
         return code;

@@ -28,9 +28,10 @@ enum { TOUCH_THREADS = 2, FILL_DEPTH = 12, LEND_AHEAD = 4, NO_BLOCK = UINT32_MAX
 
 struct piece {
     uint32_t section;
+    uint32_t lockable_bytes; /* of its whole pages, from the first on: what locking was granted for */
+    uint32_t locked_bytes;   /* of them, now */
     uint8_t state; /* enum state */
     bool lent;     /* its memory is lent: read for its use, then dropped */
-    bool unlocked; /* it was dropped since it was locked */
     bool seen;     /* it was read before */
     bool failed;   /* the last read of it failed; passing: as a disk's fault that may have passed */
     bool passing;
@@ -114,11 +115,10 @@ struct mover {
     struct ot_error failure; /* of the last read that failed */
     uint64_t filled_bytes;   /* of wired runs, for progress */
     uint64_t locked_bytes;
-    bool locks; /* locking was granted, at least in part */
     uint64_t n_reads, n_reads_direct, n_reads_failed;
     uint64_t n_samples, n_samples_grown; /* direct reads looked at, and those that left pages */
     bool buffered_found;                 /* O_DIRECT was asked for and had no effect */
-    bool verify;                         /* compare what was read with a second, buffered read */
+    bool verify;                         /* compare what was read with a second read */
 };
 
 /* ---- reads.c ---- */
@@ -174,7 +174,7 @@ void touch_end(struct mover *m);
 /* ---- lend.c ---- */
 /* Whether a piece may be read now: few lent ones are in memory at a time. */
 bool lend_may_read(const struct mover *m, uint32_t piece);
-/* A piece that is in memory stays there: it is locked again if a loan unlocked it. */
+/* A piece that is in memory stays there: it is locked again where a loan has unlocked it. */
 void lend_keep(struct mover *m, uint32_t piece);
 /* A view of a wired run was given back: its lent pieces are dropped. */
 void lend_released(struct mover *m, const struct residency_view *view);

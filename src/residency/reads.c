@@ -128,10 +128,12 @@ static void post(struct mover *m, const struct flight *f) {
     uint64_t needed = f->payload_bytes;
     const bool block = f->kind == FLIGHT_SLOT && m->slots[f->index].block != NO_BLOCK;
     bool part = f->kind == FLIGHT_UNIT || (f->kind == FLIGHT_SLOT && !block);
-    if (block && m->r->measuring) {
+    const bool lent =
+        f->kind == FLIGHT_PIECE && m->pieces[f->index].lent && m->pieces[f->index].seen;
+    if ((block || lent) && m->r->measuring) {
         cause = OT_CAUSE_PREFETCH_WASTED;
         needed = 0;
-    } else if (f->kind == FLIGHT_PIECE && m->pieces[f->index].lent && m->pieces[f->index].seen) {
+    } else if (lent) {
         cause = OT_CAUSE_STREAM;
     } else if (!first_trip(m, f)) {
         cause = block ? OT_CAUSE_STREAM : OT_CAUSE_RELOAD;
@@ -152,7 +154,8 @@ static void post(struct mover *m, const struct flight *f) {
 /* The bytes of a read once more, the same way. Returns how many came, or -errno. */
 static int64_t read_again(const struct sys_file *file, const struct flight *f, uint8_t *buf) {
     uint64_t done = 0;
-    for (uint32_t n_again = 0; done < f->bytes;) {
+    /* not beyond the end of the file: where a direct read must not begin */
+    for (uint32_t n_again = 0; done < min_u64(f->bytes, file->bytes - f->offset);) {
         int64_t n = sys_file_pread(file, f->direct, f->offset + done, buf + done, f->bytes - done);
         if ((n == -EINTR || n == -EAGAIN) && n_again++ < SYS_AGAIN_MOST) {
             continue;

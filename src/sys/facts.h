@@ -38,10 +38,9 @@ enum { SYS_LIMIT_FILES = 32 };
 struct sys_limit_watch {
     int fd[SYS_LIMIT_FILES]; /* [n], open */
     uint32_t n;
-    bool locks; /* the program's pages */
 };
-/* Opens what there is; 0 files where nothing can be watched. Until it is closed the program's pages
- * stay in memory (sys_program_lock), so that it can come to look at the limits. */
+/* Opens what there is; 0 files where nothing can be watched. Where there are some, the program's pages
+ * stay in memory from now on (sys_program_lock), so that it can come to look at the limits. */
 void sys_limit_watch_open(struct sys_limit_watch *watch);
 void sys_limit_watch_close(struct sys_limit_watch *watch);
 /* The smallest now, in bytes, as of the groups the process was in when the watch was opened; a few

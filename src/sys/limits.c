@@ -256,8 +256,7 @@ void sys_limit_watch_open_under(const char *root, struct sys_limit_watch *watch)
 
 void sys_limit_watch_open(struct sys_limit_watch *watch) {
     sys_limit_watch_open_under("", watch);
-    watch->locks = watch->n > 0;
-    if (watch->locks) {
+    if (watch->n > 0) {
         sys_program_lock();
     }
 }
@@ -266,10 +265,6 @@ void sys_limit_watch_close(struct sys_limit_watch *watch) {
     while (watch->n > 0) {
         close(watch->fd[--watch->n]);
     }
-    if (watch->locks) {
-        sys_program_unlock();
-    }
-    watch->locks = false;
 }
 
 uint64_t sys_limit_watch_read(const struct sys_limit_watch *watch) {

@@ -28,10 +28,10 @@ void sys_memory_fail_at(uint64_t n);
 /* Locks memory, page by page as it is touched, as far as RLIMIT_MEMLOCK allows. Returns the bytes
  * really locked (0 on refusal). */
 uint64_t sys_memory_lock(void *memory, uint64_t bytes);
-/* Keeps the pages of the program and its libraries in memory, as they come in, as far as RLIMIT_MEMLOCK
- * allows, until each call has been undone. */
+/* Keeps the pages of the program and its libraries in memory, as they come in and as far as
+ * RLIMIT_MEMLOCK allows, until the process ends: what else in it has locked some of them need not lose
+ * that. The first call counts. */
 void sys_program_lock(void);
-void sys_program_unlock(void);
 /* Makes the range resident, content unchanged, as if each page had been written to. Both ends are
  * multiples of the page size, or the region's. False where the system does not know how (before
  * Linux 5.14) or has no memory: pages then come in when touched. */

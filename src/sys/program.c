@@ -13,43 +13,27 @@
 #include "sys/facts.h"
 #include "sys/memory.h"
 
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-static int32_t n_locks;
-
-/* What is mapped of one object's file: code, constants, data. lock: a bool. */
-static int each_object(struct dl_phdr_info *object, size_t size, void *lock) {
+/* What is mapped of one object's file: code, constants, data. */
+static int lock_object(struct dl_phdr_info *object, size_t size, void *arg) {
     (void)size;
-    const bool *locks = lock;
+    (void)arg;
     const uint64_t page = sys_page_bytes();
     for (uint32_t i = 0; i < object->dlpi_phnum; i++) {
-        if (object->dlpi_phdr[i].p_type != PT_LOAD) {
-            continue;
-        }
-        uint64_t at = object->dlpi_addr + object->dlpi_phdr[i].p_vaddr;
-        uint64_t start = at / page * page;
-        size_t bytes = (size_t)(round_up(at + object->dlpi_phdr[i].p_memsz, page) - start);
-        if (*locks) {
-            mlock2((const void *)start, bytes, MLOCK_ONFAULT);
-        } else {
-            munlock((const void *)start, bytes);
+        if (object->dlpi_phdr[i].p_type == PT_LOAD) {
+            uint64_t at = object->dlpi_addr + object->dlpi_phdr[i].p_vaddr;
+            uint64_t start = at / page * page;
+            uint64_t end = round_up(at + object->dlpi_phdr[i].p_memsz, page);
+            mlock2((const void *)start, (size_t)(end - start), MLOCK_ONFAULT);
         }
     }
     return 0;
 }
 
-static void change(int32_t more) {
-    pthread_mutex_lock(&mutex);
-    bool before = n_locks > 0, locks = (n_locks += more) > 0;
-    if (locks != before) {
-        dl_iterate_phdr(each_object, &locks);
-    }
-    pthread_mutex_unlock(&mutex);
+static void lock_all(void) {
+    dl_iterate_phdr(lock_object, NULL);
 }
 
 void sys_program_lock(void) {
-    change(1);
-}
-
-void sys_program_unlock(void) {
-    change(-1);
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, lock_all);
 }
