@@ -23,7 +23,8 @@ static const uint8_t dtypes[] = {OT_F32,  OT_F16,    OT_BF16,   OT_Q4_0, OT_Q4_1
                                  OT_Q6_K, OT_IQ4_NL, OT_IQ4_XS, OT_MXFP4};
 enum { N_DTYPES = sizeof dtypes };
 
-static const char *const isas[] = {"scalar", "avx2", "avxvnni", "avx512", "avx512bf16", "neon", "i8mm"};
+static const char *const isas[] = {"scalar",     "avx2", "avxvnni", "avx512",
+                                   "avx512bf16", "neon", "i8mm"};
 enum { N_ISAS = sizeof isas / sizeof isas[0] };
 
 static uint64_t random_state;

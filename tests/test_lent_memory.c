@@ -1,5 +1,5 @@
-/* test_lent_memory.c - contexts over budget: the same bits wherever the weights live, and while wired
- * memory is lent, to a long prompt or to a control group whose limit was lowered. */
+/* test_lent_memory.c - contexts over budget: the same bits wherever the weights live, and while
+ * wired memory is lent, to a long prompt or to a control group whose limit was lowered. */
 #include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
@@ -301,8 +301,7 @@ int main(void) {
         cmocka_unit_test(test_a_long_prompt_takes_one_sweep_on_borrowed_memory),
         cmocka_unit_test(test_a_long_prompt_through_experts_takes_one_sweep_too),
         cmocka_unit_test(test_memory_that_was_brought_in_for_unread_weights_is_lent_too),
-        cmocka_unit_test(
-            test_a_lowered_limit_takes_wired_memory_and_a_raised_one_gives_it_back),
+        cmocka_unit_test(test_a_lowered_limit_takes_wired_memory_and_a_raised_one_gives_it_back),
         cmocka_unit_test(test_a_lowered_limit_takes_experts_first),
     };
     return cmocka_run_group_tests(tests, make_directory, remove_directory);

@@ -61,7 +61,8 @@ static void fail_each_read(const struct fixture_options *options, enum ot_reside
         bool told = code != 0;
         code = walk(&f, r, &err);
         if (!told && code != 0 && error == 0) {
-            code = walk(&f, r, &err); /* what was read ahead and ended early fails the sweep it is for */
+            code = walk(&f, r,
+                        &err); /* what was read ahead and ended early fails the sweep it is for */
         }
         if (code != 0) {
             fail_msg("after read %u failed: code %d, %s", (unsigned)n, code, err.message);

@@ -494,7 +494,8 @@ static void test_the_smallest_limit_on_the_way_up_holds_in_version_2(void **stat
     assert_int_equal(l.cgroup_bytes, 5000000);
     assert_int_equal(l.cgroup_free_bytes, 5000000 - 1000000 + 500);
     put("/sys/fs/cgroup/a/b/memory.high", "4000000\n");
-    put("/sys/fs/cgroup/a/memory.current", "4900000\n"); /* by others: the larger limit leaves less */
+    put("/sys/fs/cgroup/a/memory.current",
+        "4900000\n"); /* by others: the larger limit leaves less */
     sys_limits_read_under(root, &l);
     assert_int_equal(l.cgroup_bytes, 4000000);
     assert_int_equal(l.cgroup_free_bytes, 100500);

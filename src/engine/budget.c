@@ -56,7 +56,8 @@ void budget_choose(struct budget *b, uint64_t asked, const struct sys_limits *li
     left = (shared ? left : cgroup) / 20 * 19;
     if (left < free_bytes) {
         b->total_bytes = left;
-        b->source = shared ? "cgroup limit, less what others use, less 5 %" : "cgroup limit, less 5 %";
+        b->source =
+            shared ? "cgroup limit, less what others use, less 5 %" : "cgroup limit, less 5 %";
     }
 }
 
@@ -93,7 +94,8 @@ static int below_least(const struct budget *b, uint64_t slots, struct ot_error *
     return error_set(
         err, OT_ERR_BUDGET, "memory budget",
         "%s%s%s%s is too little: the least for this model and context is %s (%llu bytes): "
-        "program and tables %s, KV %s (less with fewer positions: n_ctx, -c), activations %s, reserve %s, "
+        "program and tables %s, KV %s (less with fewer positions: n_ctx, -c), activations %s, "
+        "reserve %s, "
         "weights' slots %s",
         text_bytes(total, (double)b->total_bytes), asked ? "" : " (", asked ? "" : b->source,
         asked ? "" : ")", text_bytes(least, (double)b->least_bytes),
@@ -158,8 +160,7 @@ static int plan(struct budget *b, const struct budget *chosen, const struct ot_m
                 uint32_t n_seq, uint32_t n_threads, struct ot_error *err) {
     const struct hparams *hp = &m->hp;
     *b = *chosen;
-    struct division d = {
-        .m = m, .k = k, .params = params, .n_seq = n_seq, .n_threads = n_threads};
+    struct division d = {.m = m, .k = k, .params = params, .n_seq = n_seq, .n_threads = n_threads};
     d.row_bytes = sizeof(float) * (uint64_t)hp->n_vocab;
     d.slot_bytes = residency_least_bytes(m->bind.extents, m->bind.n_extents);
     d.most = (uint32_t)min_u64((uint64_t)n_ctx * n_seq, 1u << 20);

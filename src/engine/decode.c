@@ -29,8 +29,8 @@ static int check_inputs(struct ot_context *ctx, const struct ot_input *inputs, u
     return OT_OK;
 }
 
-/* A control group whose limit fell below the budget gets the difference back, before the kernel holds
- * the process up for it: residency lends it to nobody, until the limit rises. */
+/* A control group whose limit fell below the budget gets the difference back, before the kernel
+ * holds the process up for it: residency lends it to nobody, until the limit rises. */
 static int follow_limit(struct ot_context *ctx, struct ot_error *err) {
     const uint64_t total = ctx->budget.total_bytes, limit = sys_limit_watch_read(&ctx->watch);
     const uint64_t want = total - min_u64(total, limit);

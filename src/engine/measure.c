@@ -18,7 +18,7 @@ struct stream_job {
 static void stream_piece(void *arg, uint32_t piece, uint32_t worker) {
     struct stream_job *job = arg;
     job->sink[worker] ^= job->kernels->stream_read(job->data + (uint64_t)piece * CHUNK_BYTES,
-                                                        CHUNK_BYTES, job->ahead);
+                                                   CHUNK_BYTES, job->ahead);
 }
 
 static void fill_piece(void *arg, uint32_t piece, uint32_t worker) {

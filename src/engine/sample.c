@@ -68,8 +68,8 @@ static int check_params(uint32_t n_vocab, const struct ot_sampler_params *p, str
         return error_set(err, OT_ERR_ARGUMENT, "sampler", "a vocabulary of 0 tokens");
     }
     if (!isfinite(p->temperature)) {
-        return error_set(err, OT_ERR_ARGUMENT, "sampler", "temperature %g, expected a finite number",
-                         (double)p->temperature);
+        return error_set(err, OT_ERR_ARGUMENT, "sampler",
+                         "temperature %g, expected a finite number", (double)p->temperature);
     }
     if (!(p->top_p >= 0 && p->top_p <= 1)) {
         return error_set(err, OT_ERR_ARGUMENT, "sampler", "top_p %g, expected 0 to 1",

@@ -16,8 +16,8 @@
  * vpmaddwd, which has to make 32 bits of the sums, multiplies them by the activations' steps at the
  * same time. Then the weights' scale and minimum are multiplied in f32. Sums of signed
  * codes of 8 bits have 32 bits already: all scales are multiplied in f32. */
-#include "kernel/fill.h"
 #include "kernel/gemm_avx2.h"
+#include "kernel/fill.h"
 
 /* Adds, and keeps the compiler from adding in another order: it would compute all products first,
  * and has no registers for them. */

@@ -1,9 +1,9 @@
 /* gemm_avxvnni.c - many tokens by a matrix of signed codes of 8 bits, with AVX-VNNI (tile.h).
  *
- * What AVX2 needs four instructions for, products of bytes summed in 32 bits, is one here. It multiplies
- * unsigned codes by signed activations: the codes' highest bit is flipped, which makes them 128 too
- * large, and 128 times the sum of the activations is taken off. Types with smaller codes gain nothing:
- * AVX2 adds their products in 16 bits, a multiplication for as many columns. */
+ * What AVX2 needs four instructions for, products of bytes summed in 32 bits, is one here. It
+ * multiplies unsigned codes by signed activations: the codes' highest bit is flipped, which makes
+ * them 128 too large, and 128 times the sum of the activations is taken off. Types with smaller
+ * codes gain nothing: AVX2 adds their products in 16 bits, a multiplication for as many columns. */
 #include "kernel/fill.h"
 #include "kernel/gemm_avx2.h"
 
@@ -21,8 +21,8 @@ INLINE void dot_16(const int8_t *const *q, uint32_t n, const int8_t *codes, sums
             const __m256i a = broadcast_4(q[m] + 4 * k);
 #pragma GCC unroll 2
             for (uint32_t i = 0; i < VECTORS; i++)
-                t[m][i] = _mm256_dpbusd_avx_epi32(k == 0 ? _mm256_setzero_si256() : t[m][i], w[i],
-                                                  a);
+                t[m][i] =
+                    _mm256_dpbusd_avx_epi32(k == 0 ? _mm256_setzero_si256() : t[m][i], w[i], a);
         }
     }
 }

@@ -134,7 +134,8 @@ static uint32_t first_prefetch_way(void) {
 
 #endif
 
-/* From the plainest to the best; each starts as a copy of the last one before it that can be used. */
+/* From the plainest to the best; each starts as a copy of the last one before it that can be used.
+ */
 struct variant {
     const char *name;
     void (*fill)(struct kernels *k);

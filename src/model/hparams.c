@@ -41,9 +41,10 @@ static int get_u32(struct reader *r, const char *name, uint32_t fallback, uint32
     }
     if (kv->item_type == GGUF_STRING || kv->item_type == GGUF_F32 || kv->item_type == GGUF_F64 ||
         kv->count == 0) {
-        return error_set(r->err, OT_ERR_FORMAT, r->path,
-                         "key %s: %llu items that are no whole numbers, expected one for each layer",
-                         key, (unsigned long long)kv->count);
+        return error_set(
+            r->err, OT_ERR_FORMAT, r->path,
+            "key %s: %llu items that are no whole numbers, expected one for each layer", key,
+            (unsigned long long)kv->count);
     }
     uint64_t first = gguf_item_u64(kv, 0);
     for (uint64_t i = 1; i < kv->count; i++) {

@@ -1,5 +1,5 @@
-/* bound.c - the least that any policy would have read of experts' parts: Belady's MIN on the trace of
- * their uses, at the same budget.
+/* bound.c - the least that any policy would have read of experts' parts: Belady's MIN on the trace
+ * of their uses, at the same budget.
  *
  * The uses are kept in memory, 4 bytes each, as far as BOUND_USES_MOST and a 256th of the room for
  * parts allow. The bound is computed when somebody asks (it needs the future of every use), with

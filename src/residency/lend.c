@@ -1,11 +1,11 @@
-/* lend.c - wired memory lent to the caller for a while, for a prompt whose activations need more
- * than a decode step's.
+/* lend.c - wired memory lent to the caller for a while: for a prompt whose activations need more
+ * than a decode step's, or to a control group that has less than before.
  *
- * First experts.c lends frames, where it has any. For the rest, lent pieces of the wired runs give up
- * their memory. While they are lent, each is read to its own place in the arena shortly before the
- * engine comes to it, and dropped again when the engine has done with it: it is streamed, without a
- * slot. At most LEND_AHEAD of them are in memory. When the loan ends they are read once more, at
- * their next use, and stay.
+ * First experts.c lends frames, where it has any. For the rest, lent pieces of the wired runs give
+ * up their memory. While they are lent, each is read to its own place in the arena shortly before
+ * the engine comes to it, and dropped again when the engine has done with it: it is streamed,
+ * without a slot. At most LEND_AHEAD of them are in memory. When the loan ends they are read once
+ * more, at their next use, and stay.
  *
  * Invariant, checked by lend_check(): n_lent_held == lent pieces that are READING or READY.
  *
@@ -29,8 +29,8 @@ void lend_keep(struct mover *m, uint32_t piece) {
     if (p->locked_bytes == 0 && p->lockable_bytes > 0) {
         uint64_t at;
         mover_piece_place(m, piece, &at);
-        p->locked_bytes = (uint32_t)sys_memory_lock(m->arena + round_up(at, sys_page_bytes()),
-                                                    p->lockable_bytes);
+        p->locked_bytes =
+            (uint32_t)sys_memory_lock(m->arena + round_up(at, sys_page_bytes()), p->lockable_bytes);
         m->locked_bytes += p->locked_bytes;
     }
 }

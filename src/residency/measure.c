@@ -45,9 +45,9 @@ struct pass {
         struct sys_read read;
         uint32_t extent;
         uint64_t payload_bytes;
-    } readings[DEPTH]; /* into each buffer */
-    uint32_t extent;   /* to be read next */
-    uint64_t at;       /* of it */
+    } readings[DEPTH];           /* into each buffer */
+    uint32_t extent;             /* to be read next */
+    uint64_t at;                 /* of it */
     uint64_t asked_bytes, bytes; /* have come */
 };
 
@@ -136,8 +136,8 @@ static int read_extents(struct residency *r, volatile const int *stop, uint64_t 
     return code;
 }
 
-/* Sweeps for long enough, after one that fills what is missing of wired memory. They are no part of the
- * run: neither of its trace nor of its waiting, and their bytes are of no use to it. */
+/* Sweeps for long enough, after one that fills what is missing of wired memory. They are no part of
+ * the run: neither of its trace nor of its waiting, and their bytes are of no use to it. */
 static int read_sweeps(struct residency *r, uint64_t unread_bytes, volatile const int *stop,
                        uint64_t *start_ns, uint64_t *moved, uint32_t *n_sweeps,
                        struct ot_error *err) {

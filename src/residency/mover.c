@@ -22,7 +22,8 @@
  * or the second, so that the engine comes back soon enough to ask for the next ones. */
 enum { VIEW_BYTES_LEAST = 256 << 10, AT_ONCE_BYTES_LEAST = 4 << 20 };
 
-_Static_assert((int)SYS_MEMORY_TAIL >= (int)OVERREAD_BYTES, "a view may be read beyond its last row");
+_Static_assert((int)SYS_MEMORY_TAIL >= (int)OVERREAD_BYTES,
+               "a view may be read beyond its last row");
 
 /* ---- opening and closing ---- */
 

@@ -120,9 +120,9 @@ uint64_t reads_needed_bytes(const struct mover *m, uint64_t payload_bytes) {
 
 /* Posts what has come. A first trip is a load, and needed; a streamed block's later ones are the
  * plan's, and needed as far as the budget is smaller than what a sweep uses; so are those of a lent
- * piece, whose memory the budget does not have meanwhile. An expert's part that was evicted, a piece
- * that comes back from a loan, or a row that was asked for before, is a reload. What is read to measure
- * the disk is of no use. */
+ * piece, whose memory the budget does not have meanwhile. An expert's part that was evicted, a
+ * piece that comes back from a loan, or a row that was asked for before, is a reload. What is read
+ * to measure the disk is of no use. */
 static void post(struct mover *m, const struct flight *f) {
     enum ot_cause cause = OT_CAUSE_LOAD;
     uint64_t needed = f->payload_bytes;
@@ -171,8 +171,8 @@ static int64_t read_again(const struct sys_file *file, const struct flight *f, u
     return (int64_t)done;
 }
 
-/* For the test build and ONETRIP_VERIFY=1: the bytes are those of the file at the right place. They are
- * read a second time for that, which is posted like any trip. */
+/* For the test build and ONETRIP_VERIFY=1: the bytes are those of the file at the right place. They
+ * are read a second time for that, which is posted like any trip. */
 static bool same_as_file(struct mover *m, const struct flight *f, uint64_t got_bytes) {
     if (!m->verify) {
         return true;

@@ -33,7 +33,7 @@ struct entry {
 };
 
 struct rows {
-    struct entry *entries;  /* owned [n_entries] of the call; so many as the longest had */
+    struct entry *entries; /* owned [n_entries] of the call; so many as the longest had */
     uint32_t n_entries;
     struct buffer *buffers; /* owned [n_buffers] */
     uint32_t *chains;       /* owned [n_chains], a power of two */

@@ -360,8 +360,8 @@ static int write_in_place(const char *path, int own, const void *data, uint64_t 
     return close(fd) != 0 && failure == 0 ? errno : failure;
 }
 
-/* A new file beside path, of a name that nobody else has, nor what a link leads to; with the rights of
- * what it will replace. Writes the name to temporary. -1: errno. */
+/* A new file beside path, of a name that nobody else has, nor what a link leads to; with the rights
+ * of what it will replace. Writes the name to temporary. -1: errno. */
 static int open_temporary(const char *path, char *temporary, size_t temporary_bytes) {
     enum { TRIES = 100 };
     static _Atomic uint32_t n_made;

@@ -1,8 +1,8 @@
 /* program.c - the program's own pages, kept in memory.
  *
- * In a control group that is short of memory the kernel takes what it can, and where all weights are
- * locked that is the program: it would be read again page by page, each one held up by the limit that it
- * exceeds, and never come to give weights back.
+ * In a control group that is short of memory the kernel takes what it can, and where all weights
+ * are locked that is the program: it would be read again page by page, each one held up by the
+ * limit that it exceeds, and never come to give weights back.
  *
  * Threads: any. */
 #include <link.h>
