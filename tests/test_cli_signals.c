@@ -171,20 +171,10 @@ static void test_who_waits_for_the_other_end_of_a_pipe_can_be_stopped(void **sta
 static void test_measuring_the_disk_can_be_stopped(void **state) {
     static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
     (void)state;
-    struct tiny_model wide;
-    tiny_model_defaults(&wide, TINY_LLAMA, OT_Q4_0, 1);
-    wide.n_layers = 4;
-    wide.n_embd = wide.n_ff = 1024;
-    wide.n_heads = wide.n_kv_heads = 16;
-    wide.head_dim = 64;
-    tiny_model_write(&wide, in_directory("wide.gguf"));
-    struct outcome o = onetrip(NULL, "bench", in_directory("wide.gguf"), "--ram", "1M", NULL);
-    const char *least = strchr(o.err, '(');
-    assert_non_null(least);
+    uint64_t ram = write_model_over_budget(in_directory("wide.gguf"));
     char arguments[160];
     snprintf(arguments, sizeof arguments, "bench wide.gguf --disk --ram %llu >out 2>err",
-             strtoull(least + 1, NULL, 10) + (3u << 20));
-    outcome_free(&o);
+             (unsigned long long)ram);
     for (size_t i = 0; i < 3; i++) {
         pid_t child = start(arguments);
         await_watch(child); /* before it measures, or while it does */

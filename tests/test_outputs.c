@@ -111,16 +111,18 @@ static int in_shell(const char *arguments) {
     return WEXITSTATUS(status);
 }
 
+/* Each kind of output, to a link; and how it begins. */
+static const char *const to_link[] = {
+    "run tiny.gguf -p x -n 1 -q --report link >/dev/null",
+    "run tiny.gguf -p x -n 1 -q --ledger link >/dev/null",
+    "run tiny.gguf -p x -n 1 -q --trace link >/dev/null",
+    "eval tiny.gguf --ids ids -q --logits link >/dev/null",
+};
+static const char *const begins[] = {"{", "{\"tensor\"", "onetrip-trace", "NUMPY"};
+
 static void test_a_link_stays_and_what_it_leads_to_is_written(void **state) {
     (void)state;
-    static const char *const commands[] = {
-        "run tiny.gguf -p x -n 1 -q --report link >/dev/null",
-        "run tiny.gguf -p x -n 1 -q --ledger link >/dev/null",
-        "run tiny.gguf -p x -n 1 -q --trace link >/dev/null",
-        "eval tiny.gguf --ids ids -q --logits link >/dev/null",
-    };
-    static const char *const begins[] = {"{", "{\"tensor\"", "onetrip-trace", "NUMPY"};
-    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+    for (size_t i = 0; i < sizeof to_link / sizeof to_link[0]; i++) {
         struct ot_error err;
         assert_int_equal(sys_file_write(in_directory("file"), "old", 3, &err), 0);
         assert_int_equal(symlink("file", in_directory("link")), 0);
@@ -128,7 +130,7 @@ static void test_a_link_stays_and_what_it_leads_to_is_written(void **state) {
         assert_non_null(ids);
         fputs("[1, 2]", ids);
         fclose(ids);
-        assert_int_equal(in_shell(commands[i]), 0);
+        assert_int_equal(in_shell(to_link[i]), 0);
         assert_true(is_link(in_directory("link")));
         assert_holds(in_directory("file"), begins[i]);
         assert_int_equal(unlink(in_directory("link")), 0);
@@ -224,17 +226,10 @@ static void test_what_a_link_leads_to_is_made_where_it_is_not_there(void **state
     assert_int_equal(mkdir(in_directory("folder"), 0700), 0);
     assert_int_equal(symlink("new", in_directory("folder/link")), 0);
     assert_int_equal(symlink("folder/link", in_directory("link")), 0);
-    static const char *const commands[] = {
-        "run tiny.gguf -p x -n 1 -q --report link >/dev/null",
-        "run tiny.gguf -p x -n 1 -q --ledger link >/dev/null",
-        "run tiny.gguf -p x -n 1 -q --trace link >/dev/null",
-        "eval tiny.gguf --ids ids -q --logits link >/dev/null",
-    };
-    static const char *const begins[] = {"{", "{\"tensor\"", "onetrip-trace", "NUMPY"};
     struct ot_error err;
-    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+    for (size_t i = 0; i < sizeof to_link / sizeof to_link[0]; i++) {
         assert_int_equal(sys_file_write(in_directory("ids"), "[1, 2]", 6, &err), 0);
-        assert_int_equal(in_shell(commands[i]), 0);
+        assert_int_equal(in_shell(to_link[i]), 0);
         assert_true(is_link(in_directory("link")) && is_link(in_directory("folder/link")));
         assert_holds(in_directory("folder/new"), begins[i]);
         assert_int_equal(unlink(in_directory("folder/new")), 0);

@@ -79,8 +79,7 @@ bool residency_in_cache(const struct residency *r);
 int residency_sweep_begin(struct residency *r, uint32_t last_extent, struct ot_error *err);
 /* Whether what was computed in this sweep may be used: CHANGED where a file was written to or cut
  * while it was read; IO where a mapped page could not be read, or the trace cannot be written. To be
- * called once before the results of a sweep count; then
- * residency_sweep_end(r, failed). */
+ * called once before the results of a sweep count; then residency_sweep_end(r, failed). */
 int residency_sweep_check(struct residency *r, struct ot_error *err);
 /* failed: the sweep was broken off; slots are freed, the next sweep starts clean. */
 void residency_sweep_end(struct residency *r, bool failed);
