@@ -310,12 +310,17 @@ static void measure_attention(struct bench *b, uint32_t n_q, uint32_t n_ctx, uin
     float *rows = mem_calloc((uint64_t)2 * n_q * head_dim, sizeof *rows);
     uint64_t scratch_bytes = k->attention_scratch_bytes(head_dim);
     void *scratch = sys_memory_take(scratch_bytes, false, NULL);
-    if (kv == NULL || rows == NULL || scratch == NULL) {
+    uint32_t n_blocks = (n_ctx + KERNEL_KEY_BLOCK - 1) / KERNEL_KEY_BLOCK;
+    uint32_t *blocks = mem_calloc(n_blocks, sizeof *blocks);
+    if (kv == NULL || rows == NULL || scratch == NULL || blocks == NULL) {
         fprintf(stderr, "onetrip-kernels: out of memory\n");
         exit(1);
     }
     for (uint64_t i = 0; i < kv_bytes; i++) { /* kv_bytes values in k and v together */
         kv[i] = half_from_f32((float)(i * 37 % 101) / 101.0f - 0.5f);
+    }
+    for (uint32_t i = 0; i < n_blocks; i++) {
+        blocks[i] = i;
     }
     const float *q[KERNEL_MAX_Q];
     float *out[KERNEL_MAX_Q];
@@ -336,6 +341,7 @@ static void measure_attention(struct bench *b, uint32_t n_q, uint32_t n_ctx, uin
                                     .head_dim = head_dim,
                                     .k = kv,
                                     .v = kv + kv_bytes / 2,
+                                    .blocks = blocks,
                                     .scale = 0.1f};
     double best = 1e9;
     for (uint32_t i = 0; i < 4 * b->o.n_passes; i++) {
@@ -348,6 +354,7 @@ static void measure_attention(struct bench *b, uint32_t n_q, uint32_t n_ctx, uin
            2.0 * n_q * n_ctx * head_dim / best * 1e-9);
     fflush(stdout);
     sys_memory_free(scratch, scratch_bytes);
+    mem_free(blocks);
     mem_free(rows);
     sys_memory_free(kv, 2 * kv_bytes);
 }

@@ -297,8 +297,12 @@ OT_API int ot_decode(struct ot_context *ctx, const struct ot_input *inputs, uint
 OT_API uint32_t ot_seq_length(const struct ot_context *ctx, uint32_t seq);
 /* Forgets the tokens from position on; position <= length. Returns 0 or OT_ERR_ARGUMENT. */
 OT_API int ot_seq_truncate(struct ot_context *ctx, uint32_t seq, uint32_t position);
-/* Makes dst a copy of the first n tokens of src: a shared prompt is computed once. Errors: ARGUMENT
- * (n above src's length, a sequence that is not there, or dst is src); nothing changed then. */
+/* Makes dst hold the first n tokens of src, and no others: a shared prompt is computed once, and its
+ * keys and values exist once. Calls of a few tokens (see ot_decode) read them once for all sequences
+ * at about the same depth. The sequences go on independently; one that appends within a block of 64
+ * positions that others hold gets a copy of what it has there, which is all that is ever copied.
+ * Errors: ARGUMENT (n above src's length, a sequence that is not there, or dst is src); nothing
+ * changed then. */
 OT_API int ot_seq_copy(struct ot_context *ctx, uint32_t dst, uint32_t src, uint32_t n,
                        struct ot_error *err);
 

@@ -1,4 +1,5 @@
 /* test_cli.c - the program's command line: flags, prompts, exit codes, files, on a tiny model. */
+#include <math.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -94,6 +95,8 @@ static void test_every_wrong_command_line_is_one_clear_line_and_exit_2(void **st
         {{"bench", "m", "-p", "1,x"}, "list"},
         {{"bench", "m", "-r", "0"}, "from 1"},
         {{"bench", "m", "-npl", "0"}, "from 1"},
+        {{"bench", "m", "-npl", "2", "-pps"}, "-d"},
+        {{"bench", "m", "-d", "64", "-pps"}, "-npl"},
         {{"eval", "m", "--temp", "1"}, "here: no token is chosen"},
         {{"eval", "m", "--chunks=3"}, "here: all of the text"},
         {{"run", "m", "--prompt-cache", "f"}, "computed anew"},
@@ -631,6 +634,32 @@ static void test_bench_generates_several_sequences_together(void **state) {
     outcome_free(&o);
 }
 
+static double needed_a_token(const char *shared) {
+    struct outcome o = onetrip(NULL, "bench", model, "-p", "0", "-n", "4", "-d", "256", "-npl", "3",
+                               "-r", "1", "--ram", "64M", "--json", shared, NULL);
+    assert_exit(&o, 0);
+    assert_says(o.out, shared != NULL ? "\"tg4x3@s256\"" : "\"tg4x3@d256\"");
+    json_t *root = json_loads(o.out, 0, NULL);
+    const json_t *result = json_array_get(json_object_get(root, "results"), 0);
+    double needed = json_real_value(json_object_get(result, "needed_bytes_per_token"));
+    json_decref(root);
+    outcome_free(&o);
+    return needed;
+}
+
+/* Two of three times 256 positions less in each sweep. */
+static void test_bench_reads_a_shared_depth_once(void **state) {
+    (void)state;
+    double each = needed_a_token(NULL), shared = needed_a_token("-pps");
+    struct outcome o = onetrip(NULL, "inspect", model, "--json", NULL);
+    json_t *root = json_loads(o.out, 0, NULL);
+    double kv = json_number_value(json_object_get(root, "kv_bytes_per_token"));
+    json_decref(root);
+    outcome_free(&o);
+    assert_true(kv > 0.0);
+    assert_true(fabs(3 * (each - shared) - 2 * 256 * kv) < 0.001 * 3 * each);
+}
+
 /* What the text prints as "-" is null, not 0: prompts are measured against no limit, and where the
  * budget has no room for it, memory is not measured either. */
 static void test_bench_says_null_of_what_it_did_not_measure(void **state) {
@@ -928,6 +957,7 @@ int main(void) {
         cmocka_unit_test(test_generation_ends_where_the_context_is_full),
         cmocka_unit_test(test_output_that_cannot_be_written_is_an_error),
         cmocka_unit_test(test_bench_generates_several_sequences_together),
+        cmocka_unit_test(test_bench_reads_a_shared_depth_once),
         cmocka_unit_test(test_bench_says_null_of_what_it_did_not_measure),
         cmocka_unit_test(test_output_never_replaces_a_model_or_what_the_command_reads),
         cmocka_unit_test(test_a_prompt_of_one_token_has_a_sweep_of_its_own),

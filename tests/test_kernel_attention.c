@@ -42,12 +42,16 @@ static float random_float(void) {
     return (float)(random_bits() >> 8) / 8388608.0f - 1.0f;
 }
 
-/* A page after each of K and V may not be touched: both end where they end. */
+enum { MAX_BLOCKS = 320 };
+
+/* A page after each of K and V may not be touched: both end where they end. Blocks lie in any
+ * order, but for the last one, which is not whole. */
 struct problem {
     uint32_t n_ctx, head_dim, n_q;
     uint64_t mapped_bytes;
     uint8_t *mapping[2];
     uint16_t *k, *v;
+    uint32_t blocks[MAX_BLOCKS];
     float *q; /* [n_q, head_dim] */
     const float *q_rows[KERNEL_MAX_Q];
     uint32_t pos[KERNEL_MAX_Q];
@@ -76,6 +80,13 @@ static void problem_init(struct problem *p, uint32_t n_ctx, uint32_t head_dim, u
     p->n_ctx = n_ctx;
     p->head_dim = head_dim;
     p->n_q = n_q;
+    const uint32_t n_blocks = (n_ctx + KERNEL_KEY_BLOCK - 1) / KERNEL_KEY_BLOCK;
+    assert_true(n_blocks <= MAX_BLOCKS);
+    for (uint32_t i = 0; i < n_blocks; i++) {
+        const uint32_t other = i + 1 < n_blocks ? random_bits() % (i + 1) : i;
+        p->blocks[i] = p->blocks[other];
+        p->blocks[other] = i;
+    }
     p->k = guarded_halves(p, 0, 3.0f);
     p->v = guarded_halves(p, 1, 2.0f);
     p->q = mem_calloc((uint64_t)n_q * head_dim, sizeof *p->q);
@@ -87,6 +98,12 @@ static void problem_init(struct problem *p, uint32_t n_ctx, uint32_t head_dim, u
         p->pos[i] = first_pos + i * step < n_ctx ? first_pos + i * step : n_ctx - 1;
     }
     p->scale = 1.0f / sqrtf((float)head_dim);
+}
+
+/* Where a position lies in k and v. */
+static uint64_t offset(const struct problem *p, uint64_t position) {
+    const uint64_t block = p->blocks[position / KERNEL_KEY_BLOCK];
+    return (block * KERNEL_KEY_BLOCK + position % KERNEL_KEY_BLOCK) * p->head_dim;
 }
 
 static void problem_deinit(struct problem *p) {
@@ -113,6 +130,7 @@ static void run(uint32_t way, const struct problem *p, uint32_t first, uint32_t 
         .head_dim = p->head_dim,
         .k = p->k,
         .v = p->v,
+        .blocks = p->blocks,
         .window = p->window,
         .scale = p->scale,
         .softcap = p->softcap,
@@ -143,7 +161,7 @@ static void expected_row(const struct problem *p, uint32_t row, bool rounds, dou
     assert_non_null(scores);
     for (uint64_t j = begin; j < end; j++) {
         for (uint32_t d = 0; d < p->head_dim; d++) {
-            const float key = half_to_f32(p->k[j * p->head_dim + d]);
+            const float key = half_to_f32(p->k[offset(p, j) + d]);
             scores[j] +=
                 rounds ? operand(p->q_rows[row][d] * scale, true) * unscaled * operand(key, true)
                        : (double)p->q_rows[row][d] * (double)p->scale * (double)key;
@@ -157,7 +175,7 @@ static void expected_row(const struct problem *p, uint32_t row, bool rounds, dou
         const double weight = exp(scores[j] - best);
         sum += weight;
         for (uint32_t d = 0; d < p->head_dim; d++)
-            out[d] += weight * operand(half_to_f32(p->v[j * p->head_dim + d]), rounds);
+            out[d] += weight * operand(half_to_f32(p->v[offset(p, j) + d]), rounds);
     }
     for (uint32_t d = 0; d < p->head_dim; d++)
         out[d] /= sum;
@@ -281,7 +299,8 @@ static void test_scores_far_apart_do_not_overflow(void **state) {
         random_state = 5;
         problem_init(&p, 129, 64, 3, 126, 1);
         for (uint32_t d = 0; d < 64; d++)
-            p.k[128 * 64 + d] = half_from_f32(p.q[2 * 64 + d] * (i == 0 ? 8000.0f : -8000.0f));
+            p.k[offset(&p, 128) + d] =
+                half_from_f32(p.q[2 * 64 + d] * (i == 0 ? 8000.0f : -8000.0f));
         check(&p);
         problem_deinit(&p);
     }
@@ -331,6 +350,7 @@ static double run_part(uint32_t way, const struct problem *p, uint32_t first, ui
         .head_dim = p->head_dim,
         .k = p->k,
         .v = p->v,
+        .blocks = p->blocks,
         .window = end - first,
         .scale = p->scale,
         .softcap = p->softcap,
@@ -375,12 +395,12 @@ static void test_what_is_not_finite_shows_in_rows_that_see_it(void **state) {
             struct problem p;
             random_state = 9;
             problem_init(&p, 100, 64, 8, 92, 1);
-            p.v[50 * 64 + 3] = bad[b];
+            p.v[offset(&p, 50) + 3] = bad[b];
             float out[8 * 64];
             run(i, &p, 0, 8, out);
             for (uint32_t row = 0; row < 8; row++)
                 assert_true(!isfinite(out[row * 64 + 3]));
-            p.k[70 * 64 + 3] = 0x7e00;
+            p.k[offset(&p, 70) + 3] = 0x7e00;
             run(i, &p, 0, 8, out);
             for (uint32_t j = 0; j < 8 * 64; j++)
                 assert_true(!isfinite(out[j]));

@@ -2,6 +2,7 @@
  *
  *   ppN   a prompt of N tokens, as one call        tgN   N tokens, one by one
  *   tgNxS   N tokens of each of S sequences, a token of each in every call
+ *   @dM     after M tokens, each sequence's own; @sM: which all sequences have in common
  *
  * Each test runs once without being counted and then a number of times from the same state. GB/s is
  * the bytes that the tokens needed (ram>cache) times tokens a second; its share is of the plain
@@ -58,11 +59,11 @@ static uint32_t next_token(struct bench *b) {
     return (uint32_t)((b->state >> 33) % b->session.info.n_vocab);
 }
 
-static int decode(struct bench *b, uint32_t n, bool want_logits) {
+static int decode(struct bench *b, uint32_t seq, uint32_t n, bool want_logits) {
     struct ot_error err;
     for (uint32_t i = 0; i < n; i++) {
-        b->inputs[i] =
-            (struct ot_input){.token = next_token(b), .want_logits = want_logits && i + 1 == n};
+        b->inputs[i] = (struct ot_input){
+            .token = next_token(b), .seq = seq, .want_logits = want_logits && i + 1 == n};
     }
     int rc = ot_decode(b->session.ctx, b->inputs, n, b->logits, &err);
     progress_clear();
@@ -85,7 +86,7 @@ static int decode_next(struct bench *b, uint32_t n_seq) {
 
 static int run_tokens(struct bench *b, bool prompt, uint32_t n, uint32_t n_seq) {
     if (prompt) {
-        return decode(b, n, true);
+        return decode(b, 0, n, true);
     }
     int rc = 0;
     for (uint32_t i = 0; i < n && rc == 0; i++) {
@@ -154,21 +155,38 @@ static int measure_limit(struct bench *b, bool streamed, double *out) {
     return rc == 0 ? 0 : complain_error(&err);
 }
 
-/* Back to `depth` tokens in each sequence: those of the first one. */
-static int to_depth(struct bench *b, uint32_t n_seq, uint32_t depth) {
-    struct ot_error err;
-    int rc = ot_seq_truncate(b->session.ctx, 0, depth);
-    for (uint32_t s = 1; s < n_seq && rc == 0; s++) {
-        rc = ot_seq_copy(b->session.ctx, s, 0, depth, &err) == 0 ? 0 : complain_error(&err);
-    }
-    return rc;
-}
-
 /* What one test does. */
 struct test {
     bool prompt;
     uint32_t n, n_seq, depth;
+    bool shared; /* sequences have the first depth tokens in common */
 };
+
+/* depth tokens in each sequence, and no others. */
+static int fill_depth(struct bench *b, const struct test *t) {
+    int rc = 0;
+    for (uint32_t s = 0; s < t->n_seq && rc == 0; s++) {
+        ot_seq_truncate(b->session.ctx, s, 0);
+        if (t->depth != 0 && (s == 0 || !t->shared)) {
+            rc = decode(b, s, t->depth, false);
+        }
+    }
+    return rc;
+}
+
+/* Back to them. */
+static int to_depth(struct bench *b, const struct test *t) {
+    struct ot_error err;
+    ot_seq_truncate(b->session.ctx, 0, t->depth);
+    for (uint32_t s = 1; s < t->n_seq; s++) {
+        if (!t->shared) {
+            ot_seq_truncate(b->session.ctx, s, t->depth);
+        } else if (ot_seq_copy(b->session.ctx, s, 0, t->depth, &err) != 0) {
+            return complain_error(&err);
+        }
+    }
+    return 0;
+}
 
 static int run_repetitions(struct bench *b, const struct test *t, struct measured *m, double *rates,
                            double *shares) {
@@ -178,7 +196,7 @@ static int run_repetitions(struct bench *b, const struct test *t, struct measure
     m->streamed = streamed > 0;
     int rc = t->prompt ? 0 : measure_limit(b, m->streamed, &before);
     for (uint32_t i = 0; i < repetitions && rc == 0; i++) {
-        if ((rc = to_depth(b, t->n_seq, t->depth)) != 0) {
+        if ((rc = to_depth(b, t)) != 0) {
             break;
         }
         uint64_t needed = needed_now(b);
@@ -201,14 +219,14 @@ static int run_repetitions(struct bench *b, const struct test *t, struct measure
     return rc;
 }
 
-/* "pp512", "tg64", "tg64x4@d100" */
+/* "pp512", "tg64", "tg64x4@d100", "tg64x4@s100" */
 static void name_test(char *name, size_t size, const struct test *t) {
     char seqs[16] = "", depth[16] = "";
     if (t->n_seq > 1) {
         snprintf(seqs, sizeof seqs, "x%" PRIu32, t->n_seq);
     }
     if (t->depth != 0) {
-        snprintf(depth, sizeof depth, "@d%" PRIu32, t->depth);
+        snprintf(depth, sizeof depth, "@%c%" PRIu32, t->shared ? 's' : 'd', t->depth);
     }
     snprintf(name, size, "%s%" PRIu32 "%s%s", t->prompt ? "pp" : "tg", t->n, seqs, depth);
 }
@@ -223,9 +241,8 @@ static int run_test(struct bench *b, const struct test *t) {
     if (rates == NULL) {
         return complain_memory();
     }
-    ot_seq_truncate(s->ctx, 0, 0);
-    int rc = t->depth != 0 ? decode(b, t->depth, false) : 0;
-    if (rc == 0 && (rc = to_depth(b, t->n_seq, t->depth)) == 0) {
+    int rc = fill_depth(b, t);
+    if (rc == 0 && (rc = to_depth(b, t)) == 0) {
         rc = run_tokens(b, t->prompt, t->prompt || t->n < 8 ? t->n : 8, t->n_seq);
     }
     struct ot_context_info before, after;
@@ -359,7 +376,8 @@ static int run_list(struct bench *b, bool prompt, const struct list_setting *len
         if (stop_flag != 0) {
             return EXIT_INTERRUPTED;
         }
-        struct test test = {prompt, lengths->items[i], n_seq, depth};
+        struct test test = {prompt, lengths->items[i], n_seq, depth,
+                            b->set->share_depth && n_seq > 1 && depth > 0};
         int rc = run_test(b, &test);
         if (rc == 0 && !b->set->json) {
             print_test(b, &b->tests[b->n_tests - 1]);
@@ -433,10 +451,17 @@ static int run_tests(struct bench *b, bool last) {
 /* Whether there is something to measure, and it is one thing: of the disk there are no tests. */
 static int check_tests(const struct settings *set) {
     bool tests = longest(&set->prompts) != 0 || longest(&set->generates) != 0 ||
-                 longest(&set->depths) != 0 || set->parallels.n != 0 || set->repetitions != 0;
+                 longest(&set->depths) != 0 || set->parallels.n != 0 || set->share_depth ||
+                 set->repetitions != 0;
     if (set->disk && (tests || set->threads.n > 1)) {
         complain("bench: --disk measures the disk alone, once: -p, -n, -d, -npl, -r and a list of "
                  "-t do not go with it");
+        return EXIT_USAGE;
+    }
+    if (set->share_depth && (longest(&set->depths) == 0 || longest(&set->parallels) < 2)) {
+        complain(
+            "bench: --share-depth needs tokens to share (-d) and sequences to share them (-npl "
+            "2 or more)");
         return EXIT_USAGE;
     }
     uint64_t prompt = longest(list_or(&set->prompts, &pp));

@@ -61,7 +61,7 @@ struct settings {
     /* bench */
     struct list_setting prompts, generates, depths, parallels, threads;
     int64_t repetitions; /* 0: not given */
-    bool disk;
+    bool disk, share_depth;
 };
 
 struct command {

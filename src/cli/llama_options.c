@@ -21,6 +21,7 @@ static const struct row rows[] = {
     {"--temperature", GENERATES, "--temp", NULL},
     {"--draft|--draft-n", GENERATES, "--draft-max", NULL},
     {"-npl", FOR_BENCH, "--n-parallel", NULL},
+    {"-pps", FOR_BENCH, "--share-depth", NULL},
     {"--usage", FOR_ALL, "--help", NULL},
     {"-npp", FOR_BENCH, "--n-prompt", NULL},
     {"-ntg", FOR_BENCH, "--n-gen", NULL},

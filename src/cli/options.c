@@ -92,8 +92,10 @@ static const struct option options[] = {
      "tokens already in the context before each test (default 0)"},
     {0, "--n-parallel", "LIST", LIST, 1, 64, AT(parallels), 0, FOR_BENCH,
      "numbers of sequences that generate together, a token of each in every sweep; tokens/s are "
-     "all "
-     "sequences' (default 1); -npl is the same"},
+     "all sequences' (default 1); -npl is the same"},
+    {0, "--share-depth", 0, FLAG, 0, 0, AT(share_depth), 0, FOR_BENCH,
+     "sequences that generate together have the tokens of -d in common, as a shared prompt, not "
+     "tokens of their own; -pps is the same"},
     {'r', "--repetitions", "N", WHOLE, 1, 10000, AT(repetitions), 0, FOR_BENCH,
      "repetitions of each test, after one that does not count (default 5)"},
     {'t', "--threads", "LIST", LIST, 0, 1024, AT(threads), 0, FOR_BENCH,

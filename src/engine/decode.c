@@ -139,6 +139,11 @@ int ot_decode(struct ot_context *ctx, const struct ot_input *inputs, uint32_t n_
     if (rc != OT_OK) {
         return rc;
     }
+    for (uint32_t s = 0; s < ctx->n_seq; s++) {
+        if (ctx->added[s] > 0) {
+            kv_append(&ctx->kv, s, ctx->lengths[s], ctx->added[s]);
+        }
+    }
     uint32_t n_batch = borrow_for(ctx, n_inputs);
     rc = run_batch(ctx, inputs, n_inputs, n_batch, logits, err);
     if (n_batch > ctx->budget.n_batch) {
@@ -161,6 +166,7 @@ int ot_seq_truncate(struct ot_context *ctx, uint32_t seq, uint32_t position) {
     if (seq >= ctx->n_seq || position > ctx->lengths[seq]) {
         return OT_ERR_ARGUMENT;
     }
+    kv_truncate(&ctx->kv, seq, position);
     ctx->lengths[seq] = position;
     return OT_OK;
 }
@@ -171,7 +177,7 @@ int ot_seq_copy(struct ot_context *ctx, uint32_t dst, uint32_t src, uint32_t n,
         return error_set(err, OT_ERR_ARGUMENT, "sequence",
                          "%u tokens cannot be copied from sequence %u to %u", n, src, dst);
     }
-    kv_copy(&ctx->kv, dst, src, n);
+    kv_share(&ctx->kv, dst, src, n);
     ctx->lengths[dst] = n;
     return OT_OK;
 }

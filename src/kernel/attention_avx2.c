@@ -329,8 +329,9 @@ static void attention(const struct kernel_attention *a, void *scratch) {
         memset(w.v, 0, (uint64_t)KEYS * w.stride * sizeof(float));
     for (uint64_t start = begin / KEYS * KEYS; start < end; start += KEYS) {
         const uint32_t n_keys = (uint32_t)min_u64(end - start, KEYS);
-        transpose_keys(a->k + start * a->head_dim, n_keys, a->head_dim, w.k);
-        convert_values(a->v + start * a->head_dim, n_keys, a->head_dim, w.stride, w.v);
+        const uint64_t at = kernel_key_offset(a, start);
+        transpose_keys(a->k + at, n_keys, a->head_dim, w.k);
+        convert_values(a->v + at, n_keys, a->head_dim, w.stride, w.v);
         visit_block(a, &w, start, n_keys);
     }
     for (uint32_t row = 0; row < a->n_q; row++) {

@@ -335,11 +335,14 @@ static void attention(const struct kernel_attention *a, void *scratch) {
     memset(w.softmax.sum, 0, (uint64_t)a->n_q * LANES * sizeof(float));
     memset(w.values, 0, (uint64_t)a->n_q * w.stride * sizeof *w.values);
     const uint64_t n_tail = all.end % TAIL_KEYS * a->head_dim;
-    memcpy(w.tail, a->k + all.end / TAIL_KEYS * TAIL_KEYS * a->head_dim, n_tail * sizeof *w.tail);
+    if (n_tail > 0)
+        memcpy(w.tail, a->k + kernel_key_offset(a, all.end / TAIL_KEYS * TAIL_KEYS),
+               n_tail * sizeof *w.tail);
     memset(w.tail + n_tail, 0, ((uint64_t)TAIL_KEYS * a->head_dim - n_tail) * sizeof *w.tail);
     for (uint64_t start = all.begin / KEYS * KEYS; start < all.end; start += KEYS) {
-        const struct block b = {.k = a->k + start * a->head_dim,
-                                .v = a->v + start * a->head_dim,
+        const uint64_t at = kernel_key_offset(a, start);
+        const struct block b = {.k = a->k + at,
+                                .v = a->v + at,
                                 .n_keys = (uint32_t)min_u64(all.end - start, KEYS),
                                 .keys_converted = a->n_q > FEW_ROWS,
                                 .values_converted = a->n_q >= MANY_ROWS};

@@ -212,8 +212,9 @@ static void attention(const struct kernel_attention *a, void *scratch) {
     memset(w.values, 0, (uint64_t)a->n_q * w.dims * sizeof(float));
     for (uint64_t start = all.begin / KEYS * KEYS; start < all.end; start += KEYS) {
         const uint32_t n_keys = (uint32_t)min_u64(all.end - start, KEYS);
-        convert_keys(&w, a->k + start * a->head_dim, n_keys, a->head_dim);
-        convert_values(&w, a->v + start * a->head_dim, n_keys, a->head_dim);
+        const uint64_t at = kernel_key_offset(a, start);
+        convert_keys(&w, a->k + at, n_keys, a->head_dim);
+        convert_values(&w, a->v + at, n_keys, a->head_dim);
         visit_block(a, &w, start);
     }
     give_rows(a, &w.softmax, w.values, w.dims);

@@ -14,7 +14,7 @@ struct softmax {
 };
 
 static double score(const struct kernel_attention *a, const float *q, uint64_t key) {
-    const uint16_t *k = a->k + key * a->head_dim;
+    const uint16_t *k = a->k + kernel_key_offset(a, key);
     double dot = 0;
     for (uint32_t i = 0; i < a->head_dim; i++)
         dot += (double)q[i] * (double)half_to_f32(k[i]);
@@ -39,7 +39,7 @@ static void visit_block(const struct kernel_attention *a, const float *q, uint64
         sums[i] *= keep;
     for (uint64_t key = first; key < end; key++) {
         const double weight = exp(scores[key - first] - best);
-        const uint16_t *v = a->v + key * a->head_dim;
+        const uint16_t *v = a->v + kernel_key_offset(a, key);
         s->sum += weight;
         for (uint32_t i = 0; i < a->head_dim; i++)
             sums[i] += weight * (double)half_to_f32(v[i]);

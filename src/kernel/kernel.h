@@ -79,12 +79,19 @@ struct kernel_attention {
     const uint32_t *pos;    /* [n_q], ascending order is fastest */
     uint32_t n_q;
     uint32_t head_dim;      /* 1..512 */
-    const uint16_t *k, *v;  /* f16 [n_ctx, head_dim] of this kv head, position 0 first */
+    const uint16_t *k, *v;  /* f16 blocks [KERNEL_KEY_BLOCK, head_dim] of this kv head */
+    const uint32_t *blocks; /* [i]: which of them has the positions from i * KERNEL_KEY_BLOCK on */
     uint32_t window;
     float scale;            /* scores = scale * q.k */
     float softcap;          /* scores = softcap * tanh(scores / softcap); 0: off */
 };
 enum { KERNEL_MAX_Q = 64 }; /* most query rows in one call */
+
+/* Where a position's key lies in k, and its value in v. */
+static inline uint64_t kernel_key_offset(const struct kernel_attention *a, uint64_t position) {
+    const uint64_t block = a->blocks[position / KERNEL_KEY_BLOCK];
+    return (block * KERNEL_KEY_BLOCK + position % KERNEL_KEY_BLOCK) * a->head_dim;
+}
 
 enum { KERNEL_STREAM_WAYS = 3 };
 extern const uint64_t kernel_stream_ahead[KERNEL_STREAM_WAYS];

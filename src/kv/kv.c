@@ -3,29 +3,60 @@
 
 #include <string.h>
 
+#include "base/alloc.h"
 #include "base/checked.h"
 #include "base/error.h"
 #include "kernel/kernel.h"
 #include "sys/memory.h"
 
+enum { POSITIONS = KERNEL_KEY_BLOCK };
+
 /* Attention reads huge pages a quarter faster, but a head's first token takes a whole one, and
  * clears it (15 ms for 134 MB of KV). So a short text in a very long context has small pages. */
 static const uint64_t huge_most_bytes = 512u << 20;
 
-uint64_t kv_need_bytes(uint32_t n_layers, uint32_t n_seq, uint32_t n_kv_heads, uint32_t head_dim,
-                       uint32_t n_ctx) {
-    uint64_t bytes = round_up(n_ctx, KERNEL_KEY_BLOCK) * head_dim * 2 * sizeof(uint16_t);
-    if (!checked_mul(bytes, n_kv_heads, &bytes) || !checked_mul(bytes, n_layers, &bytes) ||
+static uint32_t blocks_of(uint32_t n_positions) {
+    return n_positions / POSITIONS + (n_positions % POSITIONS != 0);
+}
+
+/* Of k and of v, each. */
+static uint64_t values_bytes(uint32_t n_layers, uint32_t n_seq, uint32_t n_kv_heads,
+                             uint32_t head_dim, uint32_t n_ctx) {
+    uint64_t bytes = (uint64_t)blocks_of(n_ctx) * POSITIONS * head_dim * sizeof(uint16_t);
+    if ((uint64_t)n_seq * blocks_of(n_ctx) > UINT32_MAX ||
+        !checked_mul(bytes, n_kv_heads, &bytes) || !checked_mul(bytes, n_layers, &bytes) ||
         !checked_mul(bytes, n_seq, &bytes)) {
         return UINT64_MAX;
     }
     return bytes;
 }
 
+uint64_t kv_need_bytes(uint32_t n_layers, uint32_t n_seq, uint32_t n_kv_heads, uint32_t head_dim,
+                       uint32_t n_ctx) {
+    uint64_t values = values_bytes(n_layers, n_seq, n_kv_heads, head_dim, n_ctx), bytes;
+    uint64_t block = 2 * sizeof(uint32_t) + sizeof(struct kv_counted);
+    uint64_t tables = n_seq * (blocks_of(n_ctx) * block + sizeof(uint32_t));
+    if (!checked_mul(values, 2, &bytes) || !checked_add(bytes, tables, &bytes)) {
+        return UINT64_MAX;
+    }
+    return bytes;
+}
+
+static int open_tables(struct kv *kv, struct ot_error *err) {
+    uint64_t n = (uint64_t)kv->n_seq * kv->n_blocks;
+    kv->table = mem_calloc(n, sizeof *kv->table);
+    kv->held = mem_calloc(kv->n_seq, sizeof *kv->held);
+    kv->holders = mem_calloc(n, sizeof *kv->holders);
+    kv->counted = mem_calloc(n, sizeof *kv->counted);
+    if (kv->table == NULL || kv->held == NULL || kv->holders == NULL || kv->counted == NULL) {
+        return error_memory(err, n * sizeof *kv->counted);
+    }
+    return OT_OK;
+}
+
 int kv_open(struct kv *kv, uint32_t n_layers, uint32_t n_seq, uint32_t n_kv_heads,
             uint32_t head_dim, uint32_t n_ctx, struct ledger *ledger, struct ot_error *err) {
-    uint64_t bytes = kv_need_bytes(n_layers, n_seq, n_kv_heads, head_dim, n_ctx);
-    if (bytes == UINT64_MAX) {
+    if (kv_need_bytes(n_layers, n_seq, n_kv_heads, head_dim, n_ctx) == UINT64_MAX) {
         return error_set(err, OT_ERR_ARGUMENT, "context",
                          "KV of %u positions times %u sequences "
                          "is more than can be addressed",
@@ -36,23 +67,25 @@ int kv_open(struct kv *kv, uint32_t n_layers, uint32_t n_seq, uint32_t n_kv_head
         .n_seq = n_seq,
         .n_kv_heads = n_kv_heads,
         .head_dim = head_dim,
-        .n_ctx = n_ctx,
-        .n_ctx_stride = (uint32_t)round_up(n_ctx, KERNEL_KEY_BLOCK),
-        .bytes = bytes / 2,
+        .n_blocks = blocks_of(n_ctx),
+        .bytes = values_bytes(n_layers, n_seq, n_kv_heads, head_dim, n_ctx),
         .ledger = ledger,
     };
-    int rc = ledger_add_extent(ledger, "kv", 2, bytes, OT_CLASS_KV, -1, &kv->ledger_id, err);
+    int rc =
+        ledger_add_extent(ledger, "kv", 2, 2 * kv->bytes, OT_CLASS_KV, -1, &kv->ledger_id, err);
     if (rc != OT_OK) {
         return rc;
     }
-    bool huge = bytes <= huge_most_bytes;
-    kv->k = sys_memory_take(kv->bytes, huge, err);
-    kv->v = kv->k != NULL ? sys_memory_take(kv->bytes, huge, err) : NULL;
-    if (kv->v == NULL) {
-        kv_close(kv);
-        return OT_ERR_MEMORY;
+    if ((rc = open_tables(kv, err)) == OT_OK) {
+        bool huge = 2 * kv->bytes <= huge_most_bytes;
+        kv->k = sys_memory_take(kv->bytes, huge, err);
+        kv->v = kv->k != NULL ? sys_memory_take(kv->bytes, huge, err) : NULL;
+        rc = kv->v != NULL ? OT_OK : OT_ERR_MEMORY;
     }
-    return OT_OK;
+    if (rc != OT_OK) {
+        kv_close(kv);
+    }
+    return rc;
 }
 
 void kv_close(struct kv *kv) {
@@ -62,30 +95,120 @@ void kv_close(struct kv *kv) {
     if (kv->v != NULL) {
         sys_memory_free(kv->v, kv->bytes);
     }
+    mem_free(kv->counted);
+    mem_free(kv->holders);
+    mem_free(kv->held);
+    mem_free(kv->table);
     memset(kv, 0, sizeof *kv);
 }
 
-static uint64_t head_offset(const struct kv *kv, uint32_t layer, uint32_t seq, uint32_t head) {
-    uint64_t index = ((uint64_t)layer * kv->n_seq + seq) * kv->n_kv_heads + head;
-    return index * kv->n_ctx_stride * kv->head_dim;
+/* ---- tables ---- */
+
+static uint32_t *row_of(const struct kv *kv, uint32_t seq) {
+    return kv->table + (uint64_t)seq * kv->n_blocks;
 }
 
-uint16_t *kv_keys(const struct kv *kv, uint32_t layer, uint32_t seq, uint32_t head) {
-    return kv->k + head_offset(kv, layer, seq, head);
+/* A block that nobody holds, for place i of a sequence's table. There is one: no sequence holds
+ * more than n_blocks. */
+static uint32_t take_block(struct kv *kv, uint32_t seq, uint32_t i) {
+    uint32_t n = kv->n_seq * kv->n_blocks, id = seq * kv->n_blocks + i;
+    while (kv->holders[id] != 0) {
+        id = (id + 1) % n;
+    }
+    kv->holders[id] = 1;
+    return id;
 }
 
-uint16_t *kv_values(const struct kv *kv, uint32_t layer, uint32_t seq, uint32_t head) {
-    return kv->v + head_offset(kv, layer, seq, head);
+static void release_blocks(struct kv *kv, uint32_t seq, uint32_t from) {
+    for (uint32_t i = from; i < kv->held[seq]; i++) {
+        kv->holders[row_of(kv, seq)[i]]--;
+    }
+    kv->held[seq] = min_u32(kv->held[seq], from);
 }
 
-void kv_copy(struct kv *kv, uint32_t dst, uint32_t src, uint32_t n) {
+static void copy_positions(struct kv *kv, uint32_t to, uint32_t from, uint32_t n) {
+    uint64_t block = (uint64_t)POSITIONS * kv->head_dim;
     uint64_t bytes = (uint64_t)n * kv->head_dim * sizeof(uint16_t);
     for (uint32_t layer = 0; layer < kv->n_layers; layer++) {
         for (uint32_t head = 0; head < kv->n_kv_heads; head++) {
-            memcpy(kv_keys(kv, layer, dst, head), kv_keys(kv, layer, src, head), bytes);
-            memcpy(kv_values(kv, layer, dst, head), kv_values(kv, layer, src, head), bytes);
+            uint16_t *k = kv_keys(kv, layer, head), *v = kv_values(kv, layer, head);
+            memcpy(k + to * block, k + from * block, bytes);
+            memcpy(v + to * block, v + from * block, bytes);
         }
     }
     ledger_post(kv->ledger, kv->ledger_id, OT_RAM_RAM, OT_CAUSE_COPY,
                 2 * bytes * kv->n_layers * kv->n_kv_heads, 0);
+}
+
+void kv_append(struct kv *kv, uint32_t seq, uint32_t length, uint32_t n) {
+    uint32_t *row = row_of(kv, seq), last = length / POSITIONS, part = length % POSITIONS;
+    if (part != 0 && kv->holders[row[last]] > 1) {
+        uint32_t old = row[last];
+        row[last] = take_block(kv, seq, last);
+        copy_positions(kv, row[last], old, part);
+        kv->holders[old]--;
+    }
+    for (; kv->held[seq] < blocks_of(length + n); kv->held[seq]++) {
+        row[kv->held[seq]] = take_block(kv, seq, kv->held[seq]);
+    }
+}
+
+void kv_truncate(struct kv *kv, uint32_t seq, uint32_t n) {
+    release_blocks(kv, seq, blocks_of(n));
+}
+
+void kv_share(struct kv *kv, uint32_t dst, uint32_t src, uint32_t n) {
+    release_blocks(kv, dst, 0);
+    kv->held[dst] = blocks_of(n);
+    memcpy(row_of(kv, dst), row_of(kv, src), kv->held[dst] * sizeof *kv->table);
+    for (uint32_t i = 0; i < kv->held[dst]; i++) {
+        kv->holders[row_of(kv, dst)[i]]++;
+    }
+}
+
+/* ---- where positions are ---- */
+
+static uint64_t head_offset(const struct kv *kv, uint32_t layer, uint32_t head) {
+    uint64_t n_positions = (uint64_t)kv->n_seq * kv->n_blocks * POSITIONS;
+    return ((uint64_t)layer * kv->n_kv_heads + head) * n_positions * kv->head_dim;
+}
+
+uint16_t *kv_keys(const struct kv *kv, uint32_t layer, uint32_t head) {
+    return kv->k + head_offset(kv, layer, head);
+}
+
+uint16_t *kv_values(const struct kv *kv, uint32_t layer, uint32_t head) {
+    return kv->v + head_offset(kv, layer, head);
+}
+
+const uint32_t *kv_blocks(const struct kv *kv, uint32_t seq) {
+    return row_of(kv, seq);
+}
+
+uint64_t kv_offset(const struct kv *kv, uint32_t seq, uint32_t position) {
+    uint64_t block = row_of(kv, seq)[position / POSITIONS];
+    return (block * POSITIONS + position % POSITIONS) * kv->head_dim;
+}
+
+/* ---- counting ---- */
+
+void kv_count_begin(struct kv *kv) {
+    kv->round++;
+}
+
+uint64_t kv_count(struct kv *kv, uint32_t seq, uint64_t first, uint64_t end) {
+    uint64_t n = 0;
+    for (uint64_t i = first / POSITIONS; i * POSITIONS < end; i++) {
+        struct kv_counted *c = &kv->counted[row_of(kv, seq)[i]];
+        uint32_t low = (uint32_t)(max_u64(first, i * POSITIONS) - i * POSITIONS);
+        uint32_t high = (uint32_t)(min_u64(end, (i + 1) * POSITIONS) - i * POSITIONS);
+        if (c->round != kv->round) {
+            *c = (struct kv_counted){kv->round, low, low};
+        }
+        uint32_t before = c->high - c->low;
+        c->low = min_u32(c->low, low);
+        c->high = max_u32(c->high, high);
+        n += c->high - c->low - before;
+    }
+    return n;
 }

@@ -1,9 +1,14 @@
 /* kv.h - keys and values of the tokens seen, f16, for every sequence of a context.
  *
- * Layout [layer][seq][kv_head][n_ctx][head_dim], K and V apart: one kv head's keys are one stream.
- * Memory is reserved when opened and becomes resident as positions are written.
+ * A block has KERNEL_KEY_BLOCK positions of all layers and heads; a sequence is a table of blocks.
+ * What sequences have in common (kv_share) exists once, and is not written to: who appends to a
+ * block that others hold gets one of its own, with a copy of the positions that it had there.
  *
- * Threads: writes of different tokens may run at the same time. */
+ * Layout [layer][kv_head][block][position in block][head_dim], K and V apart. A sequence takes the
+ * blocks of its own place as long as they are free, so that one kv head's keys are mostly one
+ * stream. Memory is reserved when opened and becomes resident as positions are written.
+ *
+ * Threads: writes of different positions may run at the same time; tables are the engine's. */
 #ifndef KV_KV_H
 #define KV_KV_H
 
@@ -12,29 +17,56 @@
 #include "ledger/ledger.h"
 #include "onetrip.h"
 
+/* Positions of a block that kv_count has counted since the last kv_count_begin: [low, high). */
+struct kv_counted {
+    uint64_t round;
+    uint32_t low, high;
+};
+
 struct kv {
     uint32_t n_layers, n_seq, n_kv_heads, head_dim;
-    uint32_t n_ctx;        /* positions a sequence may hold */
-    uint32_t n_ctx_stride; /* n_ctx rounded up to whole key blocks */
-    uint64_t bytes;        /* of k and of v, each */
-    uint16_t *k, *v;       /* owned */
-    struct ledger *ledger; /* borrowed */
+    uint32_t n_blocks;          /* that a sequence may hold; n_seq times as many exist */
+    uint64_t bytes;             /* of k and of v, each */
+    uint16_t *k, *v;            /* owned */
+    uint32_t *table;            /* owned [n_seq, n_blocks]: ids of blocks */
+    uint32_t *held;             /* owned [n_seq]: blocks in a sequence's table */
+    uint32_t *holders;          /* owned [n_seq * n_blocks]: sequences that hold a block */
+    struct kv_counted *counted; /* owned [n_seq * n_blocks] */
+    uint64_t round;             /* of counting */
+    struct ledger *ledger;      /* borrowed */
     uint32_t ledger_id;
 };
 
-/* Bytes kv_open would reserve (k and v together). */
+/* Bytes kv_open would reserve (k, v and tables together); UINT64_MAX: more than can be addressed.
+ */
 uint64_t kv_need_bytes(uint32_t n_layers, uint32_t n_seq, uint32_t n_kv_heads, uint32_t head_dim,
                        uint32_t n_ctx);
-/* Adds the ledger's extent "kv". Errors: MEMORY. */
+/* Sequences of at most n_ctx positions, all empty. Adds the ledger's extent "kv". Errors: ARGUMENT,
+ * MEMORY. */
 int kv_open(struct kv *kv, uint32_t n_layers, uint32_t n_seq, uint32_t n_kv_heads,
             uint32_t head_dim, uint32_t n_ctx, struct ledger *ledger, struct ot_error *err);
 void kv_close(struct kv *kv);
 
-/* First position of a head's keys / values: [n_ctx, head_dim]. */
-uint16_t *kv_keys(const struct kv *kv, uint32_t layer, uint32_t seq, uint32_t head);
-uint16_t *kv_values(const struct kv *kv, uint32_t layer, uint32_t seq, uint32_t head);
+/* Makes positions [length, length + n) of a sequence of `length` positions ones that may be
+ * written. What is copied for it is posted as ram>ram copy of kv. */
+void kv_append(struct kv *kv, uint32_t seq, uint32_t length, uint32_t n);
+/* Gives up the blocks behind the first n positions. */
+void kv_truncate(struct kv *kv, uint32_t seq, uint32_t n);
+/* dst becomes the first n positions that src holds; nothing is copied. */
+void kv_share(struct kv *kv, uint32_t dst, uint32_t src, uint32_t n);
 
-/* Copies the first n positions of one sequence to another; posted as ram>ram copy of kv. */
-void kv_copy(struct kv *kv, uint32_t dst, uint32_t src, uint32_t n);
+/* A head's blocks of keys / values, in which kernel_key_offset finds a position by kv_blocks. */
+uint16_t *kv_keys(const struct kv *kv, uint32_t layer, uint32_t head);
+uint16_t *kv_values(const struct kv *kv, uint32_t layer, uint32_t head);
+/* [n_blocks] ids of a sequence's blocks. */
+const uint32_t *kv_blocks(const struct kv *kv, uint32_t seq);
+/* Where a position's dimensions begin in kv_keys and kv_values. */
+uint64_t kv_offset(const struct kv *kv, uint32_t seq, uint32_t position);
+
+/* Counting positions that are read, each once, whichever sequences have it: between two
+ * kv_count_begin, kv_count tells how many of a sequence's [first, end), which is not empty, have
+ * not been counted yet. Ranges of a block that are not whole must touch. */
+void kv_count_begin(struct kv *kv);
+uint64_t kv_count(struct kv *kv, uint32_t seq, uint64_t first, uint64_t end);
 
 #endif

@@ -54,56 +54,143 @@ static void rotate_rows(struct forward *f, void *arg, uint32_t first, uint32_t c
         f->k->rope(q, hp->n_heads, hd, hp->n_rot, neox, cosines, sines);
         f->k->rope(k, hp->n_kv_heads, hd, hp->n_rot, neox, cosines, sines);
         const struct forward_token *token = &f->tokens[t];
-        uint64_t at = (uint64_t)token->position * hd;
+        uint64_t at = kv_offset(f->kv, token->seq, token->position);
         for (uint32_t h = 0; h < hp->n_kv_heads; h++) {
-            f->k->f32_to_f16(k + h * hd, hd, kv_keys(f->kv, job->layer, token->seq, h) + at);
-            f->k->f32_to_f16(v + h * hd, hd, kv_values(f->kv, job->layer, token->seq, h) + at);
+            f->k->f32_to_f16(k + h * hd, hd, kv_keys(f->kv, job->layer, h) + at);
+            f->k->f32_to_f16(v + h * hd, hd, kv_values(f->kv, job->layer, h) + at);
         }
     }
 }
 
-/* How the keys that a token sees are divided: part i is [begin + i * length, ...), but for the
- * first one, which may begin later, and the last one. It depends on the position only, so that
- * results do not depend on the threads. */
+/* ---- which tokens read which keys together ---- */
+
+/* How the keys that a token sees are divided: part i has those of [begin + i * length, ...) that
+ * are in [first, end). It depends on the position only, so that results depend neither on the
+ * threads nor on what else is in the batch; and parts of tokens at about the same depth begin at
+ * the same positions, so that what their sequences share is read for all of them at once. */
 struct division {
-    uint64_t first, begin, end, length; /* keys [first, end); begin <= first */
+    uint64_t first, begin, end, length;
     uint32_t n_parts;
 };
 
-enum { PART_BYTES = 64 << 10, PARTS_OF_TOKEN = 32 };
+enum { PART_BYTES = 64 << 10, PARTS_OF_TOKEN = 32, PARTS_MIN = 16 };
 
 uint32_t attend_most_parts(const struct hparams *hp) {
-    return max_u32(PARTS_OF_TOKEN / hp->n_kv_heads, 1);
+    return max_u32(PARTS_OF_TOKEN / hp->n_kv_heads, PARTS_MIN);
 }
 
 /* Divided is only what decodes: a prompt has pieces enough. */
-static struct division divide(const struct forward *f, const struct attend_tile *tile,
-                              uint32_t window) {
-    struct division d = {.end = (uint64_t)f->tokens[tile->first].position + 1};
+static struct division divide(const struct forward *f, uint32_t token, uint32_t window) {
+    struct division d = {.end = (uint64_t)f->tokens[token].position + 1, .n_parts = 1};
     d.first = window != 0 && d.end > window ? d.end - window : 0;
-    d.begin = d.first / KERNEL_KEY_BLOCK * KERNEL_KEY_BLOCK;
-    d.length = d.end - d.begin;
-    d.n_parts = 1;
-    if (f->decode && tile->count == 1) {
-        uint64_t keys_min = PART_BYTES / (2 * sizeof(uint16_t) * f->hp->head_dim);
-        uint64_t wanted = min_u64(d.length / max_u64(keys_min, 1), attend_most_parts(f->hp));
-        wanted = max_u64(wanted, 1);
-        d.length = round_up((d.length + wanted - 1) / wanted, KERNEL_KEY_BLOCK);
+    d.length = d.end;
+    if (f->decode) {
+        uint64_t keys_min = max_u64(PART_BYTES / (2 * sizeof(uint16_t) * f->hp->head_dim), 1);
+        uint64_t keys = d.end - d.first; /* one part more where the first one is not whole */
+        uint64_t wanted = min_u64(keys / keys_min, attend_most_parts(f->hp) - 1);
+        for (d.length = KERNEL_KEY_BLOCK;
+             wanted <= 1 ? d.length < d.end : d.length * wanted < keys;) {
+            d.length *= 2;
+        }
+        d.begin = d.first / d.length * d.length;
         d.n_parts = (uint32_t)((d.end - d.begin + d.length - 1) / d.length);
     }
     return d;
 }
 
+static bool same_keys(const struct forward *f, const struct attend_unit *u, uint64_t first,
+                      uint64_t end, uint32_t seq) {
+    if (u->first != first || u->end != end) {
+        return false;
+    }
+    const uint32_t *a = kv_blocks(f->kv, u->seq), *b = kv_blocks(f->kv, seq);
+    uint64_t from = first / KERNEL_KEY_BLOCK, to = (end + KERNEL_KEY_BLOCK - 1) / KERNEL_KEY_BLOCK;
+    return memcmp(a + from, b + from, (to - from) * sizeof *a) == 0;
+}
+
+/* Adds a token that sees keys [first, end) to a unit of the same keys that has room, or to a new
+ * one. */
+static void add_member(struct forward *f, struct attend_plan *plan, uint32_t most, uint64_t first,
+                       uint64_t end, struct attend_member member) {
+    uint32_t seq = f->tokens[member.token].seq, i = 0;
+    while (i < plan->n_units &&
+           (plan->units[i].n_members == most || !same_keys(f, &plan->units[i], first, end, seq))) {
+        i++;
+    }
+    struct attend_unit *u = &plan->units[i];
+    if (i == plan->n_units) {
+        plan->n_units++;
+        *u =
+            (struct attend_unit){.first = first, .end = end, .seq = seq, .member = plan->n_members};
+    } else {
+        plan->members[u->last_member].next = plan->n_members;
+    }
+    u->last_member = plan->n_members;
+    u->n_members++;
+    plan->members[plan->n_members++] = member;
+}
+
+/* A prompt's tokens of one sequence that follow each other. */
+static void add_consecutive(struct forward *f, struct attend_plan *plan, uint32_t most,
+                            const struct division *d, uint32_t token) {
+    struct attend_unit *u = plan->n_units > 0 ? &plan->units[plan->n_units - 1] : NULL;
+    uint32_t seq = f->tokens[token].seq;
+    if (u != NULL && u->n_members < most && u->seq == seq) {
+        plan->members[u->last_member].next = plan->n_members;
+        u->end = d->end;
+    } else {
+        u = &plan->units[plan->n_units++];
+        *u = (struct attend_unit){
+            .first = d->first, .end = d->end, .seq = seq, .member = plan->n_members};
+    }
+    u->last_member = plan->n_members;
+    u->n_members++;
+    plan->members[plan->n_members++] = (struct attend_member){.token = token};
+}
+
+static void make_plan(struct forward *f, struct attend_plan *plan, uint32_t window) {
+    uint32_t group = f->hp->n_heads / f->hp->n_kv_heads;
+    uint32_t most = KERNEL_MAX_Q / min_u32(group, KERNEL_MAX_Q);
+    plan->n_units = plan->n_members = 0;
+    for (uint32_t t = 0; t < f->n_tokens; t++) {
+        const struct division d = divide(f, t, window);
+        for (uint32_t i = 0; f->decode && i < d.n_parts; i++) {
+            add_member(f, plan, most, max_u64(d.begin + i * d.length, d.first),
+                       min_u64(d.begin + (i + 1) * d.length, d.end),
+                       (struct attend_member){.token = t, .part = i, .in_parts = d.n_parts > 1});
+        }
+        if (!f->decode) {
+            add_consecutive(f, plan, most, &d, t);
+        }
+    }
+    plan->read_keys = plan->needed_keys = 0;
+    kv_count_begin(f->kv);
+    for (uint32_t i = 0; i < plan->n_units; i++) {
+        const struct attend_unit *u = &plan->units[i];
+        plan->read_keys += u->end - u->first;
+        plan->needed_keys += kv_count(f->kv, u->seq, u->first, u->end);
+    }
+}
+
+void attend_plan(struct forward *f) {
+    make_plan(f, &f->plans[0], 0);
+    if (f->hp->window != 0) {
+        make_plan(f, &f->plans[1], f->hp->window);
+    }
+}
+
+/* ---- attention ---- */
+
 struct attend_job {
     struct forward *f;
+    const struct attend_plan *plan;
     uint32_t layer, window;
     uint32_t heads_per_call, calls_per_head; /* of the query heads that share a kv head */
-    uint32_t n_parts;                        /* of the token that has most */
 };
 
-/* Where a part's output for a query head goes: [tile, part, head]. */
-static uint64_t part_index(const struct forward *f, uint32_t tile, uint32_t part, uint32_t head) {
-    return ((uint64_t)tile * attend_most_parts(f->hp) + part) * f->hp->n_heads + head;
+/* Where a part's output for a query head goes: [token, part, head]. */
+static uint64_t part_index(const struct forward *f, const struct attend_member *m, uint32_t head) {
+    return ((uint64_t)m->token * attend_most_parts(f->hp) + m->part) * f->hp->n_heads + head;
 }
 
 static void attend_piece(void *arg, uint32_t piece, uint32_t worker) {
@@ -111,68 +198,64 @@ static void attend_piece(void *arg, uint32_t piece, uint32_t worker) {
     struct forward *f = job->f;
     const struct hparams *hp = f->hp;
     const struct slots s = slots_of(hp);
-    uint32_t group = hp->n_heads / hp->n_kv_heads;
-    uint32_t part = piece % job->n_parts, call = piece / job->n_parts;
-    uint32_t kv_head = call / job->calls_per_head % hp->n_kv_heads;
-    uint32_t tile_id = call / job->calls_per_head / hp->n_kv_heads;
-    const struct attend_tile *tile = &f->tiles[tile_id];
+    uint32_t group = hp->n_heads / hp->n_kv_heads, hd = hp->head_dim;
+    uint32_t unit = piece % job->plan->n_units, call = piece / job->plan->n_units;
+    uint32_t kv_head = call / job->calls_per_head;
+    const struct attend_unit *u = &job->plan->units[unit];
     uint32_t first_head = call % job->calls_per_head * job->heads_per_call;
     uint32_t n_heads = min_u32(job->heads_per_call, group - first_head);
     first_head += kv_head * group;
-    const struct division d = divide(f, tile, job->window);
-    if (part >= d.n_parts) {
-        return;
-    }
 
     const float *q[KERNEL_MAX_Q];
     float *out[KERNEL_MAX_Q];
+    double totals[KERNEL_MAX_Q];
     uint32_t pos[KERNEL_MAX_Q];
     uint32_t n = 0;
-    for (uint32_t t = tile->first; t < tile->first + tile->count; t++) {
-        float *row = f->work + (uint64_t)t * f->n_work;
+    const struct attend_member *m = &job->plan->members[u->member];
+    for (uint32_t i = 0; i < u->n_members; i++, m = &job->plan->members[m->next]) {
+        float *row = f->work + (uint64_t)m->token * f->n_work;
         for (uint32_t h = first_head; h < first_head + n_heads; h++, n++) {
-            q[n] = row + s.q + h * hp->head_dim;
-            out[n] = row + s.out + h * hp->head_dim;
-            pos[n] = f->tokens[t].position;
+            q[n] = row + s.q + h * hd;
+            out[n] =
+                m->in_parts ? f->attend_parts + part_index(f, m, h) * hd : row + s.out + h * hd;
+            pos[n] = f->decode ? (uint32_t)u->end - 1 : f->tokens[m->token].position;
         }
     }
-    uint32_t seq = f->tokens[tile->first].seq;
     struct kernel_attention args = {
         .q = q,
         .out = out,
+        .totals = f->decode ? totals : NULL,
         .pos = pos,
         .n_q = n,
-        .head_dim = hp->head_dim,
-        .k = kv_keys(f->kv, job->layer, seq, kv_head),
-        .v = kv_values(f->kv, job->layer, seq, kv_head),
-        .window = job->window,
+        .head_dim = hd,
+        .k = kv_keys(f->kv, job->layer, kv_head),
+        .v = kv_values(f->kv, job->layer, kv_head),
+        .blocks = kv_blocks(f->kv, u->seq),
+        .window = f->decode ? (uint32_t)(u->end - u->first) : job->window,
         .scale = hp->attn_scale,
         .softcap = hp->attn_softcap,
     };
-    if (d.n_parts > 1) {
-        uint64_t first = max_u64(d.begin + part * d.length, d.first);
-        uint64_t end = min_u64(d.begin + (part + 1) * d.length, d.end);
-        args.window = (uint32_t)(end - first);
-        args.totals = f->attend_totals + part_index(f, tile_id, part, first_head);
-        for (uint32_t i = 0; i < n; i++) {
-            pos[i] = (uint32_t)(end - 1);
-            out[i] = f->attend_parts + part_index(f, tile_id, part, first_head + i) * hp->head_dim;
-        }
-    }
     (f->decode ? f->k->attention : f->k->attention_prompt)(&args,
                                                            f->scratch + worker * f->scratch_bytes);
+    m = &job->plan->members[u->member];
+    for (uint32_t i = 0; f->decode && i < u->n_members; i++, m = &job->plan->members[m->next]) {
+        for (uint32_t h = 0; m->in_parts && h < n_heads; h++) {
+            f->attend_totals[part_index(f, m, first_head + h)] = totals[i * n_heads + h];
+        }
+    }
 }
 
 /* The mean of a token's parts, weighted with the sums of their weights, in ascending order. */
-static void join_parts(struct forward *f, uint32_t tile_id, uint32_t n_parts) {
+static void join_parts(struct forward *f, uint32_t token, uint32_t n_parts) {
     const struct hparams *hp = f->hp;
     uint32_t hd = hp->head_dim;
-    float *out = f->work + (uint64_t)f->tiles[tile_id].first * f->n_work + slots_of(hp).out;
+    float *out = f->work + (uint64_t)token * f->n_work + slots_of(hp).out;
     memset(out, 0, (uint64_t)hp->n_heads * hd * sizeof *out);
     for (uint32_t h = 0; h < hp->n_heads; h++, out += hd) {
         double weight[PARTS_OF_TOKEN], best = -INFINITY, sum = 0.0;
         for (uint32_t i = 0; i < n_parts; i++) {
-            weight[i] = f->attend_totals[part_index(f, tile_id, i, h)];
+            const struct attend_member m = {.token = token, .part = i};
+            weight[i] = f->attend_totals[part_index(f, &m, h)];
             best = weight[i] > best ? weight[i] : best;
         }
         for (uint32_t i = 0; i < n_parts; i++) {
@@ -180,49 +263,42 @@ static void join_parts(struct forward *f, uint32_t tile_id, uint32_t n_parts) {
             sum += weight[i];
         }
         for (uint32_t i = 0; i < n_parts; i++) {
-            f->k->add_scaled(out, f->attend_parts + part_index(f, tile_id, i, h) * hd,
+            const struct attend_member m = {.token = token, .part = i};
+            f->k->add_scaled(out, f->attend_parts + part_index(f, &m, h) * hd,
                              (float)(weight[i] / sum), hd);
         }
     }
 }
 
-static void attend(struct forward *f, uint32_t layer, uint32_t window) {
-    const struct hparams *hp = f->hp;
-    uint32_t group = hp->n_heads / hp->n_kv_heads;
-    struct attend_job job = {.f = f, .layer = layer, .window = window, .n_parts = 1};
-    job.heads_per_call = min_u32(group, KERNEL_MAX_Q);
-    job.calls_per_head = (group + job.heads_per_call - 1) / job.heads_per_call;
-    for (uint32_t i = 0; i < f->n_tiles; i++) {
-        job.n_parts = max_u32(job.n_parts, divide(f, &f->tiles[i], window).n_parts);
-    }
-    uint32_t n_calls = f->n_tiles * hp->n_kv_heads * job.calls_per_head;
-    pool_run(f->pool, n_calls * job.n_parts, attend_piece, &job);
-    for (uint32_t i = 0; i < f->n_tiles; i++) {
-        uint32_t n_parts = divide(f, &f->tiles[i], window).n_parts;
+static void join_rows(struct forward *f, void *arg, uint32_t first, uint32_t count) {
+    const struct attend_job *job = arg;
+    for (uint32_t t = first; t < first + count; t++) {
+        uint32_t n_parts = divide(f, t, job->window).n_parts;
         if (n_parts > 1) {
-            join_parts(f, i, n_parts);
+            join_parts(f, t, n_parts);
         }
     }
 }
 
-/* Bytes of k and v: what was written, what the tiles read, and the least that had to be read. */
-static void post_kv(struct forward *f, uint32_t window) {
-    uint64_t row_bytes = (uint64_t)f->hp->n_kv_heads * f->hp->head_dim * 2 * sizeof(uint16_t);
-    uint64_t moved = 0, needed = 0;
-    for (uint32_t i = 0; i < f->n_tiles; i++) {
-        const struct attend_tile *tile = &f->tiles[i];
-        uint32_t low = f->tokens[tile->first].position;
-        uint32_t high = f->tokens[tile->first + tile->count - 1].position;
-        uint32_t from = window != 0 && low + 1 > window ? low + 1 - window : 0;
-        moved += (uint64_t)(high + 1 - from) * row_bytes;
-        const struct attend_span *span = &f->spans[f->tokens[tile->first].seq];
-        if (span->last_tile == i) { /* all its keys, from the first that any tile saw */
-            uint32_t lowest = span->first_position;
-            uint32_t first = window != 0 && lowest + 1 > window ? lowest + 1 - window : 0;
-            needed += (uint64_t)(high + 1 - first) * row_bytes;
-        }
+static void attend(struct forward *f, uint32_t layer, bool local) {
+    const struct hparams *hp = f->hp;
+    uint32_t group = hp->n_heads / hp->n_kv_heads;
+    struct attend_job job = {
+        .f = f, .plan = &f->plans[local], .layer = layer, .window = local ? hp->window : 0};
+    job.heads_per_call = min_u32(group, KERNEL_MAX_Q);
+    job.calls_per_head = (group + job.heads_per_call - 1) / job.heads_per_call;
+    pool_run(f->pool, job.plan->n_units * hp->n_kv_heads * job.calls_per_head, attend_piece, &job);
+    if (f->decode) {
+        forward_for_rows(f, f->n_tokens, join_rows, &job);
     }
-    ledger_post(f->ledger, f->kv->ledger_id, OT_RAM_CACHE, OT_CAUSE_COMPUTE, moved, needed);
+}
+
+/* Bytes of k and v: what was written, what was read, and the least that had to be read. */
+static void post_kv(struct forward *f, bool local) {
+    uint64_t row_bytes = (uint64_t)f->hp->n_kv_heads * f->hp->head_dim * 2 * sizeof(uint16_t);
+    const struct attend_plan *plan = &f->plans[local];
+    ledger_post(f->ledger, f->kv->ledger_id, OT_RAM_CACHE, OT_CAUSE_COMPUTE,
+                plan->read_keys * row_bytes, plan->needed_keys * row_bytes);
     uint64_t written = (uint64_t)f->n_tokens * row_bytes;
     ledger_post(f->ledger, f->kv->ledger_id, OT_CACHE_RAM, OT_CAUSE_COMPUTE, written, written);
 }
@@ -281,10 +357,9 @@ static int rotate_and_attend(struct forward *f, uint32_t layer, struct ot_error 
     }
     phase_end(f, phase, OT_PHASE_OTHER);
     phase = phase_begin(f);
-    uint32_t window = rotate.local ? hp->window : 0;
-    attend(f, layer, window);
+    attend(f, layer, rotate.local);
     phase_end(f, phase, OT_PHASE_ATTENTION);
-    post_kv(f, window);
+    post_kv(f, rotate.local);
     return OT_OK;
 }
 

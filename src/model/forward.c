@@ -4,7 +4,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "base/alloc.h"
 #include "base/checked.h"
 #include "base/clock.h"
 #include "base/error.h"
@@ -106,10 +105,13 @@ static void lay_out(struct forward *f, struct carve *c, const struct ot_model *m
                                         k->attention_scratch_bytes(hp->head_dim)),
                                 KERNEL_ALIGN);
     f->scratch = take(c, n_threads * f->scratch_bytes);
-    uint64_t n_parts = (uint64_t)n_few * hp->n_heads * attend_most_parts(hp);
-    f->attend_parts = take(c, n_parts * hp->head_dim * sizeof *f->attend_parts);
-    f->attend_totals = take(c, n_parts * sizeof *f->attend_totals);
-    f->tiles = take(c, n * sizeof *f->tiles);
+    uint64_t n_parts = (uint64_t)n_few * attend_most_parts(hp), n_outs = n_parts * hp->n_heads;
+    f->attend_parts = take(c, n_outs * hp->head_dim * sizeof *f->attend_parts);
+    f->attend_totals = take(c, n_outs * sizeof *f->attend_totals);
+    for (uint32_t i = 0; i < (hp->window != 0 ? 2 : 1); i++) {
+        f->plans[i].units = take(c, max_u64(n, n_parts) * sizeof *f->plans[i].units);
+        f->plans[i].members = take(c, max_u64(n, n_parts) * sizeof *f->plans[i].members);
+    }
     f->n_batch = n;
 }
 
@@ -216,11 +218,6 @@ int forward_open(struct forward *f, const struct forward_params *p, struct ot_er
     if (f->memory == NULL) {
         return OT_ERR_MEMORY;
     }
-    f->spans = mem_calloc(p->kv->n_seq, sizeof *f->spans);
-    if (f->spans == NULL) {
-        forward_close(f);
-        return error_memory(err, p->kv->n_seq * sizeof *f->spans);
-    }
     struct carve c = {.memory = f->memory};
     lay_out(f, &c, p->model, p->kernels, n_threads, p->n_batch);
     if ((rc = open_rope(f, p->n_ctx, err)) != OT_OK) {
@@ -236,8 +233,6 @@ void forward_close(struct forward *f) {
         sys_memory_free(f->memory, f->memory_bytes);
         f->memory = NULL;
     }
-    mem_free(f->spans);
-    f->spans = NULL;
 }
 
 void forward_drop(struct forward *f) {
@@ -469,27 +464,6 @@ static void angle_rows(struct forward *f, void *arg, uint32_t first, uint32_t co
     }
 }
 
-static void make_tiles(struct forward *f) {
-    uint32_t group = f->hp->n_heads / f->hp->n_kv_heads;
-    uint32_t most = f->decode ? 1 : max_u32(1, KERNEL_MAX_Q / min_u32(group, KERNEL_MAX_Q));
-    f->n_tiles = 0;
-    for (uint32_t t = 0; t < f->n_tokens; t++) {
-        struct attend_tile *last = f->n_tiles > 0 ? &f->tiles[f->n_tiles - 1] : NULL;
-        if (last != NULL && last->count < most && f->tokens[t].seq == f->tokens[last->first].seq) {
-            last->count++;
-        } else {
-            f->tiles[f->n_tiles++] = (struct attend_tile){t, 1};
-        }
-    }
-    for (uint32_t i = 0; i < f->n_tiles; i++) {
-        f->spans[f->tokens[f->tiles[i].first].seq].last_tile = i;
-    }
-    for (uint32_t i = f->n_tiles; i-- > 0;) {
-        const struct forward_token *token = &f->tokens[f->tiles[i].first];
-        f->spans[token->seq].first_position = token->position;
-    }
-}
-
 /* Moves the wanted rows of x together and gives logits. */
 static int output(struct forward *f, bool one_logit, float *logits, struct ot_error *err) {
     const struct hparams *hp = f->hp;
@@ -585,7 +559,7 @@ int forward_sweep(struct forward *f, const struct forward_token *tokens, uint32_
     if (f->hp->window != 0) {
         forward_for_rows(f, n, angle_rows, &local);
     }
-    make_tiles(f);
+    attend_plan(f);
     post_activations(f);
     phase_end(f, phase, OT_PHASE_OTHER);
     if ((rc = embed(f, err)) == OT_OK && (rc = run_layers(f, err)) == OT_OK && wanted) {

@@ -69,6 +69,24 @@ struct prepared {
     uint64_t bytes[FORWARD_MAX_LAYOUTS]; /* of one row */
 };
 
+/* Tokens that attend together to keys [first, end) of sequence seq: of a prompt, tokens that follow
+ * each other; else tokens of any sequences that hold the same keys. Members are a list. */
+struct attend_unit {
+    uint64_t first, end;
+    uint32_t seq, member, last_member, n_members;
+};
+struct attend_member {
+    uint32_t token, next; /* next: of the unit's members, but for the last */
+    uint32_t part;        /* of the token's keys */
+    bool in_parts;        /* the token's keys are divided into several */
+};
+struct attend_plan {
+    struct attend_unit *units;
+    struct attend_member *members;
+    uint32_t n_units, n_members;
+    uint64_t read_keys, needed_keys; /* of each kv head */
+};
+
 struct forward_params {
     const struct ot_model *model;
     const struct kernels *kernels;
@@ -119,11 +137,9 @@ struct forward {
         *vector_space[FORWARD_VECTORS]; /* [widest] vectors that are not aligned f32 in the file */
     uint8_t *scratch;                   /* [threads, scratch_bytes] */
     uint64_t scratch_bytes;
-    float *attend_parts;       /* [few, n_kv_heads, attend_most_parts, group, head_dim] */
-    double *attend_totals;     /* [few, n_kv_heads, attend_most_parts, group] */
-    struct attend_tile *tiles; /* [n_batch] */
-    uint32_t n_tiles;
-    struct attend_span *spans; /* owned [n_seq of the KV] of those that this sweep has tokens of */
+    float *attend_parts;         /* [few, attend_most_parts, n_heads, head_dim] */
+    double *attend_totals;       /* [few, attend_most_parts, n_heads] */
+    struct attend_plan plans[2]; /* of the sweep that runs: layers that see all, and local ones */
 
     /* of the sweep that runs */
     const struct forward_token *tokens;
@@ -137,15 +153,6 @@ struct forward {
     struct prefetch_trial prefetch[2]; /* of sweeps of one token, of several */
 
     uint64_t phase_ns[OT_PHASE_COUNT];
-};
-
-/* Consecutive tokens of one sequence that attend together. */
-struct attend_tile {
-    uint32_t first, count;
-};
-/* A sequence's tiles of a sweep: the first one's first position, and the last one. */
-struct attend_span {
-    uint32_t first_position, last_tile;
 };
 
 /* Up to so many tokens, whatever sequences they belong to, the kernels for one and for a few are
@@ -212,8 +219,10 @@ void phase_end(struct forward *f, struct phase begin, enum ot_phase phase);
 /* Runs fn for tokens [0, n) in pieces. */
 typedef void forward_rows_fn(struct forward *f, void *arg, uint32_t first, uint32_t count);
 void forward_for_rows(struct forward *f, uint32_t n, forward_rows_fn *fn, void *arg);
-/* Most parts that the keys of a kv head are divided into. */
+/* Most parts that a token's keys are divided into. */
 uint32_t attend_most_parts(const struct hparams *hp);
+/* Who attends to what in the sweep that begins: fills f->plans. */
+void attend_plan(struct forward *f);
 /* Tells matmul_ahead what a layer reads first. */
 void attend_ahead(struct forward *f, uint32_t layer);
 /* The same of what follows a layer: the next one, or the output. */
