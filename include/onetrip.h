@@ -208,6 +208,8 @@ OT_API int ot_chat_tokenize(const struct ot_model *model, const char *format,
 
 struct ot_context;
 
+enum { OT_KV_BLOCK = 64 }; /* positions whose keys and values are kept, and shared, together */
+
 enum ot_residency {
     OT_RESIDENCY_AUTO,
     OT_RESIDENCY_CACHE,  /* the page cache holds the weights; shared, warm after exit */
@@ -231,6 +233,8 @@ struct ot_context_params {
                              none do, as many as take a 16th of it, fewer where it is too little, never
                              under these; ot_context_info has how many; 0: exactly n_ctx */
     uint32_t n_seq;      /* sequences that share a sweep; 0: 1 */
+    uint32_t n_kv;       /* positions of all sequences together, those that they share counted once, in
+                            blocks of OT_KV_BLOCK; 0: n_seq times n_ctx */
     uint32_t n_threads;  /* 0: one a core, at least two if allowed, within affinity and quota */
     uint64_t ram_bytes;  /* memory budget of the whole process; 0: chosen (cgroup, free memory) */
     enum ot_residency residency;
@@ -283,7 +287,7 @@ struct ot_input {
  * Every byte moved is in the ledger before this returns.
  * Returns 0, or
  *   OT_ERR_ARGUMENT     no tokens, a token or sequence out of range, or no place for wanted logits
- *   OT_ERR_FULL         a sequence would outgrow n_ctx; nothing changed
+ *   OT_ERR_FULL         a sequence would outgrow n_ctx, or all together n_kv; nothing changed
  *   OT_ERR_BUDGET       a control group's limit was lowered further than wired weights can be given
  *                       back; nothing changed, the call may be repeated
  *   OT_ERR_IO, CHANGED  a weight read failed; no sequence advanced, the call may be repeated
@@ -299,15 +303,16 @@ OT_API uint32_t ot_seq_length(const struct ot_context *ctx, uint32_t seq);
 OT_API int ot_seq_truncate(struct ot_context *ctx, uint32_t seq, uint32_t position);
 /* Makes dst hold the first n tokens of src, and no others: a shared prompt is computed once, and its
  * keys and values exist once. Calls of a few tokens (see ot_decode) read them once for all sequences
- * at about the same depth. The sequences go on independently; one that appends within a block of 64
- * positions that others hold gets a copy of what it has there, which is all that is ever copied.
+ * at about the same depth. The sequences go on independently; one that appends within a block of
+ * OT_KV_BLOCK positions that others hold gets a copy of what it has there, which is all that is ever
+ * copied.
  * Errors: ARGUMENT (n above src's length, a sequence that is not there, or dst is src); nothing
  * changed then. */
 OT_API int ot_seq_copy(struct ot_context *ctx, uint32_t dst, uint32_t src, uint32_t n,
                        struct ot_error *err);
 
 struct ot_context_info {
-    uint32_t n_ctx, n_seq, n_threads, n_batch, n_draft, n_logits;
+    uint32_t n_ctx, n_seq, n_kv, n_threads, n_batch, n_draft, n_logits;
     uint64_t budget_bytes;      /* in force */
     uint64_t least_budget_bytes; /* does for these parameters at every start, whatever is in force */
     const char *budget_source;  /* "asked", "available memory, less 10 %", "cgroup limit, ..." */

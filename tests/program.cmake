@@ -1,9 +1,12 @@
 # The example, the symbols, the installed files and the man page.
-add_executable(example_generate ${CMAKE_SOURCE_DIR}/examples/generate.c)
-target_link_libraries(example_generate PRIVATE onetrip_shared)
+foreach(example generate ask)
+  add_executable(example_${example} ${CMAKE_SOURCE_DIR}/examples/${example}.c)
+  target_link_libraries(example_${example} PRIVATE onetrip_shared)
+endforeach()
 
 add_test(NAME example
          COMMAND sh ${CMAKE_CURRENT_SOURCE_DIR}/example.sh $<TARGET_FILE:example_generate>
+                 $<TARGET_FILE:example_ask>
                  $<TARGET_FILE:onetrip> $<TARGET_FILE:make_tiny>)
 add_test(NAME symbols
          COMMAND sh ${CMAKE_CURRENT_SOURCE_DIR}/symbols.sh $<TARGET_FILE:onetrip_shared>

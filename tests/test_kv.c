@@ -28,10 +28,11 @@ static uint32_t random_below(uint32_t n) {
 
 static struct ledger *ledger;
 
-static void open_kv(struct kv *kv) {
+static void open_kv(struct kv *kv, uint32_t n_kv) {
     struct ot_error err;
+    const struct kv_params params = {LAYERS, HEADS, DIM, N_SEQ, N_CTX, n_kv};
     assert_int_equal(ledger_open(1, &ledger, &err), 0);
-    assert_int_equal(kv_open(kv, LAYERS, N_SEQ, HEADS, DIM, N_CTX, ledger, &err), 0);
+    assert_int_equal(kv_open(kv, &params, ledger, &err), 0);
 }
 
 static void close_kv(struct kv *kv) {
@@ -55,7 +56,7 @@ static void write_position(struct kv *kv, uint32_t seq, uint32_t position, uint1
 }
 
 static void append(struct kv *kv, struct plain *p, uint32_t seq, uint32_t n) {
-    kv_append(kv, seq, p->length[seq], n);
+    assert_true(kv_append(kv, seq, p->length[seq], n));
     for (uint32_t i = 0; i < n; i++) {
         uint16_t value = (uint16_t)random_below(65536);
         p->value[seq][p->length[seq]] = value;
@@ -85,13 +86,17 @@ static void check_contents(const struct kv *kv, const struct plain *p) {
 
 /* Each block's holders are the sequences whose tables have it. */
 static void check_holders(const struct kv *kv) {
-    uint32_t holders[N_SEQ * (N_CTX / BLOCK + 1)] = {0};
+    uint32_t holders[N_SEQ * (N_CTX / BLOCK + 1)] = {0}, n_free = 0;
     for (uint32_t seq = 0; seq < N_SEQ; seq++) {
         for (uint32_t i = 0; i < kv->held[seq]; i++) {
             holders[kv_blocks(kv, seq)[i]]++;
         }
     }
-    assert_memory_equal(holders, kv->holders, sizeof holders);
+    assert_memory_equal(holders, kv->holders, kv->n_blocks * sizeof *holders);
+    for (uint32_t i = 0; i < kv->n_blocks; i++) {
+        n_free += holders[i] == 0;
+    }
+    assert_int_equal(n_free, kv->n_free);
 }
 
 static void test_sequences_hold_what_they_wrote_whatever_is_shared(void **state) {
@@ -99,7 +104,7 @@ static void test_sequences_hold_what_they_wrote_whatever_is_shared(void **state)
     struct kv kv;
     static struct plain p;
     memset(&p, 0, sizeof p);
-    open_kv(&kv);
+    open_kv(&kv, 0);
     for (uint32_t step = 0; step < 3000; step++) {
         uint32_t seq = random_below(N_SEQ), other = random_below(N_SEQ), n = random_below(100);
         switch (random_below(4)) {
@@ -113,7 +118,7 @@ static void test_sequences_hold_what_they_wrote_whatever_is_shared(void **state)
             }
             break;
         case 2: /* a sweep that failed: what was taken for it is used by the next one */
-            kv_append(&kv, seq, p.length[seq], min_u32(n, N_CTX - p.length[seq]));
+            assert_true(kv_append(&kv, seq, p.length[seq], min_u32(n, N_CTX - p.length[seq])));
             break;
         default: append(&kv, &p, seq, min_u32(n, N_CTX - p.length[seq])); break;
         }
@@ -131,7 +136,7 @@ static void test_all_sequences_can_be_full_at_once(void **state) {
     struct kv kv;
     static struct plain p;
     memset(&p, 0, sizeof p);
-    open_kv(&kv);
+    open_kv(&kv, 0);
     append(&kv, &p, 3, N_CTX);
     for (uint32_t seq = 0; seq < N_SEQ; seq++) {
         if (seq != 3) {
@@ -144,12 +149,37 @@ static void test_all_sequences_can_be_full_at_once(void **state) {
     close_kv(&kv);
 }
 
+static void test_fewer_blocks_than_all_could_hold_run_out_and_come_back(void **state) {
+    (void)state;
+    struct kv kv;
+    static struct plain p;
+    memset(&p, 0, sizeof p);
+    open_kv(&kv, 4 * BLOCK);
+    append(&kv, &p, 0, 2 * BLOCK + 1);
+    for (uint32_t seq = 1; seq < N_SEQ; seq++) {
+        share(&kv, &p, seq, 0, 2 * BLOCK + 1);
+    }
+    assert_int_equal(kv.n_free, 1);
+    append(&kv, &p, 4, 3); /* takes the last one, as its own */
+    assert_false(kv_append(&kv, 3, p.length[3], 1));
+    check_holders(&kv);
+    check_contents(&kv, &p);
+    kv_truncate(&kv, 4, p.length[4] = 2 * BLOCK);
+    assert_false(kv_append(&kv, 3, p.length[3], BLOCK)); /* a copy, and no block for the rest */
+    kv_truncate(&kv, 3, p.length[3]);
+    check_holders(&kv);
+    check_contents(&kv, &p);
+    append(&kv, &p, 3, BLOCK - 1);
+    check_contents(&kv, &p);
+    close_kv(&kv);
+}
+
 static void test_only_what_is_begun_of_a_shared_block_is_copied_and_only_once(void **state) {
     (void)state;
     struct kv kv;
     static struct plain p;
     memset(&p, 0, sizeof p);
-    open_kv(&kv);
+    open_kv(&kv, 0);
     append(&kv, &p, 0, 2 * BLOCK + 10);
     share(&kv, &p, 1, 0, 2 * BLOCK);
     append(&kv, &p, 1, 5); /* begins a block of its own */
@@ -173,7 +203,7 @@ static void test_positions_are_counted_once_whoever_reads_them(void **state) {
     struct kv kv;
     static struct plain p;
     memset(&p, 0, sizeof p);
-    open_kv(&kv);
+    open_kv(&kv, 0);
     append(&kv, &p, 0, 3 * BLOCK);
     share(&kv, &p, 1, 0, 2 * BLOCK);
     append(&kv, &p, 1, 20);
@@ -193,16 +223,21 @@ static void test_positions_are_counted_once_whoever_reads_them(void **state) {
 
 static void test_what_cannot_be_addressed_is_refused(void **state) {
     (void)state;
-    assert_true(kv_need_bytes(1, 4096, 1, 1, 1u << 26) == UINT64_MAX);
-    assert_true(kv_need_bytes(1u << 20, 4096, 4096, 512, 1u << 20) == UINT64_MAX);
-    assert_true(kv_need_bytes(LAYERS, N_SEQ, HEADS, DIM, N_CTX) <
-                (N_CTX + BLOCK) * N_SEQ * (position_bytes + 1));
+    const struct kv_params blocks = {1, 1, 1, 4096, 1u << 26, 0};
+    const struct kv_params values = {1u << 20, 4096, 512, 4096, 1u << 20, 0};
+    const struct kv_params ours = {LAYERS, HEADS, DIM, N_SEQ, N_CTX, 0};
+    const struct kv_params fewer = {LAYERS, HEADS, DIM, N_SEQ, N_CTX, N_CTX};
+    assert_true(kv_need_bytes(&blocks) == UINT64_MAX);
+    assert_true(kv_need_bytes(&values) == UINT64_MAX);
+    assert_true(kv_need_bytes(&ours) < (N_CTX + BLOCK) * N_SEQ * (position_bytes + 1));
+    assert_true(kv_need_bytes(&fewer) < (N_CTX + BLOCK) * (position_bytes + 1));
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sequences_hold_what_they_wrote_whatever_is_shared),
         cmocka_unit_test(test_all_sequences_can_be_full_at_once),
+        cmocka_unit_test(test_fewer_blocks_than_all_could_hold_run_out_and_come_back),
         cmocka_unit_test(test_only_what_is_begun_of_a_shared_block_is_copied_and_only_once),
         cmocka_unit_test(test_positions_are_counted_once_whoever_reads_them),
         cmocka_unit_test(test_what_cannot_be_addressed_is_refused),

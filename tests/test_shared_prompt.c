@@ -36,7 +36,7 @@ static void kv_bytes(const struct session *s, enum ot_boundary boundary, uint64_
 }
 
 static void open_sequences(struct session *s) {
-    struct ot_context_params params = {.n_seq = N_SEQ, .n_ctx = 1200};
+    const struct ot_context_params params = {.n_seq = N_SEQ, .n_ctx = 1200};
     session_open(s, &params);
 }
 
@@ -112,10 +112,54 @@ static void test_a_shared_prompt_is_read_once_for_all(void **state) {
     session_close(&s);
 }
 
+/* Room for one whole sequence and a block of each: enough where they share, too little where not.
+ */
+static void test_shared_positions_take_room_once(void **state) {
+    (void)state;
+    write_model(TINY_LLAMA, OT_Q4_0);
+    struct ot_context_params params = {.n_seq = N_SEQ, .n_ctx = 8 * BLOCK};
+    struct session s;
+    struct ot_error err;
+    struct ot_context_info info;
+    session_open(&s, &params);
+    ot_context_get_info(s.ctx, &info);
+    const uint64_t all_bytes = info.kv_bytes;
+    assert_int_equal(info.n_kv, N_SEQ * 8 * BLOCK);
+    session_close(&s);
+    params.n_kv = (7 + N_SEQ) * BLOCK;
+    session_open(&s, &params);
+    ot_context_get_info(s.ctx, &info);
+    assert_int_equal(info.n_kv, (7 + N_SEQ) * BLOCK);
+    assert_int_equal(info.kv_bytes, all_bytes / (8 * N_SEQ) * (7 + N_SEQ));
+    float *before = logits_for(s.n_vocab), *after = logits_for(s.n_vocab);
+    feed_prompt(&s, 0, 7 * BLOCK);
+    for (uint32_t seq = 1; seq < N_SEQ; seq++) {
+        assert_int_equal(ot_seq_copy(s.ctx, seq, 0, 7 * BLOCK, &err), 0);
+    }
+    step(&s, 0, 2, 0, before);
+    step(&s, 2, 2, 0, before);
+    assert_int_equal(ot_seq_truncate(s.ctx, 1, 0), 0); /* gives up one block, not the shared ones */
+    struct ot_input inputs[2 * BLOCK];
+    for (uint32_t i = 0; i < 2 * BLOCK; i++) {
+        inputs[i] = (struct ot_input){token_at(i), 1, false};
+    }
+    assert_int_equal(ot_decode(s.ctx, inputs, BLOCK + 1, NULL, &err), OT_ERR_FULL);
+    assert_int_equal(ot_seq_length(s.ctx, 1), 0);
+    assert_int_equal(ot_decode(s.ctx, inputs, BLOCK, NULL, &err), 0);
+    step(&s, 2, 2, 1, before); /* the others go on in their blocks */
+    ot_seq_truncate(s.ctx, 2, 7 * BLOCK + 1);
+    step(&s, 2, 1, 1, after);
+    assert_memory_equal(before, after, s.n_vocab * sizeof *after);
+    free(before);
+    free(after);
+    session_close(&s);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sequences_from_one_prompt_get_the_bits_of_sequences_of_their_own),
         cmocka_unit_test(test_a_shared_prompt_is_read_once_for_all),
+        cmocka_unit_test(test_shared_positions_take_room_once),
     };
     return cmocka_run_group_tests(tests, make_directory, remove_directory);
 }

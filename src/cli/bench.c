@@ -165,8 +165,10 @@ struct test {
 /* depth tokens in each sequence, and no others. */
 static int fill_depth(struct bench *b, const struct test *t) {
     int rc = 0;
-    for (uint32_t s = 0; s < t->n_seq && rc == 0; s++) {
+    for (uint32_t s = 0; s < b->session.context.n_seq; s++) {
         ot_seq_truncate(b->session.ctx, s, 0);
+    }
+    for (uint32_t s = 0; s < t->n_seq && rc == 0; s++) {
         if (t->depth != 0 && (s == 0 || !t->shared)) {
             rc = decode(b, s, t->depth, false);
         }
@@ -480,6 +482,12 @@ static int check_tests(const struct settings *set) {
     return 0;
 }
 
+/* Positions of n_seq sequences that begin with the same `depth` ones, which may end within a block:
+ * each has that block for itself, too. */
+static uint64_t shared_positions(uint64_t depth, uint64_t n_seq, uint64_t own) {
+    return depth + n_seq * (own + 2 * OT_KV_BLOCK);
+}
+
 static int run_threads(struct bench *b, uint32_t n_threads, bool last) {
     uint64_t most = longest(list_or(&b->set->prompts, &pp));
     uint64_t generated = longest(list_or(&b->set->generates, &tg));
@@ -488,6 +496,11 @@ static int run_threads(struct bench *b, uint32_t n_threads, bool last) {
     n_ctx += n_ctx == 0; /* --disk with -p 0 and -n 0 */
     uint64_t n_seq = longest(list_or(&b->set->parallels, &one));
     b->session.n_seq = b->session.n_logits = (uint32_t)n_seq;
+    if (b->set->share_depth) {
+        uint64_t n_kv = shared_positions(depth, n_seq, generated);
+        n_kv = n_kv > n_ctx ? n_kv : n_ctx;
+        b->session.n_kv = n_kv < UINT32_MAX ? (uint32_t)n_kv : 0;
+    }
     int rc = session_open_context(&b->session, (uint32_t)n_ctx, n_threads);
     if (rc != 0) {
         return rc;

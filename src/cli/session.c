@@ -96,6 +96,7 @@ int session_open_context(struct session *s, uint32_t n_ctx, uint32_t n_threads) 
     params.n_ctx = n_ctx;
     params.n_ctx_least = s->least_ctx;
     params.n_seq = s->n_seq;
+    params.n_kv = s->n_kv;
     params.n_threads = n_threads;
     params.ram_bytes = set->ram.bytes;
     params.residency = (enum ot_residency)set->residency;

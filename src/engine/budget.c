@@ -6,7 +6,6 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/text.h"
-#include "kv/kv.h"
 #include "model/forward.h"
 
 enum {
@@ -164,10 +163,17 @@ static int plan(struct budget *b, const struct budget *chosen, const struct ot_m
     d.row_bytes = sizeof(float) * (uint64_t)hp->n_vocab;
     d.slot_bytes = residency_least_bytes(m->bind.extents, m->bind.n_extents);
     d.most = (uint32_t)min_u64((uint64_t)n_ctx * n_seq, 1u << 20);
+    d.most = params->n_kv != 0 ? min_u32(d.most, params->n_kv) : d.most;
     if (params->n_batch != 0) {
         d.most = min_u32(d.most, params->n_batch);
     }
-    b->kv_bytes = kv_need_bytes(hp->n_layers, n_seq, hp->n_kv_heads, hp->head_dim, n_ctx);
+    b->kv = (struct kv_params){.n_layers = hp->n_layers,
+                               .n_kv_heads = hp->n_kv_heads,
+                               .head_dim = hp->head_dim,
+                               .n_seq = n_seq,
+                               .n_ctx = n_ctx,
+                               .n_kv = params->n_kv};
+    b->kv_bytes = kv_need_bytes(&b->kv);
     b->n_logits = min_u32(params->n_logits, LEAST_BATCH);
     b->reserve_bytes = fixed_reserve(m, n_threads) + b->n_logits * d.row_bytes;
     b->n_batch = b->n_batch_most = params->n_batch != 0 ? d.most : min_u32(d.most, LEAST_BATCH);

@@ -9,6 +9,7 @@
 #define ENGINE_BUDGET_H
 
 #include "kernel/kernel.h"
+#include "kv/kv.h"
 #include "model/model.h"
 #include "onetrip.h"
 #include "sys/facts.h"
@@ -16,15 +17,16 @@
 struct budget {
     uint64_t total_bytes; /* in force */
     const char *source;   /* where it comes from, for reports */
+    struct kv_params kv;
     uint64_t base_bytes, kv_bytes, activation_bytes, reserve_bytes;
     uint64_t weights_bytes; /* what residency may hold */
-    uint64_t least_bytes;   /* a total that does for these settings at every start, whatever total is:
-                               one that is less by some MB may be refused */
-    uint32_t n_batch;       /* tokens of a sweep whose activations the budget has room for */
-    uint32_t n_batch_most;  /* with wired memory lent, where weights are streamed; else n_batch */
-    uint32_t n_draft;       /* further rows of logits that the reserve has room for */
-    uint32_t n_logits;      /* rows of logits of one call that the reserve has room for */
-    bool fits;              /* all weights fit weights_bytes */
+    uint64_t least_bytes; /* a total that does for these settings at every start, whatever total is:
+                             one that is less by some MB may be refused */
+    uint32_t n_batch;     /* tokens of a sweep whose activations the budget has room for */
+    uint32_t n_batch_most; /* with wired memory lent, where weights are streamed; else n_batch */
+    uint32_t n_draft;      /* further rows of logits that the reserve has room for */
+    uint32_t n_logits;     /* rows of logits of one call that the reserve has room for */
+    bool fits;             /* all weights fit weights_bytes */
 };
 
 /* Fills *b for a context of n_ctx positions and n_seq sequences. n_ctx is lowered, not below
@@ -33,8 +35,8 @@ int budget_plan(struct budget *b, const struct ot_model *model, const struct ker
                 const struct ot_context_params *params, uint32_t *n_ctx, uint32_t n_seq,
                 uint32_t n_threads, struct ot_error *err);
 
-/* Chooses total_bytes and source: what was asked for (0: nothing), at most the control group's limit; else
- * what is free of it, or of the machine, less a headroom. */
+/* Chooses total_bytes and source: what was asked for (0: nothing), at most the control group's
+ * limit; else what is free of it, or of the machine, less a headroom. */
 void budget_choose(struct budget *b, uint64_t asked, const struct sys_limits *limits,
                    const struct sys_process *process);
 

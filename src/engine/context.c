@@ -117,7 +117,6 @@ static int open_residency(struct ot_context *ctx, struct ot_error *err) {
 }
 
 static int open_parts(struct ot_context *ctx, struct ot_error *err) {
-    const struct hparams *hp = &ctx->model->hp;
     int rc;
     ctx->lengths = mem_calloc(ctx->n_seq, sizeof *ctx->lengths);
     ctx->added = mem_calloc(ctx->n_seq, sizeof *ctx->added);
@@ -129,8 +128,7 @@ static int open_parts(struct ot_context *ctx, struct ot_error *err) {
                          ctx->n_seq);
     }
     if ((rc = open_ledger(ctx, err)) != OT_OK || (rc = open_residency(ctx, err)) != OT_OK ||
-        (rc = kv_open(&ctx->kv, hp->n_layers, ctx->n_seq, hp->n_kv_heads, hp->head_dim, ctx->n_ctx,
-                      ctx->ledger, err)) != OT_OK) {
+        (rc = kv_open(&ctx->kv, &ctx->budget.kv, ctx->ledger, err)) != OT_OK) {
         return rc;
     }
     ctx->kv_open = true;
@@ -224,6 +222,7 @@ void ot_context_get_info(const struct ot_context *ctx, struct ot_context_info *i
     *info = (struct ot_context_info){
         .n_ctx = ctx->n_ctx,
         .n_seq = ctx->n_seq,
+        .n_kv = ctx->kv.n_blocks * KERNEL_KEY_BLOCK,
         .n_threads = ctx->n_threads,
         .n_batch = ctx->n_batch_most,
         .n_draft = ctx->budget.n_draft,

@@ -4,7 +4,6 @@
 
 #include "base/pool.h"
 #include "engine/budget.h"
-#include "kv/kv.h"
 #include "model/forward.h"
 #include "onetrip.h"
 #include "sys/facts.h"
@@ -32,7 +31,7 @@ struct ot_context {
     struct forward_token *tokens; /* owned [n_batch_most of the budget] */
     uint64_t n_sweeps_prompt, n_sweeps_decode, n_tokens; /* that were computed */
 
-    struct sys_limit_watch watch; /* no files where weights are not in own memory */
+    struct sys_limit_watch watch;                 /* no files where weights are not in own memory */
     uint64_t withheld_bytes, withheld_most_bytes; /* lent by residency to nobody */
 };
 

@@ -51,6 +51,31 @@ static int follow_limit(struct ot_context *ctx, struct ot_error *err) {
     return OT_OK;
 }
 
+/* Of a call that failed, room in the KV that others may need. */
+static void give_up_room(struct ot_context *ctx) {
+    for (uint32_t s = 0; s < ctx->n_seq; s++) {
+        kv_truncate(&ctx->kv, s, ctx->lengths[s]);
+    }
+}
+
+/* Room in the KV for what is added, or all stays as it was. */
+static int append(struct ot_context *ctx, struct ot_error *err) {
+    uint32_t s = 0;
+    while (s < ctx->n_seq &&
+           (ctx->added[s] == 0 || kv_append(&ctx->kv, s, ctx->lengths[s], ctx->added[s]))) {
+        s++;
+    }
+    if (s == ctx->n_seq) {
+        return OT_OK;
+    }
+    give_up_room(ctx);
+    return error_set(
+        err, OT_ERR_FULL, "context",
+        "its sequences would hold more than the %u positions that there are for all of "
+        "them (n_kv; blocks of %d)",
+        ctx->kv.n_blocks * KERNEL_KEY_BLOCK, KERNEL_KEY_BLOCK);
+}
+
 /* Tokens of a sweep, at most `most`, so that n_inputs take sweeps of the same size and as few as
  * can be, not full ones and a rest. */
 static uint32_t even_sweep(uint32_t n_inputs, uint32_t most) {
@@ -139,10 +164,9 @@ int ot_decode(struct ot_context *ctx, const struct ot_input *inputs, uint32_t n_
     if (rc != OT_OK) {
         return rc;
     }
-    for (uint32_t s = 0; s < ctx->n_seq; s++) {
-        if (ctx->added[s] > 0) {
-            kv_append(&ctx->kv, s, ctx->lengths[s], ctx->added[s]);
-        }
+    rc = append(ctx, err);
+    if (rc != OT_OK) {
+        return rc;
     }
     uint32_t n_batch = borrow_for(ctx, n_inputs);
     rc = run_batch(ctx, inputs, n_inputs, n_batch, logits, err);
@@ -150,6 +174,7 @@ int ot_decode(struct ot_context *ctx, const struct ot_input *inputs, uint32_t n_
         end_loan(ctx);
     }
     if (rc != OT_OK) {
+        give_up_room(ctx);
         return rc;
     }
     for (uint32_t s = 0; s < ctx->n_seq; s++) {

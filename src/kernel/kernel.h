@@ -71,7 +71,7 @@ struct kernel_type {
  * Parts of a row's keys can be computed by calls of their own (pos: the part's last key, window: its
  * length): the whole is the mean of the parts' outputs, weighted with e^total.
  * For row i with position pos[i]: keys j in [max(0, pos[i] - window + 1), pos[i]] (window 0: all). */
-enum { KERNEL_KEY_BLOCK = 64 };
+enum { KERNEL_KEY_BLOCK = OT_KV_BLOCK };
 struct kernel_attention {
     const float *const *q;  /* [n_q] -> [head_dim], not scaled */
     float *const *out;      /* [n_q] -> [head_dim] */

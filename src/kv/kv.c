@@ -19,58 +19,62 @@ static uint32_t blocks_of(uint32_t n_positions) {
     return n_positions / POSITIONS + (n_positions % POSITIONS != 0);
 }
 
+static uint32_t blocks_in_all(const struct kv_params *p) {
+    uint64_t most = (uint64_t)p->n_seq * blocks_of(p->n_ctx);
+    most = p->n_kv != 0 ? min_u64(most, blocks_of(p->n_kv)) : most;
+    return (uint32_t)min_u64(most, UINT32_MAX);
+}
+
 /* Of k and of v, each. */
-static uint64_t values_bytes(uint32_t n_layers, uint32_t n_seq, uint32_t n_kv_heads,
-                             uint32_t head_dim, uint32_t n_ctx) {
-    uint64_t bytes = (uint64_t)blocks_of(n_ctx) * POSITIONS * head_dim * sizeof(uint16_t);
-    if ((uint64_t)n_seq * blocks_of(n_ctx) > UINT32_MAX ||
-        !checked_mul(bytes, n_kv_heads, &bytes) || !checked_mul(bytes, n_layers, &bytes) ||
-        !checked_mul(bytes, n_seq, &bytes)) {
+static uint64_t values_bytes(const struct kv_params *p) {
+    uint64_t bytes = (uint64_t)blocks_in_all(p) * POSITIONS * sizeof(uint16_t);
+    if (!checked_mul(bytes, p->head_dim, &bytes) || !checked_mul(bytes, p->n_kv_heads, &bytes) ||
+        !checked_mul(bytes, p->n_layers, &bytes)) {
         return UINT64_MAX;
     }
     return bytes;
 }
 
-uint64_t kv_need_bytes(uint32_t n_layers, uint32_t n_seq, uint32_t n_kv_heads, uint32_t head_dim,
-                       uint32_t n_ctx) {
-    uint64_t values = values_bytes(n_layers, n_seq, n_kv_heads, head_dim, n_ctx), bytes;
-    uint64_t block = 2 * sizeof(uint32_t) + sizeof(struct kv_counted);
-    uint64_t tables = n_seq * (blocks_of(n_ctx) * block + sizeof(uint32_t));
-    if (!checked_mul(values, 2, &bytes) || !checked_add(bytes, tables, &bytes)) {
+uint64_t kv_need_bytes(const struct kv_params *p) {
+    const uint64_t block = sizeof(uint32_t) + sizeof(struct kv_counted);
+    const uint64_t row = (blocks_of(p->n_ctx) + 1ull) * sizeof(uint32_t);
+    const uint64_t tables = blocks_in_all(p) * block + p->n_seq * row;
+    uint64_t bytes;
+    if (blocks_in_all(p) == UINT32_MAX || !checked_mul(values_bytes(p), 2, &bytes) ||
+        !checked_add(bytes, tables, &bytes)) {
         return UINT64_MAX;
     }
     return bytes;
 }
 
 static int open_tables(struct kv *kv, struct ot_error *err) {
-    uint64_t n = (uint64_t)kv->n_seq * kv->n_blocks;
-    kv->table = mem_calloc(n, sizeof *kv->table);
-    kv->held = mem_calloc(kv->n_seq, sizeof *kv->held);
-    kv->holders = mem_calloc(n, sizeof *kv->holders);
-    kv->counted = mem_calloc(n, sizeof *kv->counted);
+    const uint64_t n_seq = kv->params.n_seq;
+    kv->table = mem_calloc(n_seq * kv->n_row, sizeof *kv->table);
+    kv->held = mem_calloc(n_seq, sizeof *kv->held);
+    kv->holders = mem_calloc(kv->n_blocks, sizeof *kv->holders);
+    kv->counted = mem_calloc(kv->n_blocks, sizeof *kv->counted);
     if (kv->table == NULL || kv->held == NULL || kv->holders == NULL || kv->counted == NULL) {
-        return error_memory(err, n * sizeof *kv->counted);
+        return error_memory(err, kv->n_blocks * sizeof *kv->counted);
     }
     return OT_OK;
 }
 
-int kv_open(struct kv *kv, uint32_t n_layers, uint32_t n_seq, uint32_t n_kv_heads,
-            uint32_t head_dim, uint32_t n_ctx, struct ledger *ledger, struct ot_error *err) {
-    if (kv_need_bytes(n_layers, n_seq, n_kv_heads, head_dim, n_ctx) == UINT64_MAX) {
+int kv_open(struct kv *kv, const struct kv_params *params, struct ledger *ledger,
+            struct ot_error *err) {
+    *kv = (struct kv){
+        .params = *params,
+        .n_blocks = blocks_in_all(params),
+        .n_row = blocks_of(params->n_ctx),
+        .bytes = values_bytes(params),
+        .n_free = blocks_in_all(params),
+        .ledger = ledger,
+    };
+    if (kv_need_bytes(params) == UINT64_MAX) {
         return error_set(err, OT_ERR_ARGUMENT, "context",
                          "KV of %u positions times %u sequences "
                          "is more than can be addressed",
-                         n_ctx, n_seq);
+                         params->n_ctx, params->n_seq);
     }
-    *kv = (struct kv){
-        .n_layers = n_layers,
-        .n_seq = n_seq,
-        .n_kv_heads = n_kv_heads,
-        .head_dim = head_dim,
-        .n_blocks = blocks_of(n_ctx),
-        .bytes = values_bytes(n_layers, n_seq, n_kv_heads, head_dim, n_ctx),
-        .ledger = ledger,
-    };
     int rc =
         ledger_add_extent(ledger, "kv", 2, 2 * kv->bytes, OT_CLASS_KV, -1, &kv->ledger_id, err);
     if (rc != OT_OK) {
@@ -105,52 +109,64 @@ void kv_close(struct kv *kv) {
 /* ---- tables ---- */
 
 static uint32_t *row_of(const struct kv *kv, uint32_t seq) {
-    return kv->table + (uint64_t)seq * kv->n_blocks;
+    return kv->table + (uint64_t)seq * kv->n_row;
 }
 
-/* A block that nobody holds, for place i of a sequence's table. There is one: no sequence holds
- * more than n_blocks. */
-static uint32_t take_block(struct kv *kv, uint32_t seq, uint32_t i) {
-    uint32_t n = kv->n_seq * kv->n_blocks, id = seq * kv->n_blocks + i;
+/* A block that nobody holds, for place i of a sequence's table: the one of its own place, or the
+ * next that is free. False: there is none. */
+static bool take_block(struct kv *kv, uint32_t seq, uint32_t i, uint32_t *out) {
+    if (kv->n_free == 0) {
+        return false;
+    }
+    uint32_t id = (kv->n_blocks / kv->params.n_seq * seq + i) % kv->n_blocks;
     while (kv->holders[id] != 0) {
-        id = (id + 1) % n;
+        id = (id + 1) % kv->n_blocks;
     }
     kv->holders[id] = 1;
-    return id;
+    kv->n_free--;
+    *out = id;
+    return true;
 }
 
 static void release_blocks(struct kv *kv, uint32_t seq, uint32_t from) {
     for (uint32_t i = from; i < kv->held[seq]; i++) {
-        kv->holders[row_of(kv, seq)[i]]--;
+        kv->n_free += --kv->holders[row_of(kv, seq)[i]] == 0;
     }
     kv->held[seq] = min_u32(kv->held[seq], from);
 }
 
 static void copy_positions(struct kv *kv, uint32_t to, uint32_t from, uint32_t n) {
-    uint64_t block = (uint64_t)POSITIONS * kv->head_dim;
-    uint64_t bytes = (uint64_t)n * kv->head_dim * sizeof(uint16_t);
-    for (uint32_t layer = 0; layer < kv->n_layers; layer++) {
-        for (uint32_t head = 0; head < kv->n_kv_heads; head++) {
+    const struct kv_params *p = &kv->params;
+    uint64_t block = (uint64_t)POSITIONS * p->head_dim;
+    uint64_t bytes = (uint64_t)n * p->head_dim * sizeof(uint16_t);
+    for (uint32_t layer = 0; layer < p->n_layers; layer++) {
+        for (uint32_t head = 0; head < p->n_kv_heads; head++) {
             uint16_t *k = kv_keys(kv, layer, head), *v = kv_values(kv, layer, head);
             memcpy(k + to * block, k + from * block, bytes);
             memcpy(v + to * block, v + from * block, bytes);
         }
     }
     ledger_post(kv->ledger, kv->ledger_id, OT_RAM_RAM, OT_CAUSE_COPY,
-                2 * bytes * kv->n_layers * kv->n_kv_heads, 0);
+                2 * bytes * p->n_layers * p->n_kv_heads, 0);
 }
 
-void kv_append(struct kv *kv, uint32_t seq, uint32_t length, uint32_t n) {
+bool kv_append(struct kv *kv, uint32_t seq, uint32_t length, uint32_t n) {
     uint32_t *row = row_of(kv, seq), last = length / POSITIONS, part = length % POSITIONS;
     if (part != 0 && kv->holders[row[last]] > 1) {
-        uint32_t old = row[last];
-        row[last] = take_block(kv, seq, last);
-        copy_positions(kv, row[last], old, part);
-        kv->holders[old]--;
+        uint32_t own;
+        if (!take_block(kv, seq, last, &own)) {
+            return false;
+        }
+        copy_positions(kv, own, row[last], part);
+        kv->holders[row[last]]--;
+        row[last] = own;
     }
     for (; kv->held[seq] < blocks_of(length + n); kv->held[seq]++) {
-        row[kv->held[seq]] = take_block(kv, seq, kv->held[seq]);
+        if (!take_block(kv, seq, kv->held[seq], &row[kv->held[seq]])) {
+            return false;
+        }
     }
+    return true;
 }
 
 void kv_truncate(struct kv *kv, uint32_t seq, uint32_t n) {
@@ -169,8 +185,8 @@ void kv_share(struct kv *kv, uint32_t dst, uint32_t src, uint32_t n) {
 /* ---- where positions are ---- */
 
 static uint64_t head_offset(const struct kv *kv, uint32_t layer, uint32_t head) {
-    uint64_t n_positions = (uint64_t)kv->n_seq * kv->n_blocks * POSITIONS;
-    return ((uint64_t)layer * kv->n_kv_heads + head) * n_positions * kv->head_dim;
+    uint64_t plane = (uint64_t)kv->n_blocks * POSITIONS * kv->params.head_dim;
+    return ((uint64_t)layer * kv->params.n_kv_heads + head) * plane;
 }
 
 uint16_t *kv_keys(const struct kv *kv, uint32_t layer, uint32_t head) {
@@ -187,7 +203,7 @@ const uint32_t *kv_blocks(const struct kv *kv, uint32_t seq) {
 
 uint64_t kv_offset(const struct kv *kv, uint32_t seq, uint32_t position) {
     uint64_t block = row_of(kv, seq)[position / POSITIONS];
-    return (block * POSITIONS + position % POSITIONS) * kv->head_dim;
+    return (block * POSITIONS + position % POSITIONS) * kv->params.head_dim;
 }
 
 /* ---- counting ---- */

@@ -12,10 +12,17 @@
 #ifndef KV_KV_H
 #define KV_KV_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "ledger/ledger.h"
 #include "onetrip.h"
+
+struct kv_params {
+    uint32_t n_layers, n_kv_heads, head_dim;
+    uint32_t n_seq, n_ctx; /* sequences, and positions that each may have */
+    uint32_t n_kv;         /* positions there are for all of them; 0: n_seq times n_ctx */
+};
 
 /* Positions of a block that kv_count has counted since the last kv_count_begin: [low, high). */
 struct kv_counted {
@@ -24,32 +31,33 @@ struct kv_counted {
 };
 
 struct kv {
-    uint32_t n_layers, n_seq, n_kv_heads, head_dim;
-    uint32_t n_blocks;          /* that a sequence may hold; n_seq times as many exist */
+    struct kv_params params;
+    uint32_t n_blocks;          /* that there are */
+    uint32_t n_row;             /* blocks that a sequence may hold */
     uint64_t bytes;             /* of k and of v, each */
     uint16_t *k, *v;            /* owned */
-    uint32_t *table;            /* owned [n_seq, n_blocks]: ids of blocks */
+    uint32_t *table;            /* owned [n_seq, n_row]: ids of blocks */
     uint32_t *held;             /* owned [n_seq]: blocks in a sequence's table */
-    uint32_t *holders;          /* owned [n_seq * n_blocks]: sequences that hold a block */
-    struct kv_counted *counted; /* owned [n_seq * n_blocks] */
-    uint64_t round;             /* of counting */
-    struct ledger *ledger;      /* borrowed */
+    uint32_t *holders;          /* owned [n_blocks]: sequences that hold a block; 0: free */
+    struct kv_counted *counted; /* owned [n_blocks] */
+    uint32_t n_free;
+    uint64_t round;        /* of counting */
+    struct ledger *ledger; /* borrowed */
     uint32_t ledger_id;
 };
 
 /* Bytes kv_open would reserve (k, v and tables together); UINT64_MAX: more than can be addressed.
  */
-uint64_t kv_need_bytes(uint32_t n_layers, uint32_t n_seq, uint32_t n_kv_heads, uint32_t head_dim,
-                       uint32_t n_ctx);
-/* Sequences of at most n_ctx positions, all empty. Adds the ledger's extent "kv". Errors: ARGUMENT,
- * MEMORY. */
-int kv_open(struct kv *kv, uint32_t n_layers, uint32_t n_seq, uint32_t n_kv_heads,
-            uint32_t head_dim, uint32_t n_ctx, struct ledger *ledger, struct ot_error *err);
+uint64_t kv_need_bytes(const struct kv_params *params);
+/* Sequences that are all empty. Adds the ledger's extent "kv". Errors: ARGUMENT, MEMORY. */
+int kv_open(struct kv *kv, const struct kv_params *params, struct ledger *ledger,
+            struct ot_error *err);
 void kv_close(struct kv *kv);
 
 /* Makes positions [length, length + n) of a sequence of `length` positions ones that may be
- * written. What is copied for it is posted as ram>ram copy of kv. */
-void kv_append(struct kv *kv, uint32_t seq, uint32_t length, uint32_t n);
+ * written. What is copied for it is posted as ram>ram copy of kv. False: there are too few free
+ * blocks; those taken so far are given up by kv_truncate. */
+bool kv_append(struct kv *kv, uint32_t seq, uint32_t length, uint32_t n);
 /* Gives up the blocks behind the first n positions. */
 void kv_truncate(struct kv *kv, uint32_t seq, uint32_t n);
 /* dst becomes the first n positions that src holds; nothing is copied. */
@@ -58,7 +66,7 @@ void kv_share(struct kv *kv, uint32_t dst, uint32_t src, uint32_t n);
 /* A head's blocks of keys / values, in which kernel_key_offset finds a position by kv_blocks. */
 uint16_t *kv_keys(const struct kv *kv, uint32_t layer, uint32_t head);
 uint16_t *kv_values(const struct kv *kv, uint32_t layer, uint32_t head);
-/* [n_blocks] ids of a sequence's blocks. */
+/* [n_row] ids of a sequence's blocks. */
 const uint32_t *kv_blocks(const struct kv *kv, uint32_t seq);
 /* Where a position's dimensions begin in kv_keys and kv_values. */
 uint64_t kv_offset(const struct kv *kv, uint32_t seq, uint32_t position);
