@@ -98,54 +98,45 @@ static struct division divide(const struct forward *f, uint32_t token, uint32_t 
     return d;
 }
 
-static bool same_keys(const struct forward *f, const struct attend_unit *u, uint64_t first,
-                      uint64_t end, uint32_t seq) {
-    if (u->first != first || u->end != end) {
-        return false;
+/* The unit of the tokens that see keys [first, end) of seq, if it has room; else a new one. */
+static uint32_t unit_of_keys(const struct forward *f, const struct attend_plan *plan, uint32_t most,
+                             uint64_t first, uint64_t end, uint32_t seq) {
+    const uint64_t from = first / KERNEL_KEY_BLOCK;
+    const uint64_t to = (end + KERNEL_KEY_BLOCK - 1) / KERNEL_KEY_BLOCK;
+    const uint32_t *blocks = kv_blocks(f->kv, seq) + from;
+    for (uint32_t i = 0; i < plan->n_units; i++) {
+        const struct attend_unit *u = &plan->units[i];
+        if (u->first == first && u->end == end && u->n_members < most &&
+            memcmp(kv_blocks(f->kv, u->seq) + from, blocks, (to - from) * sizeof *blocks) == 0) {
+            return i;
+        }
     }
-    const uint32_t *a = kv_blocks(f->kv, u->seq), *b = kv_blocks(f->kv, seq);
-    uint64_t from = first / KERNEL_KEY_BLOCK, to = (end + KERNEL_KEY_BLOCK - 1) / KERNEL_KEY_BLOCK;
-    return memcmp(a + from, b + from, (to - from) * sizeof *a) == 0;
+    return plan->n_units;
 }
 
-/* Adds a token that sees keys [first, end) to a unit of the same keys that has room, or to a new
+/* The unit of the prompt's tokens before this one, if they are of seq and it has room; else a new
  * one. */
-static void add_member(struct forward *f, struct attend_plan *plan, uint32_t most, uint64_t first,
-                       uint64_t end, struct attend_member member) {
-    uint32_t seq = f->tokens[member.token].seq, i = 0;
-    while (i < plan->n_units &&
-           (plan->units[i].n_members == most || !same_keys(f, &plan->units[i], first, end, seq))) {
-        i++;
-    }
-    struct attend_unit *u = &plan->units[i];
-    if (i == plan->n_units) {
+static uint32_t unit_of_prompt(const struct attend_plan *plan, uint32_t most, uint32_t seq) {
+    const uint32_t last = plan->n_units - 1;
+    bool joins =
+        plan->n_units > 0 && plan->units[last].seq == seq && plan->units[last].n_members < most;
+    return joins ? last : plan->n_units;
+}
+
+/* Adds a token that sees keys [first, end) of seq. */
+static void add_member(struct attend_plan *plan, uint32_t unit, uint64_t first, uint64_t end,
+                       uint32_t seq, struct attend_member member) {
+    struct attend_unit *u = &plan->units[unit];
+    if (unit == plan->n_units) {
         plan->n_units++;
-        *u =
-            (struct attend_unit){.first = first, .end = end, .seq = seq, .member = plan->n_members};
+        *u = (struct attend_unit){.first = first, .seq = seq, .member = plan->n_members};
     } else {
         plan->members[u->last_member].next = plan->n_members;
     }
+    u->end = end;
     u->last_member = plan->n_members;
     u->n_members++;
     plan->members[plan->n_members++] = member;
-}
-
-/* A prompt's tokens of one sequence that follow each other. */
-static void add_consecutive(struct forward *f, struct attend_plan *plan, uint32_t most,
-                            const struct division *d, uint32_t token) {
-    struct attend_unit *u = plan->n_units > 0 ? &plan->units[plan->n_units - 1] : NULL;
-    uint32_t seq = f->tokens[token].seq;
-    if (u != NULL && u->n_members < most && u->seq == seq) {
-        plan->members[u->last_member].next = plan->n_members;
-        u->end = d->end;
-    } else {
-        u = &plan->units[plan->n_units++];
-        *u = (struct attend_unit){
-            .first = d->first, .end = d->end, .seq = seq, .member = plan->n_members};
-    }
-    u->last_member = plan->n_members;
-    u->n_members++;
-    plan->members[plan->n_members++] = (struct attend_member){.token = token};
 }
 
 static void make_plan(struct forward *f, struct attend_plan *plan, uint32_t window) {
@@ -154,13 +145,14 @@ static void make_plan(struct forward *f, struct attend_plan *plan, uint32_t wind
     plan->n_units = plan->n_members = 0;
     for (uint32_t t = 0; t < f->n_tokens; t++) {
         const struct division d = divide(f, t, window);
-        for (uint32_t i = 0; f->decode && i < d.n_parts; i++) {
-            add_member(f, plan, most, max_u64(d.begin + i * d.length, d.first),
-                       min_u64(d.begin + (i + 1) * d.length, d.end),
+        const uint32_t seq = f->tokens[t].seq;
+        for (uint32_t i = 0; i < d.n_parts; i++) {
+            uint64_t first = max_u64(d.begin + i * d.length, d.first);
+            uint64_t end = min_u64(d.begin + (i + 1) * d.length, d.end);
+            uint32_t unit = f->decode ? unit_of_keys(f, plan, most, first, end, seq)
+                                      : unit_of_prompt(plan, most, seq);
+            add_member(plan, unit, first, end, seq,
                        (struct attend_member){.token = t, .part = i, .in_parts = d.n_parts > 1});
-        }
-        if (!f->decode) {
-            add_consecutive(f, plan, most, &d, t);
         }
     }
     plan->read_keys = plan->needed_keys = 0;
