@@ -8,6 +8,7 @@
 #include "engine/engine.h"
 #include "engine_fixture.h"
 #include "sys/file.h"
+#include "sys/memory.h"
 
 static void test_every_residency_and_budget_gives_the_same_bits(void **state) {
     (void)state;
@@ -49,12 +50,17 @@ static void test_every_residency_and_budget_gives_the_same_bits(void **state) {
 
 enum { LONG_PROMPT = 200 };
 
-static int feed_long(struct session *s, float *logits, struct ot_error *err) {
+static int feed_prompt(struct session *s, uint32_t n, float *logits, struct ot_error *err) {
     struct ot_input inputs[LONG_PROMPT];
-    for (uint32_t i = 0; i < LONG_PROMPT; i++) {
-        inputs[i] = (struct ot_input){token_at(i), 0, i + 1 == LONG_PROMPT};
+    assert_true(n <= LONG_PROMPT);
+    for (uint32_t i = 0; i < n; i++) {
+        inputs[i] = (struct ot_input){token_at(i), 0, i + 1 == n};
     }
-    return ot_decode(s->ctx, inputs, LONG_PROMPT, logits, err);
+    return ot_decode(s->ctx, inputs, n, logits, err);
+}
+
+static int feed_long(struct session *s, float *logits, struct ot_error *err) {
+    return feed_prompt(s, LONG_PROMPT, logits, err);
 }
 
 /* 38 MB of weights, so that there is something to lend. */
@@ -175,6 +181,36 @@ static void test_a_long_prompt_through_experts_takes_one_sweep_too(void **state)
         long_run_pass_in_one_sweep(&l, pass);
     }
     long_run_close(&l);
+}
+
+/* Sweeps of few tokens touch what few tokens need, though memory is laid out for many: also where all
+ * their experts' rows together are more than that. */
+static void test_experts_of_few_tokens_keep_to_the_memory_of_few(void **state) {
+    (void)state;
+    enum { ARRAYS = 32, PAGE = 4096 };
+    struct tiny_model options;
+    tiny_model_defaults(&options, TINY_QWEN3MOE, OT_Q8_0, 6);
+    options.n_embd = options.n_ff = 256;
+    options.n_experts = options.n_experts_used = 16;
+    tiny_model_write(&options, path);
+    struct ot_context_params params = {.n_ctx = 256, .residency = OT_RESIDENCY_STREAM};
+    struct session s;
+    struct ot_error err;
+    struct ot_context_info info;
+    params.ram_bytes = least_budget(&params) + (512 << 10);
+    session_open(&s, &params);
+    float *logits = logits_for(s.n_vocab);
+    const uint32_t n = s.ctx->budget.n_batch; /* for which nothing is lent */
+    if (feed_prompt(&s, n, logits, &err) != 0) {
+        fail_with(&err);
+    }
+    ot_context_get_info(s.ctx, &info);
+    const struct forward *f = &s.ctx->forward;
+    const uint64_t touched = sys_memory_resident(f->memory, f->memory_bytes);
+    assert_in_range(touched, info.activation_bytes / 4, info.activation_bytes + ARRAYS * PAGE);
+    assert_true(f->memory_bytes > 2 * info.activation_bytes);
+    free(logits);
+    session_close(&s);
 }
 
 /* A prompt that comes late finds memory brought in for weights that are not read yet. */
@@ -300,6 +336,7 @@ int main(void) {
         cmocka_unit_test(test_every_residency_and_budget_gives_the_same_bits),
         cmocka_unit_test(test_a_long_prompt_takes_one_sweep_on_borrowed_memory),
         cmocka_unit_test(test_a_long_prompt_through_experts_takes_one_sweep_too),
+        cmocka_unit_test(test_experts_of_few_tokens_keep_to_the_memory_of_few),
         cmocka_unit_test(test_memory_that_was_brought_in_for_unread_weights_is_lent_too),
         cmocka_unit_test(test_a_lowered_limit_takes_wired_memory_and_a_raised_one_gives_it_back),
         cmocka_unit_test(test_a_lowered_limit_takes_experts_first),

@@ -105,8 +105,9 @@ static void end_loan(struct ot_context *ctx) {
     residency_lend(ctx->residency, ctx->withheld_bytes);
 }
 
+/* n_room: tokens of a sweep that there is memory for. */
 static int run_batch(struct ot_context *ctx, const struct ot_input *inputs, uint32_t n_inputs,
-                     uint32_t n_batch, float *logits, struct ot_error *err) {
+                     uint32_t n_room, float *logits, struct ot_error *err) {
     uint32_t n_wanted = 0;
     bool begins = false, several = false; /* a sequence; tokens of one */
     for (uint32_t i = 0; i < n_inputs; i++) {
@@ -119,7 +120,7 @@ static int run_batch(struct ot_context *ctx, const struct ot_input *inputs, uint
     bool guesses = n_inputs <= FORWARD_FEW && ctx->added[inputs[0].seq] == n_inputs;
     bool few = (guesses || n_inputs <= ctx->n_few) && (n_inputs == 1 || n_wanted == n_inputs);
     bool prompt = begins || (several && !few);
-    n_batch = even_sweep(n_inputs, n_batch);
+    const uint32_t n_batch = even_sweep(n_inputs, n_room);
     memset(ctx->added, 0, ctx->n_seq * sizeof *ctx->added);
     for (uint32_t first = 0; first < n_inputs; first += n_batch) {
         uint32_t n = min_u32(n_batch, n_inputs - first), wanted = 0;
@@ -133,7 +134,8 @@ static int run_batch(struct ot_context *ctx, const struct ot_input *inputs, uint
             };
             wanted += in->want_logits;
         }
-        int rc = forward_sweep(&ctx->forward, ctx->tokens, n, few, n_wanted == 1, logits, err);
+        int rc =
+            forward_sweep(&ctx->forward, ctx->tokens, n, n_room, few, n_wanted == 1, logits, err);
         if (rc != OT_OK) {
             return rc;
         }

@@ -239,12 +239,13 @@ int experts_layer(struct forward *f, uint32_t layer_id, struct ot_error *err) {
     forward_ahead(f, layer_id);
     memset(f->y, 0, (uint64_t)f->n_tokens * d * sizeof *f->y);
     phase_end(f, phase, OT_PHASE_OTHER);
+    const uint32_t rows_most = max_u32(f->n_room, hp->n_experts_used);
     for (struct run run = {.layer = layer}; run.from < n_wanted; run.from = run.to) {
         run.first_row = f->expert_first[f->expert_ids[run.from]];
         run.n_rows = 0;
         for (run.to = run.from; run.to < n_wanted; run.to++) {
             uint32_t n_rows = f->expert_first[f->expert_ids[run.to] + 1] - run.first_row;
-            if (run.to > run.from && n_rows > f->n_routed_rows) {
+            if (run.to > run.from && n_rows > rows_most) {
                 break;
             }
             run.n_rows = n_rows;

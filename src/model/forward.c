@@ -538,10 +538,12 @@ static void post_activations(struct forward *f) {
     }
 }
 
-int forward_sweep(struct forward *f, const struct forward_token *tokens, uint32_t n, bool decode,
-                  bool one_logit, float *logits, struct ot_error *err) {
+int forward_sweep(struct forward *f, const struct forward_token *tokens, uint32_t n,
+                  uint32_t n_room, bool decode, bool one_logit, float *logits,
+                  struct ot_error *err) {
     f->tokens = tokens;
     f->n_tokens = n;
+    f->n_room = n_room;
     f->decode = decode;
     bool wanted = false;
     for (uint32_t i = 0; i < n; i++) {

@@ -144,6 +144,7 @@ struct forward {
     /* of the sweep that runs */
     const struct forward_token *tokens;
     uint32_t n_tokens;
+    uint32_t n_room; /* tokens that memory may be touched for, of n_batch that are laid out */
     bool decode; /* few tokens: the kernels for one and for a few */
     struct matmul_item items[FORWARD_MAX_ITEMS];
     uint32_t n_items;
@@ -170,14 +171,16 @@ void forward_close(struct forward *f);
 void forward_drop(struct forward *f);
 
 /* Runs n <= n_batch tokens; their KV is written, whether or not logits are wanted.
+ *   n_room      tokens whose activations there is memory for, n <= n_room <= n_batch
  *   decode      use the kernels for one token or a few (n <= FORWARD_FEW, or up to what
  *               forward_few gives): results are those of n sweeps of one token, to the bit
  *   one_logit   the whole call wants one row of logits: use the one-token kernel for the output
  *   logits      [number of wanted, n_vocab]
  * Errors: IO, CHANGED, NOT_FINITE, INTERRUPTED; KV beyond the sequences' lengths is then undefined.
  */
-int forward_sweep(struct forward *f, const struct forward_token *tokens, uint32_t n, bool decode,
-                  bool one_logit, float *logits, struct ot_error *err);
+int forward_sweep(struct forward *f, const struct forward_token *tokens, uint32_t n,
+                  uint32_t n_room, bool decode, bool one_logit, float *logits,
+                  struct ot_error *err);
 
 /* ---- between the files of the forward pass ---- */
 
