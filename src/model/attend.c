@@ -73,7 +73,7 @@ struct division {
     uint32_t n_parts;
 };
 
-enum { PART_BYTES = 64 << 10, PARTS_OF_TOKEN = 32, PARTS_MIN = 16 };
+enum { PART_BYTES = 64 << 10, PARTS_OF_TOKEN = 32, PARTS_MIN = 8 };
 
 uint32_t attend_most_parts(const struct hparams *hp) {
     return max_u32(PARTS_OF_TOKEN / hp->n_kv_heads, PARTS_MIN);
