@@ -179,6 +179,32 @@ static void test_every_type_runs_and_one_by_one_equals_a_batch(void **state) {
     }
 }
 
+/* Where activations are not rounded before attention, nor k is large by a bias, a prompt is as near
+ * to its tokens one by one as f32 allows, with every instruction set. */
+static void test_attention_rounds_only_what_has_been_rounded_before(void **state) {
+    (void)state;
+    static const struct {
+        enum tiny_family family;
+        uint32_t dtype;
+    } cases[] = {
+        {TINY_LLAMA, OT_F32}, {TINY_MIXTRAL, OT_F16}, {TINY_PHI3, OT_F16}, {TINY_QWEN2, OT_Q8_0}};
+    for (uint32_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        write_model(cases[i].family, cases[i].dtype);
+        struct session s;
+        session_open(&s, NULL);
+        float *whole = logits_for(s.n_vocab), *parts = logits_for(s.n_vocab);
+        must_feed(&s, 0, 0, N_TOKENS, whole);
+        assert_int_equal(ot_seq_truncate(s.ctx, 0, 0), 0);
+        for (uint32_t t = 0; t < N_TOKENS; t++) {
+            must_feed(&s, 0, t, 1, parts + (size_t)t * s.n_vocab);
+        }
+        assert_true(mean_kl(whole, parts, N_TOKENS, s.n_vocab) < 1e-7);
+        free(whole);
+        free(parts);
+        session_close(&s);
+    }
+}
+
 static void test_sequences_of_a_batch_do_not_see_each_other(void **state) {
     (void)state;
     write_model(TINY_GEMMA3, OT_Q4_0);
@@ -639,6 +665,7 @@ int main(void) {
         cmocka_unit_test(test_a_few_tokens_get_the_bits_of_calls_of_one),
         cmocka_unit_test(test_no_way_to_prefetch_changes_a_bit),
         cmocka_unit_test(test_every_type_runs_and_one_by_one_equals_a_batch),
+        cmocka_unit_test(test_attention_rounds_only_what_has_been_rounded_before),
         cmocka_unit_test(test_sequences_of_a_batch_do_not_see_each_other),
         cmocka_unit_test(test_a_few_sequences_get_the_bits_of_calls_of_their_own),
         cmocka_unit_test(test_a_copied_prompt_goes_on_like_its_origin),

@@ -114,7 +114,7 @@ struct kernels {
 
     void (*attention)(const struct kernel_attention *args, void *scratch);
     /* The same for rows of a prompt, which are limited by arithmetic: may round q, k, v and the
-     * weights to bf16. */
+     * softmax's weights to bf16. */
     void (*attention_prompt)(const struct kernel_attention *args, void *scratch);
 
     /* y = x * gain / sqrt(mean(x^2) + eps); gain NULL: 1. y may be x. */

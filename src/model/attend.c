@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/dtype.h"
 #include "model/forward.h"
 
 /* Where a token's vectors lie in its row of f->work: q, k, v, then attention's output. */
@@ -178,7 +179,16 @@ struct attend_job {
     const struct attend_plan *plan;
     uint32_t layer, window;
     uint32_t heads_per_call, calls_per_head; /* of the query heads that share a kv head */
+    bool rounds;                             /* with the kernel that may round to bf16 */
 };
+
+/* A prompt's attention may round where q and k carry the error of activations of 8 bits anyhow: not
+ * where they come from weights of floats, nor where biases make them large beside what varies. */
+static bool may_round(const struct weight *layer) {
+    const struct weight *q = &layer[layer[ROLE_ATTN_QKV].present ? ROLE_ATTN_QKV : ROLE_ATTN_Q];
+    return dtype_get(q->dtype)->block_values > 1 && !layer[ROLE_ATTN_QKV_BIAS].present &&
+           !layer[ROLE_ATTN_Q_BIAS].present && !layer[ROLE_ATTN_K_BIAS].present;
+}
 
 /* Where a part's output for a query head goes: [token, part, head]. */
 static uint64_t part_index(const struct forward *f, const struct attend_member *m, uint32_t head) {
@@ -227,8 +237,12 @@ static void attend_piece(void *arg, uint32_t piece, uint32_t worker) {
         .scale = hp->attn_scale,
         .softcap = hp->attn_softcap,
     };
-    (f->decode ? f->k->attention : f->k->attention_prompt)(&args,
-                                                           f->scratch + worker * f->scratch_bytes);
+    void *scratch = f->scratch + worker * f->scratch_bytes;
+    if (job->rounds) {
+        f->k->attention_prompt(&args, scratch);
+    } else {
+        f->k->attention(&args, scratch);
+    }
     m = &job->plan->members[u->member];
     for (uint32_t i = 0; f->decode && i < u->n_members; i++, m = &job->plan->members[m->next]) {
         for (uint32_t h = 0; m->in_parts && h < n_heads; h++) {
@@ -277,6 +291,7 @@ static void attend(struct forward *f, uint32_t layer, bool local) {
     uint32_t group = hp->n_heads / hp->n_kv_heads;
     struct attend_job job = {
         .f = f, .plan = &f->plans[local], .layer = layer, .window = local ? hp->window : 0};
+    job.rounds = !f->decode && may_round(f->model->bind.layers[layer]);
     job.heads_per_call = min_u32(group, KERNEL_MAX_Q);
     job.calls_per_head = (group + job.heads_per_call - 1) / job.heads_per_call;
     pool_run(f->pool, job.plan->n_units * hp->n_kv_heads * job.calls_per_head, attend_piece, &job);
