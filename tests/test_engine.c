@@ -186,8 +186,11 @@ static void test_attention_rounds_only_what_has_been_rounded_before(void **state
     static const struct {
         enum tiny_family family;
         uint32_t dtype;
-    } cases[] = {
-        {TINY_LLAMA, OT_F32}, {TINY_MIXTRAL, OT_F16}, {TINY_PHI3, OT_F16}, {TINY_QWEN2, OT_Q8_0}};
+        double bar; /* a sixth to a third of what rounding gives, or less */
+    } cases[] = {{TINY_LLAMA, OT_F32, 1e-6},
+                 {TINY_MIXTRAL, OT_F16, 1e-6},
+                 {TINY_PHI3, OT_F16, 1e-6},
+                 {TINY_QWEN2, OT_Q8_0, 5e-5}};
     for (uint32_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         write_model(cases[i].family, cases[i].dtype);
         struct session s;
@@ -198,7 +201,7 @@ static void test_attention_rounds_only_what_has_been_rounded_before(void **state
         for (uint32_t t = 0; t < N_TOKENS; t++) {
             must_feed(&s, 0, t, 1, parts + (size_t)t * s.n_vocab);
         }
-        assert_true(mean_kl(whole, parts, N_TOKENS, s.n_vocab) < 1e-7);
+        assert_true(mean_kl(whole, parts, N_TOKENS, s.n_vocab) < cases[i].bar);
         free(whole);
         free(parts);
         session_close(&s);
