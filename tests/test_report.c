@@ -150,6 +150,22 @@ static void test_a_copy_of_weights_is_named(void **state) {
     assert_warns(&r, "copied or transformed");
 }
 
+/* They come through a mapping, which rchar does not count. */
+static void test_headers_are_not_missed_in_rchar(void **state) {
+    struct report_movement m[2];
+    struct report r = clean_report(m);
+    (void)state;
+    m[1] = m[0];
+    m[1].cls = OT_CLASS_OTHER;
+    m[1].moved_bytes = m[1].needed_bytes = 12 * mib;
+    r.n_movements = 2;
+    r.now.read_bytes += 12 * mib;
+    report_judge(&r);
+    assert_int_equal(r.n_warnings, 0);
+    assert_int_equal(r.n_closures, 2);
+    assert_true(r.closures[1].residual < 1e-9);
+}
+
 static void test_noise_of_the_process_is_no_fault(void **state) {
     struct report_movement m;
     struct report r = clean_report(&m);
@@ -379,6 +395,7 @@ int main(void) {
         cmocka_unit_test(test_a_limit_that_was_lowered_is_named),
         cmocka_unit_test(test_wired_memory_that_was_lent_is_not_missed),
         cmocka_unit_test(test_a_copy_of_weights_is_named),
+        cmocka_unit_test(test_headers_are_not_missed_in_rchar),
         cmocka_unit_test(test_noise_of_the_process_is_no_fault),
         cmocka_unit_test(test_the_text_says_what_was_asked_and_what_came_of_it),
         cmocka_unit_test(test_text_that_is_not_utf8_still_makes_json),

@@ -63,8 +63,9 @@ static int open_ledger(struct ot_context *ctx, struct ot_error *err) {
                                &ctx->header_extent, err);
     }
     if (rc == OT_OK && m->header_disk_bytes > 0) {
-        ledger_post(ctx->ledger, ctx->header_extent, OT_DISK_RAM, OT_CAUSE_LOAD,
-                    m->header_disk_bytes, min_u64(m->header_disk_bytes, m->header_bytes));
+        uint64_t needed = min_u64(m->header_disk_bytes, m->header_bytes);
+        ledger_post_rounded(ctx->ledger, ctx->header_extent, OT_DISK_RAM, OT_CAUSE_LOAD,
+                            m->header_disk_bytes, needed, m->header_disk_bytes - needed);
     }
     return rc;
 }

@@ -157,13 +157,14 @@ static void judge_movements(struct report *r) {
 }
 
 void report_judge(struct report *r) {
-    uint64_t disk_bytes = 0;
+    uint64_t disk_bytes = 0, header_bytes = 0;
     r->n_closures = r->n_warnings = 0;
     r->disk_weight_bytes = r->min_bytes = 0;
     for (uint32_t i = 0; i < r->n_movements; i++) {
         const struct report_movement *m = &r->movements[i];
         if (m->boundary == OT_DISK_RAM) {
             disk_bytes += m->moved_bytes;
+            header_bytes += m->cls == OT_CLASS_OTHER ? m->moved_bytes : 0;
             r->disk_weight_bytes += m->cls == OT_CLASS_WEIGHT ? m->moved_bytes : 0;
             r->min_bytes += m->cls == OT_CLASS_WEIGHT ? m->needed_bytes : 0;
         }
@@ -171,9 +172,10 @@ void report_judge(struct report *r) {
     if (r->start.io_known && r->now.io_known) {
         close_boundary(r, OT_DISK_RAM, disk_bytes, r->now.read_bytes - r->start.read_bytes,
                        "/proc/self/io read_bytes");
-        /* Reads by pread also pass rchar; reads by io_uring and by mapping do not. */
+        /* Reads by pread also pass rchar; reads by io_uring and by mapping, as of headers, do not.
+         */
         if (r->residency.io != NULL && strncmp(r->residency.io, "threads", 7) == 0) {
-            close_boundary(r, OT_DISK_RAM, disk_bytes, r->now.rchar - r->start.rchar,
+            close_boundary(r, OT_DISK_RAM, disk_bytes - header_bytes, r->now.rchar - r->start.rchar,
                            "/proc/self/io rchar");
         }
     }

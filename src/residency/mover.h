@@ -117,6 +117,7 @@ struct mover {
     uint64_t locked_bytes;
     uint64_t n_reads, n_reads_direct, n_reads_failed;
     uint64_t n_samples, n_samples_grown; /* direct reads looked at, and those that left pages */
+    uint64_t n_reads_doubted; /* of those that are counted as direct: that left pages */
     bool buffered_found;                 /* O_DIRECT was asked for and had no effect */
     bool verify;                         /* compare what was read with a second read */
 };

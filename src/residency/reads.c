@@ -84,7 +84,12 @@ static void look_for_cache(struct mover *m, const struct flight *f) {
         m->buffered_found = m->n_samples >= SAMPLES_LEAST && m->n_samples_grown * 2 > m->n_samples;
         if (grown) {
             sys_file_drop(file, f->offset, f->bytes);
-            return;
+        }
+        if (m->buffered_found) {
+            m->n_reads_direct -= m->n_reads_doubted;
+            m->n_reads_doubted = 0;
+        } else {
+            m->n_reads_doubted += grown;
         }
     }
     if (!f->direct || m->buffered_found) {
