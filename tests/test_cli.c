@@ -634,6 +634,33 @@ static void test_bench_generates_several_sequences_together(void **state) {
     outcome_free(&o);
 }
 
+/* Three starts: told, enough, and a byte less, which is refused with the same figure. */
+static void test_the_least_budget_is_a_line_that_does_not_move(void **state) {
+    (void)state;
+    uint64_t least[2] = {1 << 20, 0};
+    for (uint32_t i = 0; i < 2; i++) {
+        char ram[32];
+        snprintf(ram, sizeof ram, "%llu", (unsigned long long)least[0] - i);
+        struct outcome o = onetrip(NULL, "run", model, "-p", "x", "-n", "2", "--ram", ram, NULL);
+        assert_exit(&o, 1);
+        assert_one_line(o.err);
+        const char *at = strstr(o.err, " bytes): program and tables");
+        assert_non_null(at);
+        while (at[-1] != '(') {
+            at--;
+        }
+        least[i] = strtoull(at, NULL, 10);
+        outcome_free(&o);
+        if (i == 0) {
+            snprintf(ram, sizeof ram, "%llu", (unsigned long long)least[0]);
+            o = onetrip(NULL, "run", model, "-p", "x", "-n", "2", "--ram", ram, NULL);
+            assert_exit(&o, 0);
+            outcome_free(&o);
+        }
+    }
+    assert_int_equal(least[0], least[1]);
+}
+
 static double needed_a_token(const char *shared) {
     struct outcome o = onetrip(NULL, "bench", model, "-p", "0", "-n", "4", "-d", "256", "-npl", "3",
                                "-r", "1", "--ram", "64M", "--json", shared, NULL);
@@ -957,6 +984,7 @@ int main(void) {
         cmocka_unit_test(test_generation_ends_where_the_context_is_full),
         cmocka_unit_test(test_output_that_cannot_be_written_is_an_error),
         cmocka_unit_test(test_bench_generates_several_sequences_together),
+        cmocka_unit_test(test_the_least_budget_is_a_line_that_does_not_move),
         cmocka_unit_test(test_bench_reads_a_shared_depth_once),
         cmocka_unit_test(test_bench_says_null_of_what_it_did_not_measure),
         cmocka_unit_test(test_output_never_replaces_a_model_or_what_the_command_reads),

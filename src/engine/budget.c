@@ -3,10 +3,12 @@
 
 #include <string.h>
 
+#include "base/alloc.h"
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/text.h"
 #include "model/forward.h"
+#include "sys/memory.h"
 
 enum {
     LEAST_BATCH = 16,         /* tokens of a sweep under the least budget */
@@ -16,6 +18,9 @@ enum {
     TABLE_SHARE = 512,        /* of memory, for its page tables */
     KV_SHARE = 16,            /* of the budget, where it is too small for the weights anyhow */
     THREAD_BYTES = 128 << 10, /* stack pages a thread touches */
+    HEAP_BYTES = 512 << 10,   /* of the C library and others, beside our own */
+    AROUND_BYTES = 64 << 10,  /* pages that the kernel maps around one that is touched */
+    BASE_DIFFERS_BYTES = 4 << 20,
     MAX_DRAFT = FORWARD_FEW - 1,
     MEMORY_DRAFT = 3,
 };
@@ -74,21 +79,27 @@ uint32_t budget_fit_batch(const struct ot_model *m, const struct kernels *k, uin
     return low;
 }
 
-/* The least total that leaves `need` beside the growing reserve, whatever the total is now, and
- * what makes it enough for another start: the program's own pages differ (by what of its files is
- * in the page cache, up to 1.2 MB seen). */
+/* The most that the process may hold at another start, when a context opens: of the program's files
+ * and the headers' pages it has now what was in the page cache, and around it. In a large program,
+ * of which most is not in use, no more than some MB above what it has now. */
+static uint64_t base_most(const struct ot_model *m, const struct sys_process *process) {
+    uint64_t heap = max_u64(process->anon_bytes, mem_live_bytes() + HEAP_BYTES);
+    uint64_t most = heap + sys_program_bytes() + m->header_bytes + m->n_files * AROUND_BYTES;
+    return max_u64(process->rss_bytes, min_u64(most, process->rss_bytes + BASE_DIFFERS_BYTES));
+}
+
+/* The least total that leaves `need` beside the growing reserve, whatever the total is now. */
 static uint64_t least_for(uint64_t need) {
-    const uint64_t mib = 1u << 20;
     if (need > UINT64_MAX / 2) {
         return UINT64_MAX;
     }
-    return round_up(need + need / (TABLE_SHARE - 1) + 1 + mib + mib / 2, mib);
+    return round_up(need + need / (TABLE_SHARE - 1) + 1, 1u << 20);
 }
 
 static int below_least(const struct budget *b, uint64_t slots, struct ot_error *err) {
     char total[24], least[24], base[24], kv[24], act[24], reserve[24], slot[24];
     bool asked = strcmp(b->source, "asked") == 0, known = b->least_bytes != UINT64_MAX;
-    uint64_t parts = b->base_bytes + b->kv_bytes + b->activation_bytes + slots;
+    uint64_t parts = b->base_most_bytes + b->kv_bytes + b->activation_bytes + slots;
     uint64_t rest = known ? b->least_bytes - parts : b->reserve_bytes;
     return error_set(
         err, OT_ERR_BUDGET, "memory budget",
@@ -98,7 +109,7 @@ static int below_least(const struct budget *b, uint64_t slots, struct ot_error *
         "weights' slots %s",
         text_bytes(total, (double)b->total_bytes), asked ? "" : " (", asked ? "" : b->source,
         asked ? "" : ")", text_bytes(least, (double)b->least_bytes),
-        (unsigned long long)b->least_bytes, text_bytes(base, (double)b->base_bytes),
+        (unsigned long long)b->least_bytes, text_bytes(base, (double)b->base_most_bytes),
         text_bytes(kv, (double)b->kv_bytes), text_bytes(act, (double)b->activation_bytes),
         text_bytes(reserve, (double)rest), text_bytes(slot, (double)slots));
 }
@@ -184,8 +195,9 @@ static int plan(struct budget *b, const struct budget *chosen, const struct ot_m
         !checked_add(fixed, b->activation_bytes + d.slot_bytes, &need)) {
         need = UINT64_MAX;
     }
-    b->least_bytes = least_for(need);
-    if (need > b->total_bytes - growing) {
+    b->least_bytes =
+        need == UINT64_MAX ? need : least_for(need + b->base_most_bytes - b->base_bytes);
+    if (b->total_bytes < b->least_bytes) {
         return below_least(b, d.slot_bytes, err);
     }
     b->reserve_bytes += growing;
@@ -216,7 +228,8 @@ int budget_plan(struct budget *b, const struct ot_model *m, const struct kernels
     struct sys_process process;
     sys_limits_read(&limits);
     sys_process_read(&process);
-    struct budget chosen = {.base_bytes = process.rss_bytes};
+    struct budget chosen = {.base_bytes = process.rss_bytes,
+                            .base_most_bytes = base_most(m, &process)};
     budget_choose(&chosen, params->ram_bytes, &limits, &process);
     int rc = plan(b, &chosen, m, k, params, *n_ctx, n_seq, n_threads, err);
     if (least == 0 || least >= *n_ctx || (rc == OT_OK && b->fits)) {

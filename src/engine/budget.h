@@ -2,9 +2,11 @@
  *
  *   total = base + kv + activations + reserve + weights
  *
- * base is what the process holds when the context opens (program, vocabulary, header pages);
- * reserve covers what is taken later outside the engine (logits, sampler, report) and the kernel's
- * own bookkeeping (page tables, rings). What is left is for weights: wired bytes and slots. */
+ * base is what the process holds when the context opens (program, vocabulary, header pages), of
+ * which the least budget takes the most that another start may hold, so that it is the same each
+ * time; reserve covers what is taken later outside the engine (logits, sampler, report) and the
+ * kernel's own bookkeeping (page tables, rings). What is left is for weights: wired bytes and
+ * slots. */
 #ifndef ENGINE_BUDGET_H
 #define ENGINE_BUDGET_H
 
@@ -19,10 +21,11 @@ struct budget {
     const char *source;   /* where it comes from, for reports */
     struct kv_params kv;
     uint64_t base_bytes, kv_bytes, activation_bytes, reserve_bytes;
-    uint64_t weights_bytes; /* what residency may hold */
-    uint64_t least_bytes; /* a total that does for these settings at every start, whatever total is:
-                             one that is less by some MB may be refused */
-    uint32_t n_batch;     /* tokens of a sweep whose activations the budget has room for */
+    uint64_t base_most_bytes; /* of base, at any start */
+    uint64_t weights_bytes;   /* what residency may hold */
+    uint64_t least_bytes;  /* the least total for these settings, whatever total is: at every start
+                              it does, and less is refused */
+    uint32_t n_batch;      /* tokens of a sweep whose activations the budget has room for */
     uint32_t n_batch_most; /* with wired memory lent, where weights are streamed; else n_batch */
     uint32_t n_draft;      /* further rows of logits that the reserve has room for */
     uint32_t n_logits;     /* rows of logits of one call that the reserve has room for */

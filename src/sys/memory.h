@@ -32,6 +32,8 @@ uint64_t sys_memory_lock(void *memory, uint64_t bytes);
  * RLIMIT_MEMLOCK allows, until the process ends: what else in it has locked some of them need not lose
  * that. The first call counts. */
 void sys_program_lock(void);
+/* Bytes of all these pages, in memory or not: the same in every process of the program. */
+uint64_t sys_program_bytes(void);
 /* Makes the range resident, content unchanged, as if each page had been written to. Both ends are
  * multiples of the page size, or the region's. False where the system does not know how (before
  * Linux 5.14) or has no memory: pages then come in when touched. */
