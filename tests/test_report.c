@@ -51,6 +51,7 @@ static struct report clean_report(struct report_movement *movement) {
                       .io = "threads direct",
                       .wired_bytes = 100 * mib,
                       .resident_bytes = 100 * mib,
+                      .brought_bytes = 100 * mib,
                       .n_reads = 200,
                       .n_reads_direct = 200},
         .start = {.io_known = true, .read_bytes = 7 * mib, .rchar = 9 * mib},
@@ -170,7 +171,7 @@ static void test_noise_of_the_process_is_no_fault(void **state) {
     struct report_movement m;
     struct report r = clean_report(&m);
     (void)state;
-    m.moved_bytes = 0;
+    m.moved_bytes = r.residency.brought_bytes = 0;
     r.now.read_bytes = r.start.read_bytes + 300000;
     r.now.rchar = r.start.rchar + 300000;
     report_judge(&r);

@@ -157,14 +157,13 @@ static void judge_movements(struct report *r) {
 }
 
 void report_judge(struct report *r) {
-    uint64_t disk_bytes = 0, header_bytes = 0;
+    uint64_t disk_bytes = 0;
     r->n_closures = r->n_warnings = 0;
     r->disk_weight_bytes = r->min_bytes = 0;
     for (uint32_t i = 0; i < r->n_movements; i++) {
         const struct report_movement *m = &r->movements[i];
         if (m->boundary == OT_DISK_RAM) {
             disk_bytes += m->moved_bytes;
-            header_bytes += m->cls == OT_CLASS_OTHER ? m->moved_bytes : 0;
             r->disk_weight_bytes += m->cls == OT_CLASS_WEIGHT ? m->moved_bytes : 0;
             r->min_bytes += m->cls == OT_CLASS_WEIGHT ? m->needed_bytes : 0;
         }
@@ -173,10 +172,11 @@ void report_judge(struct report *r) {
         close_boundary(r, OT_DISK_RAM, disk_bytes, r->now.read_bytes - r->start.read_bytes,
                        "/proc/self/io read_bytes");
         /* Reads by pread also pass rchar; reads by io_uring and by mapping, as of headers, do not.
-         */
+         * What is not read directly is copied from the page cache, wherever it was before. */
         if (r->residency.io != NULL && strncmp(r->residency.io, "threads", 7) == 0) {
-            close_boundary(r, OT_DISK_RAM, disk_bytes - header_bytes, r->now.rchar - r->start.rchar,
-                           "/proc/self/io rchar");
+            bool direct = r->residency.n_reads_direct == r->residency.n_reads;
+            close_boundary(r, direct ? OT_DISK_RAM : OT_RAM_RAM, r->residency.brought_bytes,
+                           r->now.rchar - r->start.rchar, "/proc/self/io rchar");
         }
     }
     double all_s = 0.0;

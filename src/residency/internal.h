@@ -48,7 +48,7 @@ struct residency {
 
     const char *mode, *why;
     uint64_t trace_sweep, wait_ns;
-    uint64_t moved_bytes; /* from disk, all extents together */
+    uint64_t brought_bytes; /* by reads, all extents together: from disk, or from the page cache */
     bool in_sweep;
     bool measuring; /* sweeps are no use of what they read */
 };

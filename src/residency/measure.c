@@ -144,13 +144,13 @@ static int read_sweeps(struct residency *r, uint64_t unread_bytes, volatile cons
     const uint64_t wait_ns = r->wait_ns;
     r->measuring = true;
     int code = unread_bytes > 0 ? sweep_blocks(r, stop, err) : 0;
-    uint64_t before = r->moved_bytes;
+    uint64_t before = r->brought_bytes;
     *start_ns = clock_ns();
     while (code == 0 && *n_sweeps < SWEEPS_MOST && clock_ns() - *start_ns < measure_ns_least) {
         code = sweep_blocks(r, stop, err);
         (*n_sweeps)++;
     }
-    *moved = r->moved_bytes - before;
+    *moved = r->brought_bytes - before;
     mover_forget_ahead(r->mover);
     r->measuring = false;
     r->wait_ns = wait_ns;

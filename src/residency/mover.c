@@ -746,6 +746,7 @@ void mover_info(const struct mover *m, struct residency_info *info) {
     info->unread_bytes = unread_bytes(m);
     info->n_reads = m->n_reads - m->n_reads_failed;
     info->n_reads_direct = m->n_reads_direct;
+    info->brought_bytes = m->r->brought_bytes;
 }
 
 bool mover_check(const struct mover *m) {

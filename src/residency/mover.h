@@ -67,7 +67,7 @@ struct flight {
     uint64_t payload_bytes; /* of them wanted */
     void *buf;
     bool direct, sampled;
-    uint64_t cached_before; /* sampled: bytes of the range in the page cache */
+    uint64_t cached_before; /* sampled, or not direct: bytes of the range in the page cache */
 };
 
 /* The threads that bring memory in (touch.c). */
@@ -91,6 +91,7 @@ struct mover {
     struct flight *flights; /* owned [n_flights] */
     uint32_t *free_flights; /* owned, a stack */
     uint32_t n_flights, n_free_flights;
+    uint64_t buffered_bytes; /* of flights that are not direct */
 
     uint8_t *arena, *slots_memory;
     struct touch touch;

@@ -18,6 +18,8 @@
 #include "sys/memory.h"
 
 enum { SAMPLE_FIRST = 8, SAMPLE_EVERY = 64, SAMPLES_LEAST = 4 };
+/* Buffered reads under way are in the page cache, too, which the budget has no part for. */
+enum { BUFFERED_BYTES_MOST = 4 << 20 };
 
 static enum residency_plant planted;
 
@@ -35,6 +37,11 @@ bool reads_issue(struct mover *m, enum flight_kind kind, uint32_t index, uint32_
     }
     const struct sys_file *file = &m->r->files[m->r->extents[extent].file];
     uint32_t align = file->direct_align;
+    const bool direct = file->direct_fd >= 0;
+    const uint64_t bytes = sectors_bytes(offset, payload_bytes, align);
+    if (!direct && m->buffered_bytes > 0 && m->buffered_bytes + bytes > BUFFERED_BYTES_MOST) {
+        return false;
+    }
     uint32_t tag = m->free_flights[--m->n_free_flights];
     struct flight *f = &m->flights[tag];
     *f = (struct flight){
@@ -42,13 +49,13 @@ bool reads_issue(struct mover *m, enum flight_kind kind, uint32_t index, uint32_
         .index = index,
         .extent = extent,
         .offset = sectors_start(offset, align),
-        .bytes = sectors_bytes(offset, payload_bytes, align),
+        .bytes = bytes,
         .payload_bytes = payload_bytes,
         .buf = buf,
-        .direct = file->direct_fd >= 0,
+        .direct = direct,
     };
     f->sampled = f->direct && (m->n_reads < SAMPLE_FIRST || m->n_reads % SAMPLE_EVERY == 0);
-    if (f->sampled) {
+    if (f->sampled || !f->direct) {
         f->cached_before = sys_file_cached_range(file, f->offset, f->bytes);
     }
     m->n_reads++;
@@ -69,6 +76,7 @@ bool reads_issue(struct mover *m, enum flight_kind kind, uint32_t index, uint32_
         m->n_reads--;
         return false;
     }
+    m->buffered_bytes += direct ? 0 : bytes;
     return true;
 }
 
@@ -146,14 +154,24 @@ static void post(struct mover *m, const struct flight *f) {
                  : part ? experts_needed_again(m, f->payload_bytes)
                         : 0;
     }
+    /* a buffered read brings from disk what was not in the page cache, and copies all from there */
+    const uint64_t found = f->direct ? 0 : min_u64(f->cached_before, f->bytes);
+    const uint64_t moved = f->bytes - found;
+    needed = min_u64(needed, moved);
+    const uint64_t rounding = min_u64(f->bytes - f->payload_bytes, moved - needed);
     if (f->kind == FLIGHT_SLOT) {
         struct slot *s = &m->slots[f->index];
         s->cause = cause;
-        s->moved_bytes = f->bytes;
+        s->moved_bytes = moved;
         s->needed_bytes = needed;
-        s->rounding_bytes = f->bytes - f->payload_bytes;
+        s->rounding_bytes = rounding;
     }
-    residency_post(m->r, f->extent, cause, f->bytes, needed, f->bytes - f->payload_bytes);
+    residency_post(m->r, f->extent, cause, moved, needed, rounding);
+    if (!f->direct) {
+        m->r->brought_bytes += found;
+        ledger_post(m->r->ledger, m->r->extents[f->extent].ledger_id, OT_RAM_RAM, OT_CAUSE_COPY,
+                    f->bytes, 0);
+    }
 }
 
 /* The bytes of a read once more, the same way. Returns how many came, or -errno. */
@@ -243,6 +261,7 @@ bool reads_take(struct mover *m, bool wait) {
     }
     struct flight f = m->flights[done.tag];
     m->free_flights[m->n_free_flights++] = done.tag;
+    m->buffered_bytes -= f.direct ? 0 : f.bytes;
     bool ok = arrived(m, &f, &done);
     switch (f.kind) {
     case FLIGHT_PIECE:

@@ -18,7 +18,7 @@ void residency_post(struct residency *r, uint32_t extent, enum ot_cause cause, u
                     uint64_t needed_bytes, uint64_t rounding_bytes) {
     ledger_post_rounded(r->ledger, r->extents[extent].ledger_id, OT_DISK_RAM, cause, moved_bytes,
                         needed_bytes, rounding_bytes);
-    r->moved_bytes += moved_bytes;
+    r->brought_bytes += moved_bytes;
 }
 
 uint64_t residency_cache_bytes(const struct residency_extent *extents, uint32_t n_extents) {
