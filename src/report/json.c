@@ -107,6 +107,7 @@ static void put_settings(const struct report *r, json_t *root, bool *failed) {
     put(effective, "prefetch_bytes", count(c->prefetch_bytes), failed);
     put(effective, "ctx", count(c->n_ctx), failed);
     put(effective, "sequences", count(c->n_seq), failed);
+    put(effective, "kv_positions", count(c->n_kv), failed);
     put(effective, "batch", count(c->n_batch), failed);
     put(effective, "draft", count(c->n_draft), failed);
     put(effective, "wired_resident_bytes", count(r->residency.resident_bytes), failed);

@@ -166,7 +166,13 @@ static void print_settings(const struct report *r, FILE *out) {
     print_setting(r, out, "io", "%s%s", c->io, reads);
     print_setting(r, out, "threads", "%" PRIu32 ", kernels %s, prefetching %" PRIu64 " bytes ahead",
                   c->n_threads, ot_kernels(), c->prefetch_bytes);
-    print_setting(r, out, "ctx", "%" PRIu32 " position%s", c->n_ctx, c->n_ctx == 1 ? "" : "s");
+    char sequences[64] = "";
+    if (c->n_seq > 1) {
+        snprintf(sequences, sizeof sequences,
+                 " each of %" PRIu32 " sequences, %" PRIu32 " in all at most", c->n_seq, c->n_kv);
+    }
+    print_setting(r, out, "ctx", "%" PRIu32 " position%s%s", c->n_ctx, c->n_ctx == 1 ? "" : "s",
+                  sequences);
     print_setting(r, out, "batch", "%" PRIu32 " tokens a sweep at most", c->n_batch);
     print_setting(r, out, "draft", "%" PRIu32 " tokens guessed at most%s", c->n_draft, right);
     print_setting(r, out, "weights", "wired %s (resident %s, locked %s)",
