@@ -169,7 +169,7 @@ static void print_settings(const struct report *r, FILE *out) {
     char sequences[64] = "";
     if (c->n_seq > 1) {
         snprintf(sequences, sizeof sequences,
-                 " each of %" PRIu32 " sequences, %" PRIu32 " in all at most", c->n_seq, c->n_kv);
+                 " for each of %" PRIu32 " sequences, %" PRIu32 " in all", c->n_seq, c->n_kv);
     }
     print_setting(r, out, "ctx", "%" PRIu32 " position%s%s", c->n_ctx, c->n_ctx == 1 ? "" : "s",
                   sequences);
