@@ -144,7 +144,6 @@ static int add_next(struct forward *f, const struct run *run, uint32_t i, struct
 
 /* Gates the rows whose gate and up have been computed, and prepares them for down. */
 static void gate_rows(struct forward *f, const struct run *run) {
-    uint32_t ffe = f->hp->n_ff_expert;
     for (uint32_t i = run->from, end; i < run->to; i = end) {
         end = i + 1;
         if (f->expert_stage[i] != INPUT_ADDED) {
@@ -155,8 +154,7 @@ static void gate_rows(struct forward *f, const struct run *run) {
         }
         uint32_t at = f->expert_first[f->expert_ids[i]] - run->first_row;
         uint32_t n = f->expert_first[f->expert_ids[end - 1] + 1] - run->first_row - at;
-        forward_gate(f, f->routed + at * 2ull * ffe, 2ull * ffe, n, ffe);
-        matmul_prepare(f, &f->routed_prepared, &run->layer[ROLE_FFN_DOWN], f->decode, at, n);
+        matmul_gate(f, &f->routed_prepared, f->routed, &run->layer[ROLE_FFN_DOWN], f->decode, at, n);
         memset(f->expert_stage + i, WANTS_DOWN, end - i);
     }
 }

@@ -279,31 +279,6 @@ void forward_for_rows(struct forward *f, uint32_t n, forward_rows_fn *fn, void *
     pool_run(f->pool, (n + job.per_piece - 1) / job.per_piece, rows_piece, &job);
 }
 
-struct gate_job {
-    float *rows;
-    uint64_t stride;
-    uint32_t width;
-};
-
-static void gate_rows(struct forward *f, void *arg, uint32_t first, uint32_t count) {
-    const struct gate_job *job = arg;
-    for (uint32_t t = first; t < first + count; t++) {
-        float *gate = job->rows + t * job->stride;
-        if (f->hp->family->activation == FAMILY_GELU) {
-            f->k->gelu_mul(gate, gate + job->width, job->width);
-        } else {
-            f->k->silu_mul(gate, gate + job->width, job->width);
-        }
-    }
-}
-
-void forward_gate(struct forward *f, float *rows, uint64_t stride, uint32_t n, uint32_t width) {
-    struct phase phase = phase_begin(f);
-    struct gate_job job = {rows, stride, width};
-    forward_for_rows(f, n, gate_rows, &job);
-    phase_end(f, phase, OT_PHASE_OTHER);
-}
-
 /* ---- norms and the residual stream ---- */
 
 struct norm_job {
@@ -418,8 +393,8 @@ static int ffn_layer(struct forward *f, uint32_t layer_id, struct ot_error *err)
         (rc = matmul_flush(f, err)) != OT_OK || (rc = gate_up_bias(f, layer, err)) != OT_OK) {
         return rc;
     }
-    forward_gate(f, f->work, f->n_work, f->n_tokens, hp->n_ff);
     matmul_input(p, f->act, f->work, f->n_work, f->n_tokens, hp->n_ff);
+    matmul_gate(f, p, f->work, &layer[ROLE_FFN_DOWN], f->decode, 0, f->n_tokens);
     rc = matmul_add(f, &layer[ROLE_FFN_DOWN], 0, p, NULL, f->n_tokens, f->decode, f->y, hp->n_embd,
                     err);
     forward_ahead(f, layer_id);

@@ -187,10 +187,11 @@ int forward_sweep(struct forward *f, const struct forward_token *tokens, uint32_
 /* Starts a new input [n_rows, n_cols], rows stride floats apart. */
 void matmul_input(struct prepared *p, uint8_t *space, const float *rows,
                   uint64_t stride, uint32_t n_rows, uint32_t n_cols);
-/* Prepares rows [first, first + n) of p for w, whose other rows are not known yet. All rows are to
- * be prepared so before a matmul_add uses them, or none. */
-void matmul_prepare(struct forward *f, struct prepared *p, const struct weight *w, bool decode,
-                    uint32_t first, uint32_t n);
+/* Rows [first, first + n) of p, which are `rows`: activation(gate) * up in place, of gates followed by
+ * as many ups, then prepared for w while they are in the cache. The other rows need not be known yet;
+ * all are to be prepared so before a matmul_add uses them. */
+void matmul_gate(struct forward *f, struct prepared *p, float *rows, const struct weight *w,
+                 bool decode, uint32_t first, uint32_t n);
 /* y[t, :] = W x_t for rows of p (act_index: which row is token t; NULL: row t). Computed at the
  * next matmul_flush or earlier. */
 int matmul_add(struct forward *f, const struct weight *w, uint32_t part, struct prepared *p,
@@ -233,7 +234,5 @@ void forward_ahead(struct forward *f, uint32_t layer);
 /* norm -> y: attention and the experts' FFN of a layer, without the residual. */
 int attend_layer(struct forward *f, uint32_t layer, struct ot_error *err);
 int experts_layer(struct forward *f, uint32_t layer, struct ot_error *err);
-/* gate (in place) of n rows of `width` gates followed by `width` ups. */
-void forward_gate(struct forward *f, float *rows, uint64_t stride, uint32_t n, uint32_t width);
 
 #endif

@@ -36,7 +36,9 @@ void matmul_input(struct prepared *p, uint8_t *space, const float *rows, uint64_
 
 struct prepare_job {
     struct prepared *p;
-    uint32_t index, first;
+    uint32_t index; /* of the layout; n_layouts: f32 as it is */
+    uint32_t first;
+    float *gates; /* the same rows, to be gated before; NULL: not */
 };
 
 static void prepare_rows(struct forward *f, void *arg, uint32_t first, uint32_t count) {
@@ -44,14 +46,19 @@ static void prepare_rows(struct forward *f, void *arg, uint32_t first, uint32_t 
     struct prepared *p = job->p;
     first += job->first;
     for (uint32_t i = first; i < first + count; i++) {
-        f->k->prepare(p->layout[job->index], p->rows + i * p->stride, p->n_cols,
-                      p->data[job->index] + i * p->bytes[job->index]);
+        if (job->gates != NULL) {
+            float *gate = job->gates + i * p->stride;
+            (f->hp->family->activation == FAMILY_GELU ? f->k->gelu_mul : f->k->silu_mul)(
+                gate, gate + p->n_cols, p->n_cols);
+        }
+        if (job->index < p->n_layouts) {
+            f->k->prepare(p->layout[job->index], p->rows + i * p->stride, p->n_cols,
+                          p->data[job->index] + i * p->bytes[job->index]);
+        }
     }
 }
 
-static void prepare_some(struct forward *f, struct prepared *p, uint32_t index, uint32_t first,
-                         uint32_t n) {
-    struct prepare_job job = {p, index, first};
+static void prepare_some(struct forward *f, struct prepare_job job, uint32_t n) {
     struct phase phase = phase_begin(f);
     forward_for_rows(f, n, prepare_rows, &job);
     phase_end(f, phase, OT_PHASE_OTHER);
@@ -85,24 +92,21 @@ static const uint8_t *input_in_layout(struct forward *f, struct prepared *p, uin
     uint32_t i = find_layout(p, layout);
     if (i == p->n_layouts) {
         add_layout(f, p, layout);
-        prepare_some(f, p, i, 0, p->n_rows);
+        prepare_some(f, (struct prepare_job){.p = p, .index = i}, p->n_rows);
     }
     *row_bytes = p->bytes[i];
     return p->data[i];
 }
 
-void matmul_prepare(struct forward *f, struct prepared *p, const struct weight *w, bool decode,
-                    uint32_t first, uint32_t n) {
+void matmul_gate(struct forward *f, struct prepared *p, float *rows, const struct weight *w,
+                 bool decode, uint32_t first, uint32_t n) {
     const struct kernel_type *t = &f->k->type[w->dtype];
     uint8_t layout = decode ? t->layout_gemv : t->layout_gemm;
-    if (layout == KERNEL_LAYOUT_F32) {
-        return;
-    }
-    uint32_t i = find_layout(p, layout);
-    if (i == p->n_layouts) {
+    struct prepare_job job = {p, find_layout(p, layout), first, rows};
+    if (job.index == p->n_layouts && layout != KERNEL_LAYOUT_F32) {
         add_layout(f, p, layout);
     }
-    prepare_some(f, p, i, first, n);
+    prepare_some(f, job, n);
 }
 
 /* Rows [row, row + n) for the item's tokens [first, first + count), count at most KERNEL_FEW. */
