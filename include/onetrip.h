@@ -245,6 +245,7 @@ struct ot_context_params {
                             it can */
     uint32_t n_logits;   /* rows of logits that the caller will keep for one call: the budget leaves
                             room for as many as it can, at least 16; ot_context_info has how many */
+    uint32_t n_logits_least; /* of n_logits, those that there must be room for, where 16 are too few */
     const char *trace_path;      /* write the residency trace of the run here; NULL: none */
     volatile const int *stop;    /* borrowed; non-zero makes ot_decode return OT_ERR_INTERRUPTED */
     /* Bytes loaded of those that stay in memory, on the thread that calls and waits for them; the last

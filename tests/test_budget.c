@@ -5,19 +5,6 @@
 #include "kernel/kernel.h"
 #include "model/forward.h"
 
-/* How much this process may grow or shrink between two openings, beyond what the told least allows
- * for (a program that opens one context does not: test_cli.c): the sanitizer keeps freed memory for a while. */
-#if defined(__SANITIZE_ADDRESS__)
-enum { OPENINGS_DIFFER_BYTES = 8 << 20 };
-void __sanitizer_purge_allocator(void); /* gives freed memory back */
-static void give_back_what_was_freed(void) {
-    __sanitizer_purge_allocator();
-}
-#else
-enum { OPENINGS_DIFFER_BYTES = 1 << 20 };
-static void give_back_what_was_freed(void) {}
-#endif
-
 static void test_what_is_free_of_a_control_group_is_the_budget_of_auto(void **state) {
     (void)state;
     const uint64_t mib = 1 << 20, none = UINT64_MAX;
@@ -198,7 +185,7 @@ static void test_room_for_many_rows_of_logits_is_part_of_the_budget(void **state
     struct ot_context_info info;
     struct session s;
     params.n_logits = 40;
-    params.ram_bytes = least_budget(&params) + (512 << 10);
+    params.ram_bytes = least_budget(&params) + OPENINGS_DIFFER_BYTES;
     for (uint32_t i = 0; i < 2; i++) {
         session_open(&s, &params);
         ot_context_get_info(s.ctx, &info);
@@ -214,7 +201,7 @@ static void test_room_for_guesses_is_part_of_the_budget(void **state) {
     struct ot_context_params params = {.n_ctx = 64};
     struct ot_context_info info;
     struct session s;
-    params.ram_bytes = least_budget(&params) + (512 << 10);
+    params.ram_bytes = least_budget(&params) + OPENINGS_DIFFER_BYTES;
     static const uint64_t more[] = {0, 0, 64 << 20, 0, 0};
     for (uint32_t i = 0; i < 5; i++) {
         params.n_draft = i < 3 ? 7 : OT_DRAFT_AUTO;

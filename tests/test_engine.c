@@ -620,7 +620,7 @@ static void test_a_context_survives_a_failed_read(void **state) {
     write_model(TINY_LLAMA, OT_Q4_0);
     struct ot_context_params params = {.n_ctx = 64, .residency = OT_RESIDENCY_STREAM};
     uint64_t least = least_budget(&params);
-    params.ram_bytes = least + (512 << 10);
+    params.ram_bytes = least + OPENINGS_DIFFER_BYTES;
     struct session s;
     session_open(&s, &params);
     float *want = logits_for(s.n_vocab), *logits = logits_for(s.n_vocab);

@@ -56,7 +56,10 @@ static void write_position(struct kv *kv, uint32_t seq, uint32_t position, uint1
 }
 
 static void append(struct kv *kv, struct plain *p, uint32_t seq, uint32_t n) {
-    assert_true(kv_append(kv, seq, p->length[seq], n));
+    uint32_t added[N_SEQ] = {0};
+    added[seq] = n;
+    assert_true(kv_has_room(kv, p->length, added));
+    kv_append(kv, seq, p->length[seq], n);
     for (uint32_t i = 0; i < n; i++) {
         uint16_t value = (uint16_t)random_below(65536);
         p->value[seq][p->length[seq]] = value;
@@ -118,7 +121,7 @@ static void test_sequences_hold_what_they_wrote_whatever_is_shared(void **state)
             }
             break;
         case 2: /* a sweep that failed: what was taken for it is used by the next one */
-            assert_true(kv_append(&kv, seq, p.length[seq], min_u32(n, N_CTX - p.length[seq])));
+            kv_append(&kv, seq, p.length[seq], min_u32(n, N_CTX - p.length[seq]));
             break;
         default: append(&kv, &p, seq, min_u32(n, N_CTX - p.length[seq])); break;
         }
@@ -161,15 +164,18 @@ static void test_fewer_blocks_than_all_could_hold_run_out_and_come_back(void **s
     }
     assert_int_equal(kv.n_free, 1);
     append(&kv, &p, 4, 3); /* takes the last one, as its own */
-    assert_false(kv_append(&kv, 3, p.length[3], 1));
-    check_holders(&kv);
-    check_contents(&kv, &p);
+    assert_false(kv_has_room(&kv, p.length, (uint32_t[N_SEQ]){0, 0, 0, 1, 0}));
     kv_truncate(&kv, 4, p.length[4] = 2 * BLOCK);
-    assert_false(kv_append(&kv, 3, p.length[3], BLOCK)); /* a copy, and no block for the rest */
-    kv_truncate(&kv, 3, p.length[3]);
+    assert_false(kv_has_room(&kv, p.length, (uint32_t[N_SEQ]){0, 0, 0, BLOCK, 0})); /* and a copy */
+    assert_false(kv_has_room(&kv, p.length, (uint32_t[N_SEQ]){1, 1, 0, 0, 0}));     /* two copies */
+    kv_truncate(&kv, 2, p.length[2] = 2 * BLOCK);
+    kv_truncate(&kv, 3, p.length[3] = 2 * BLOCK);
+    assert_true(kv_has_room(&kv, p.length, (uint32_t[N_SEQ]){1, 1, 0, 0, 0})); /* one: two holders */
+    assert_false(kv_has_room(&kv, p.length, (uint32_t[N_SEQ]){1, 1, 0, 0, 1}));
     check_holders(&kv);
     check_contents(&kv, &p);
-    append(&kv, &p, 3, BLOCK - 1);
+    append(&kv, &p, 1, BLOCK - 1);
+    append(&kv, &p, 0, BLOCK - 1);
     check_contents(&kv, &p);
     close_kv(&kv);
 }

@@ -495,7 +495,7 @@ static int run_threads(struct bench *b, uint32_t n_threads, bool last) {
     uint64_t n_ctx = (most > generated ? most : generated) + depth;
     n_ctx += n_ctx == 0; /* --disk with -p 0 and -n 0 */
     uint64_t n_seq = longest(list_or(&b->set->parallels, &one));
-    b->session.n_seq = b->session.n_logits = (uint32_t)n_seq;
+    b->session.n_seq = b->session.n_logits = b->session.n_logits_least = (uint32_t)n_seq;
     if (b->set->share_depth) {
         uint64_t n_kv = shared_positions(depth, n_seq, generated);
         n_kv = n_kv > n_ctx ? n_kv : n_ctx;

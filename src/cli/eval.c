@@ -9,7 +9,10 @@
 #include "cli/npy.h"
 #include "cli/session.h"
 
-enum { DEFAULT_CTX = 4096, CHUNK_TOKENS = 128 };
+/* A text of more than CHUNK_LEAST tokens is divided evenly into calls of more than 16, and a
+ * shorter one not at all: so that whether a call takes the kernels for a few tokens does not depend
+ * on how many rows of logits the budget has room for, nor do the results. */
+enum { DEFAULT_CTX = 4096, CHUNK_TOKENS = 128, CHUNK_LEAST = 34 };
 static const uint64_t chunk_bytes = 64u << 20;
 
 struct evaluation {
@@ -70,12 +73,14 @@ static int run_windows(struct evaluation *e) {
         size_t end = e->n_ids - start < n_ctx ? e->n_ids : start + n_ctx;
         ot_seq_truncate(e->session->ctx, 0, 0);
         e->n_windows++;
-        for (size_t at = start; at < end; at += e->n_chunk) {
-            size_t n = end - at < e->n_chunk ? end - at : e->n_chunk;
+        size_t n_chunks = (end - start + e->n_chunk - 1) / e->n_chunk;
+        for (size_t i = 0, at = start; i < n_chunks; i++) {
+            size_t n = (end - at) / (n_chunks - i);
             int rc = run_chunk(e, at, (uint32_t)n, end);
             if (rc != 0) {
                 return rc;
             }
+            at += n;
         }
     }
     return 0;
@@ -116,8 +121,9 @@ static int evaluate(struct evaluation *e) {
                                               : most;
     uint64_t row_bytes = (uint64_t)s->info.n_vocab * sizeof(float);
     uint64_t n_chunk = chunk_bytes / row_bytes;
-    n_chunk = n_chunk < 1 ? 1 : n_chunk > CHUNK_TOKENS ? CHUNK_TOKENS : n_chunk;
+    n_chunk = n_chunk < CHUNK_LEAST ? CHUNK_LEAST : n_chunk > CHUNK_TOKENS ? CHUNK_TOKENS : n_chunk;
     s->n_logits = (uint32_t)(n_chunk < n_ctx ? n_chunk : n_ctx);
+    s->n_logits_least = CHUNK_LEAST;
     int rc = session_open_context(s, (uint32_t)n_ctx, (uint32_t)set->n_threads);
     if (rc != 0) {
         return rc;

@@ -106,6 +106,7 @@ int session_open_context(struct session *s, uint32_t n_ctx, uint32_t n_threads) 
         params.n_draft = set->n_draft < 0 ? OT_DRAFT_AUTO : (uint32_t)set->n_draft;
     }
     params.n_logits = s->n_logits;
+    params.n_logits_least = s->n_logits_least;
     params.trace_path = set->trace;
     params.stop = &stop_flag;
     if (isatty(STDERR_FILENO) && !set->quiet) {

@@ -14,6 +14,7 @@ struct session {
     struct ot_context *ctx; /* owned; NULL until session_open_context */
     struct ot_context_info context;
     uint32_t n_logits;         /* set before the context opens: rows that the command keeps */
+    uint32_t n_logits_least;   /* likewise: of them, those that it cannot do without; 0: 16 */
     uint32_t n_seq;            /* likewise: sequences; 0: 1 */
     uint32_t n_kv;             /* likewise: positions of all of them; 0: n_seq times the context's */
     uint32_t least_ctx;        /* likewise: positions that will do (ot_context_params.n_ctx_least); 0:

@@ -159,6 +159,9 @@ static void plan_batch(struct budget *b, const struct division *d, uint64_t weig
             wanted = min_u32(wanted, d->n_seq); /* that many come again and again */
         }
     }
+    uint64_t spare = d->room - min_u64(d->room, max_u64(weights, d->slot_bytes));
+    wanted = max_u32(wanted, budget_fit_batch(d->m, d->k, d->n_threads, min_u64(spare, activations),
+                                              min_u32(d->most, MEMORY_BATCH)));
     b->n_batch = max_u32(b->n_batch, wanted);
     b->n_batch_most = streams ? d->most : b->n_batch;
     b->activation_bytes = forward_need_bytes(d->m, d->k, d->n_threads, b->n_batch);
@@ -174,7 +177,9 @@ static int plan(struct budget *b, const struct budget *chosen, const struct ot_m
     d.row_bytes = sizeof(float) * (uint64_t)hp->n_vocab;
     d.slot_bytes = residency_least_bytes(m->bind.extents, m->bind.n_extents);
     d.most = (uint32_t)min_u64((uint64_t)n_ctx * n_seq, 1u << 20);
-    d.most = params->n_kv != 0 ? min_u32(d.most, params->n_kv) : d.most;
+    if (params->n_kv != 0) {
+        d.most = (uint32_t)min_u64(d.most, round_up(params->n_kv, KERNEL_KEY_BLOCK));
+    }
     if (params->n_batch != 0) {
         d.most = min_u32(d.most, params->n_batch);
     }
@@ -185,7 +190,7 @@ static int plan(struct budget *b, const struct budget *chosen, const struct ot_m
                                .n_ctx = n_ctx,
                                .n_kv = params->n_kv};
     b->kv_bytes = kv_need_bytes(&b->kv);
-    b->n_logits = min_u32(params->n_logits, LEAST_BATCH);
+    b->n_logits = min_u32(params->n_logits, max_u32(LEAST_BATCH, params->n_logits_least));
     b->reserve_bytes = fixed_reserve(m, n_threads) + b->n_logits * d.row_bytes;
     b->n_batch = b->n_batch_most = params->n_batch != 0 ? d.most : min_u32(d.most, LEAST_BATCH);
     b->activation_bytes = forward_need_bytes(m, k, n_threads, b->n_batch);

@@ -58,22 +58,19 @@ static void give_up_room(struct ot_context *ctx) {
     }
 }
 
-/* Room in the KV for what is added, or all stays as it was. */
 static int append(struct ot_context *ctx, struct ot_error *err) {
-    uint32_t s = 0;
-    while (s < ctx->n_seq &&
-           (ctx->added[s] == 0 || kv_append(&ctx->kv, s, ctx->lengths[s], ctx->added[s]))) {
-        s++;
+    if (!kv_has_room(&ctx->kv, ctx->lengths, ctx->added)) {
+        return error_set(err, OT_ERR_FULL, "context",
+                         "its sequences would hold more than the %u positions that there are for "
+                         "all of them (n_kv; blocks of %d)",
+                         ctx->kv.n_blocks * KERNEL_KEY_BLOCK, KERNEL_KEY_BLOCK);
     }
-    if (s == ctx->n_seq) {
-        return OT_OK;
+    for (uint32_t s = 0; s < ctx->n_seq; s++) {
+        if (ctx->added[s] > 0) {
+            kv_append(&ctx->kv, s, ctx->lengths[s], ctx->added[s]);
+        }
     }
-    give_up_room(ctx);
-    return error_set(
-        err, OT_ERR_FULL, "context",
-        "its sequences would hold more than the %u positions that there are for all of "
-        "them (n_kv; blocks of %d)",
-        ctx->kv.n_blocks * KERNEL_KEY_BLOCK, KERNEL_KEY_BLOCK);
+    return OT_OK;
 }
 
 /* Tokens of a sweep, at most `most`, so that n_inputs take sweeps of the same size and as few as

@@ -113,19 +113,15 @@ static uint32_t *row_of(const struct kv *kv, uint32_t seq) {
 }
 
 /* A block that nobody holds, for place i of a sequence's table: the one of its own place, or the
- * next that is free. False: there is none. */
-static bool take_block(struct kv *kv, uint32_t seq, uint32_t i, uint32_t *out) {
-    if (kv->n_free == 0) {
-        return false;
-    }
+ * next that is free. There is one. */
+static uint32_t take_block(struct kv *kv, uint32_t seq, uint32_t i) {
     uint32_t id = (kv->n_blocks / kv->params.n_seq * seq + i) % kv->n_blocks;
     while (kv->holders[id] != 0) {
         id = (id + 1) % kv->n_blocks;
     }
     kv->holders[id] = 1;
     kv->n_free--;
-    *out = id;
-    return true;
+    return id;
 }
 
 static void release_blocks(struct kv *kv, uint32_t seq, uint32_t from) {
@@ -150,23 +146,36 @@ static void copy_positions(struct kv *kv, uint32_t to, uint32_t from, uint32_t n
                 2 * bytes * p->n_layers * p->n_kv_heads, 0);
 }
 
-bool kv_append(struct kv *kv, uint32_t seq, uint32_t length, uint32_t n) {
+bool kv_has_room(struct kv *kv, const uint32_t *lengths, const uint32_t *added) {
+    uint64_t need = 0;
+    kv_count_begin(kv);
+    for (uint32_t s = 0; s < kv->params.n_seq; s++) {
+        if (added[s] == 0) {
+            continue;
+        }
+        uint32_t blocks = blocks_of(lengths[s] + added[s]);
+        need += blocks - min_u32(blocks, kv->held[s]);
+        if (lengths[s] % POSITIONS != 0) { /* of a block's holders the last needs no copy */
+            uint32_t id = row_of(kv, s)[lengths[s] / POSITIONS];
+            struct kv_counted *c = &kv->counted[id];
+            *c = (struct kv_counted){kv->round, 0, c->round == kv->round ? c->high + 1 : 1};
+            need += c->high < kv->holders[id];
+        }
+    }
+    return need <= kv->n_free;
+}
+
+void kv_append(struct kv *kv, uint32_t seq, uint32_t length, uint32_t n) {
     uint32_t *row = row_of(kv, seq), last = length / POSITIONS, part = length % POSITIONS;
     if (part != 0 && kv->holders[row[last]] > 1) {
-        uint32_t own;
-        if (!take_block(kv, seq, last, &own)) {
-            return false;
-        }
-        copy_positions(kv, own, row[last], part);
-        kv->holders[row[last]]--;
-        row[last] = own;
+        uint32_t old = row[last];
+        row[last] = take_block(kv, seq, last);
+        copy_positions(kv, row[last], old, part);
+        kv->holders[old]--;
     }
     for (; kv->held[seq] < blocks_of(length + n); kv->held[seq]++) {
-        if (!take_block(kv, seq, kv->held[seq], &row[kv->held[seq]])) {
-            return false;
-        }
+        row[kv->held[seq]] = take_block(kv, seq, kv->held[seq]);
     }
-    return true;
 }
 
 void kv_truncate(struct kv *kv, uint32_t seq, uint32_t n) {

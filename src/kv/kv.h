@@ -24,7 +24,8 @@ struct kv_params {
     uint32_t n_kv;         /* positions there are for all of them; 0: n_seq times n_ctx */
 };
 
-/* Positions of a block that kv_count has counted since the last kv_count_begin: [low, high). */
+/* Positions of a block that kv_count has counted since the last kv_count_begin: [low, high). (In
+ * kv_has_room, high is how many sequences would append to it.) */
 struct kv_counted {
     uint64_t round;
     uint32_t low, high;
@@ -54,10 +55,12 @@ int kv_open(struct kv *kv, const struct kv_params *params, struct ledger *ledger
             struct ot_error *err);
 void kv_close(struct kv *kv);
 
+/* Whether there are blocks for added[s] positions more of each sequence s, which has lengths[s]:
+ * [n_seq] both. */
+bool kv_has_room(struct kv *kv, const uint32_t *lengths, const uint32_t *added);
 /* Makes positions [length, length + n) of a sequence of `length` positions ones that may be
- * written. What is copied for it is posted as ram>ram copy of kv. False: there are too few free
- * blocks; those taken so far are given up by kv_truncate. */
-bool kv_append(struct kv *kv, uint32_t seq, uint32_t length, uint32_t n);
+ * written, where kv_has_room. What is copied for it is posted as ram>ram copy of kv. */
+void kv_append(struct kv *kv, uint32_t seq, uint32_t length, uint32_t n);
 /* Gives up the blocks behind the first n positions. */
 void kv_truncate(struct kv *kv, uint32_t seq, uint32_t n);
 /* dst becomes the first n positions that src holds; nothing is copied. */

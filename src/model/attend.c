@@ -185,8 +185,11 @@ struct attend_job {
 /* A prompt's attention may round where q and k carry the error of activations of 8 bits anyhow: not
  * where they come from weights of floats, nor where biases make them large beside what varies. */
 static bool may_round(const struct weight *layer) {
-    const struct weight *q = &layer[layer[ROLE_ATTN_QKV].present ? ROLE_ATTN_QKV : ROLE_ATTN_Q];
-    return dtype_get(q->dtype)->block_values > 1 && !layer[ROLE_ATTN_QKV_BIAS].present &&
+    const bool fused = layer[ROLE_ATTN_QKV].present;
+    const struct weight *q = &layer[fused ? ROLE_ATTN_QKV : ROLE_ATTN_Q];
+    const struct weight *k = &layer[fused ? ROLE_ATTN_QKV : ROLE_ATTN_K];
+    return dtype_get(q->dtype)->block_values > 1 && dtype_get(k->dtype)->block_values > 1 &&
+           !layer[ROLE_ATTN_QKV_BIAS].present &&
            !layer[ROLE_ATTN_Q_BIAS].present && !layer[ROLE_ATTN_K_BIAS].present;
 }
 
