@@ -62,8 +62,9 @@ static void take_token(const struct ot_model *model, uint32_t n_vocab, const flo
     }
     a->done |= ot_token_ends(model, a->next);
     if (!a->done) {
-        a->text = realloc(a->text, a->n_text + 1024);
-        a->n_text += ot_token_bytes(model, a->next, false, a->text + a->n_text, 1024);
+        size_t bytes = ot_token_bytes(model, a->next, false, NULL, 0);
+        a->text = realloc(a->text, a->n_text + bytes + 1);
+        a->n_text += ot_token_bytes(model, a->next, false, a->text + a->n_text, bytes);
     }
 }
 
@@ -110,14 +111,22 @@ int main(int argc, char **argv) {
     if (shared > 0 && ot_decode(ctx, inputs, (uint32_t)shared, NULL, &err) != 0) {
         return fail(&err);
     }
+    /* The questions, but for their last tokens: those are the first step, a token of each. */
     uint32_t n = 0;
     for (uint32_t s = 0; s < n_seq; s++) {
         if (s > 0 && ot_seq_copy(ctx, s, 0, (uint32_t)shared, &err) != 0) {
             return fail(&err);
         }
-        for (size_t i = shared; i < a[s].n_ids; i++) {
-            inputs[n++] = (struct ot_input){a[s].ids[i], s, i + 1 == a[s].n_ids};
+        for (size_t i = shared; i + 1 < a[s].n_ids; i++) {
+            inputs[n++] = (struct ot_input){.token = a[s].ids[i], .seq = s};
         }
+    }
+    if (n > 0 && ot_decode(ctx, inputs, n, NULL, &err) != 0) {
+        return fail(&err);
+    }
+    n = 0;
+    for (uint32_t s = 0; s < n_seq; s++) {
+        inputs[n++] = (struct ot_input){a[s].ids[a[s].n_ids - 1], s, true};
     }
     for (uint32_t step = 0; step < ANSWER && n > 0; step++) {
         if (ot_decode(ctx, inputs, n, logits, &err) != 0) {
