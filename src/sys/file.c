@@ -37,6 +37,7 @@ enum {
     DIRECT_ALIGN_UNKNOWN = 4096, /* where the kernel cannot say: a page suits every known disk */
     DIRECT_ALIGN_MAX = 65536,
     FS_TMPFS = 0x01021994, /* linux/magic.h */
+    FS_OVERLAY = 0x794c7630,
     SYSCALL_CACHESTAT = 451,
     SLURP_STEP = 65536,
     LINKS_MOST = 40, /* that are followed: as by the kernel */
@@ -255,6 +256,11 @@ int64_t sys_file_pread(const struct sys_file *file, bool direct, uint64_t offset
 }
 
 /* Linux 6.5 and later answer without a mapping. */
+static bool on_overlay(int fd) {
+    struct statfs fs;
+    return fstatfs(fd, &fs) == 0 && (uint32_t)fs.f_type == (uint32_t)FS_OVERLAY;
+}
+
 static bool cached_by_cachestat(const struct sys_file *file, uint64_t offset, uint64_t bytes,
                                 uint64_t *cached) {
     struct {
@@ -298,7 +304,8 @@ uint64_t sys_file_cached_range(const struct sys_file *file, uint64_t offset, uin
     uint64_t start = offset / page * page;
     uint64_t end = min_u64(file->bytes, offset + min_u64(bytes, file->bytes - offset));
     uint64_t cached;
-    if (!cached_by_cachestat(file, start, end - start, &cached)) {
+    /* An overlay's own files have no pages; mapping one maps the file below. */
+    if (on_overlay(file->fd) || !cached_by_cachestat(file, start, end - start, &cached)) {
         cached = cached_by_mincore(file, start, end - start);
     }
     return cached;
