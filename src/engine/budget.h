@@ -23,8 +23,8 @@ struct budget {
     uint64_t base_bytes, kv_bytes, activation_bytes, reserve_bytes;
     uint64_t base_most_bytes; /* of base, at any start */
     uint64_t weights_bytes;   /* what residency may hold */
-    uint64_t least_bytes;  /* the least total for these settings, whatever total is: at every start
-                              it does, and less is refused */
+    uint64_t least_bytes;  /* the least total for these settings, whatever total is: it does, and less is
+                              refused, at every start of a program but one whose own files are large */
     uint32_t n_batch;      /* tokens of a sweep whose activations the budget has room for */
     uint32_t n_batch_most; /* with wired memory lent, where weights are streamed; else n_batch */
     uint32_t n_draft;      /* further rows of logits that the reserve has room for */
