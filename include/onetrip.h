@@ -315,8 +315,8 @@ OT_API int ot_seq_copy(struct ot_context *ctx, uint32_t dst, uint32_t src, uint3
 struct ot_context_info {
     uint32_t n_ctx, n_seq, n_kv, n_threads, n_batch, n_draft, n_logits;
     uint64_t budget_bytes;      /* in force */
-    uint64_t least_budget_bytes; /* does for these parameters, and less is refused, at every start of the
-                                   program (a context that is opened later in one counts what is held by then) */
+    uint64_t least_budget_bytes; /* does for these parameters, and less is refused, at every start of
+                                    the program (a later context counts what is held by then) */
     const char *budget_source;  /* "asked", "available memory, less 10 %", "cgroup limit, ..." */
     const char *residency;      /* "cache", "wired", "stream" */
     const char *residency_why;  /* one phrase */
