@@ -1,4 +1,5 @@
 /* test_cli_commands.c - eval, tokenize, inspect and bench, on a tiny model. */
+#include <math.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -358,6 +359,115 @@ static void test_a_models_name_does_not_command_the_terminal(void **state) {
     outcome_free(&o);
 }
 
+/* ---- budgets, and what sequences share ---- */
+
+/* The least budget that a refusal names. */
+static uint64_t told_least(struct outcome *o) {
+    assert_exit(o, 1);
+    assert_one_line(o->err);
+    const char *at = strstr(o->err, " bytes): program and tables");
+    assert_non_null(at);
+    while (at[-1] != '(') {
+        at--;
+    }
+    uint64_t least = strtoull(at, NULL, 10);
+    outcome_free(o);
+    return least;
+}
+
+static struct outcome run_in(uint64_t ram_bytes) {
+    char ram[32];
+    snprintf(ram, sizeof ram, "%llu", (unsigned long long)ram_bytes);
+    return onetrip(NULL, "run", model, "-p", "x", "-n", "2", "--ram", ram, NULL);
+}
+
+/* Three starts: told, enough, and a byte less, which is refused with the same figure. (A
+ * sanitizer's own memory differs from start to start.) */
+static void test_the_least_budget_is_a_line_that_does_not_move(void **state) {
+    (void)state;
+#if defined(__SANITIZE_ADDRESS__)
+    skip();
+#endif
+    struct outcome o = run_in(1 << 20);
+    const uint64_t least = told_least(&o);
+    o = run_in(least);
+    assert_exit(&o, 0);
+    outcome_free(&o);
+    o = run_in(least - 1);
+    assert_int_equal(told_least(&o), least);
+}
+
+static double needed_a_token(const char *shared) {
+    struct outcome o = onetrip(NULL, "bench", model, "-p", "0", "-n", "4", "-d", "256", "-npl", "3",
+                               "-r", "1", "--ram", "64M", "--json", shared, NULL);
+    assert_exit(&o, 0);
+    assert_says(o.out, shared != NULL ? "\"tg4x3@s256\"" : "\"tg4x3@d256\"");
+    json_t *root = json_loads(o.out, 0, NULL);
+    const json_t *result = json_array_get(json_object_get(root, "results"), 0);
+    double needed = json_real_value(json_object_get(result, "needed_bytes_per_token"));
+    json_decref(root);
+    outcome_free(&o);
+    return needed;
+}
+
+static struct outcome eval_in(const char *ids, uint64_t ram_bytes, const char *npy) {
+    char ram[32];
+    snprintf(ram, sizeof ram, "%llu", (unsigned long long)ram_bytes);
+    return onetrip(NULL, "eval", model, "--ids", ids, "--logits", npy, "--ram", ram, NULL);
+}
+
+/* Each budget has room for another number of rows of logits, so calls are of another size. */
+static void test_eval_gives_the_same_logits_for_every_budget(void **state) {
+    (void)state;
+    enum { N_IDS = 40, ROOM = 1 << 20 };
+    const char *ids = in_directory("ids"), *npy = in_directory("logits.npy");
+    FILE *f = fopen(ids, "w");
+    assert_non_null(f);
+    for (uint32_t i = 0; i < N_IDS; i++) {
+        fprintf(f, "%c%u", i == 0 ? '[' : ',', 3 + i * 7 % 200);
+    }
+    fputc(']', f);
+    fclose(f);
+    struct outcome o = eval_in(ids, 1 << 20, npy);
+    const uint64_t least = told_least(&o);
+#if defined(__SANITIZE_ADDRESS__)
+    const uint64_t budgets[] = {least + (8 << 20), least + (1 << 30)};
+#else
+    const uint64_t budgets[] = {least, least + (1 << 30)};
+#endif
+    char *logits[2];
+    size_t n[2];
+    for (uint32_t i = 0; i < 2; i++) {
+        o = eval_in(ids, budgets[i], npy);
+        assert_exit(&o, 0);
+        outcome_free(&o);
+        logits[i] = malloc(ROOM);
+        f = fopen(npy, "r");
+        assert_true(logits[i] != NULL && f != NULL);
+        n[i] = fread(logits[i], 1, ROOM, f);
+        fclose(f);
+        assert_int_equal(unlink(npy), 0);
+    }
+    assert_int_equal(unlink(ids), 0);
+    assert_true(n[0] == n[1] && n[0] > 1000 && n[0] < ROOM);
+    assert_memory_equal(logits[0], logits[1], n[0]);
+    free(logits[0]);
+    free(logits[1]);
+}
+
+/* Two of three times 256 positions less in each sweep. */
+static void test_bench_reads_a_shared_depth_once(void **state) {
+    (void)state;
+    double each = needed_a_token(NULL), shared = needed_a_token("-pps");
+    struct outcome o = onetrip(NULL, "inspect", model, "--json", NULL);
+    json_t *root = json_loads(o.out, 0, NULL);
+    double kv = json_number_value(json_object_get(root, "kv_bytes_per_token"));
+    json_decref(root);
+    outcome_free(&o);
+    assert_true(kv > 0.0);
+    assert_true(fabs(3 * (each - shared) - 2 * 256 * kv) < 0.001 * 3 * each);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bench_ends_where_nobody_takes_its_output),
@@ -372,6 +482,9 @@ int main(void) {
         cmocka_unit_test(test_bench_measures_each_test_of_its_lists),
         cmocka_unit_test(test_bench_disk_measures_the_disk_alone_and_reports_it),
         cmocka_unit_test(test_bench_over_budget_measures_the_disk),
+        cmocka_unit_test(test_the_least_budget_is_a_line_that_does_not_move),
+        cmocka_unit_test(test_eval_gives_the_same_logits_for_every_budget),
+        cmocka_unit_test(test_bench_reads_a_shared_depth_once),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
