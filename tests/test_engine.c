@@ -290,24 +290,78 @@ static void test_a_copied_prompt_goes_on_like_its_origin(void **state) {
 
 static void test_only_wanted_logits_are_written_in_order(void **state) {
     (void)state;
-    write_model(TINY_LLAMA, OT_Q4_0);
-    struct session s;
-    session_open(&s, NULL);
-    float *all = logits_for(s.n_vocab), *some = logits_for(s.n_vocab);
-    must_feed(&s, 0, 0, 9, all);
-    assert_int_equal(ot_seq_truncate(s.ctx, 0, 0), 0);
-    struct ot_input inputs[9];
-    for (uint32_t i = 0; i < 9; i++) {
-        inputs[i] = (struct ot_input){token_at(i), 0, i == 3 || i == 7};
+    for (uint32_t family = 0; family < TINY_FAMILY_COUNT; family++) {
+        write_model((enum tiny_family)family, OT_Q4_0);
+        struct session s;
+        session_open(&s, NULL);
+        float *all = logits_for(s.n_vocab), *some = logits_for(s.n_vocab);
+        must_feed(&s, 0, 0, N_TOKENS, all);
+        assert_int_equal(ot_seq_truncate(s.ctx, 0, 0), 0);
+        struct ot_input inputs[N_TOKENS];
+        for (uint32_t i = 0; i < N_TOKENS; i++) {
+            inputs[i] = (struct ot_input){token_at(i), 0, i == 3 || i == 7 || i == N_TOKENS - 1};
+        }
+        struct ot_error err;
+        assert_int_equal(ot_decode(s.ctx, inputs, N_TOKENS, some, &err), 0);
+        const size_t row = s.n_vocab;
+        assert_memory_equal(some, all + 3 * row, row * sizeof(float));
+        assert_memory_equal(some + row, all + 7 * row, row * sizeof(float));
+        assert_memory_equal(some + 2 * row, all + (N_TOKENS - 1) * row, row * sizeof(float));
+        assert_true(some[3 * row] == 0.0f);
+        must_feed(&s, 0, 5, 1, some); /* the keys of all are there */
+        assert_int_equal(ot_seq_truncate(s.ctx, 0, 0), 0);
+        must_feed(&s, 0, 0, N_TOKENS, all);
+        must_feed(&s, 0, 5, 1, all);
+        assert_memory_equal(some, all, row * sizeof(float));
+        free(all);
+        free(some);
+        session_close(&s);
     }
-    struct ot_error err;
-    assert_int_equal(ot_decode(s.ctx, inputs, 9, some, &err), 0);
-    assert_memory_equal(some, all + 3 * s.n_vocab, s.n_vocab * sizeof(float));
-    assert_memory_equal(some + s.n_vocab, all + 7 * s.n_vocab, s.n_vocab * sizeof(float));
-    assert_true(some[2 * s.n_vocab] == 0.0f);
-    free(all);
-    free(some);
-    session_close(&s);
+}
+
+/* Bytes of a weight of a layer that were computed with. */
+static uint64_t used_bytes(const struct session *s, uint32_t layer, enum layer_role role) {
+    const struct weight *w = &s->model->bind.layers[layer][role];
+    assert_true(w->present);
+    return ledger_get(engine_ledger(s->ctx), w->extent, OT_RAM_CACHE, OT_CAUSE_COMPUTE)->moved_bytes;
+}
+
+/* A part of a prompt needs nothing of the last layer but keys and values. */
+static void test_without_logits_a_sweep_ends_with_the_last_keys(void **state) {
+    (void)state;
+    static const enum tiny_family families[] = {TINY_QWEN3, TINY_QWEN3MOE, TINY_PHI3};
+    static const enum layer_role unused[] = {ROLE_ATTN_OUT, ROLE_FFN_NORM, ROLE_FFN_UP,
+                                             ROLE_FFN_DOWN};
+    for (uint32_t i = 0; i < 3; i++) {
+        for (uint32_t streams = 0; streams < 2; streams++) {
+            write_model(families[i], OT_F16);
+            struct ot_context_params params = {.n_ctx = 64};
+            if (streams) {
+                params.ram_bytes = least_budget(&params) + OPENINGS_DIFFER_BYTES;
+                params.residency = OT_RESIDENCY_STREAM;
+            }
+            struct session s;
+            session_open(&s, &params);
+            struct ot_input inputs[N_TOKENS];
+            struct ot_error err;
+            for (uint32_t t = 0; t < N_TOKENS; t++) {
+                inputs[t] = (struct ot_input){token_at(t), 0, false};
+            }
+            for (uint32_t pass = 0; pass < 2; pass++) {
+                assert_int_equal(ot_decode(s.ctx, inputs, N_TOKENS, NULL, &err), 0);
+                const uint32_t last = s.model->hp.n_layers - 1;
+                const bool fused = families[i] == TINY_PHI3;
+                for (uint32_t r = 0; r < sizeof unused / sizeof *unused; r++) {
+                    assert_int_equal(used_bytes(&s, last, unused[r]), 0);
+                    assert_true(used_bytes(&s, last - 1, unused[r]) > 0);
+                }
+                assert_true(used_bytes(&s, last, fused ? ROLE_ATTN_QKV : ROLE_ATTN_V) > 0);
+                assert_true(fused || used_bytes(&s, last, ROLE_ATTN_Q) == 0);
+                assert_true(residency_check(engine_residency(s.ctx)));
+            }
+            session_close(&s);
+        }
+    }
 }
 
 /* ---- what opening reads ------------------------------------------------------------------- */
@@ -660,6 +714,7 @@ int main(void) {
         cmocka_unit_test(test_a_few_sequences_get_the_bits_of_calls_of_their_own),
         cmocka_unit_test(test_a_copied_prompt_goes_on_like_its_origin),
         cmocka_unit_test(test_only_wanted_logits_are_written_in_order),
+        cmocka_unit_test(test_without_logits_a_sweep_ends_with_the_last_keys),
         cmocka_unit_test(test_a_cold_header_is_counted_as_the_kernel_counts_it),
         cmocka_unit_test(
             test_weights_in_own_memory_leave_no_more_than_the_header_in_the_page_cache),

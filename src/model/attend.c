@@ -16,49 +16,61 @@ static struct slots slots_of(const struct hparams *hp) {
     return (struct slots){0, q, q + kv, q + 2 * kv};
 }
 
+/* What is made of a token's input: keys and values, queries, or both. */
+enum side { KEYS = 1, QUERIES = 2 };
+
 struct rotate_job {
-    uint32_t layer;
+    uint32_t layer, sides;
     bool local;
     struct vector bias_q, bias_k, bias_v, bias_qkv, norm_q, norm_k;
 };
+
+static void add_bias(struct forward *f, float *x, const struct vector *bias, uint32_t n) {
+    if (bias->data != NULL) {
+        f->k->add_scaled(x, bias->data, 1.0f, n);
+    }
+}
+
+/* Norms and rope of the heads of token t at x. */
+static void rotate_heads(struct forward *f, bool local, uint32_t t, const struct vector *norm,
+                         float *x, uint32_t n_heads) {
+    const struct hparams *hp = f->hp;
+    const uint32_t hd = hp->head_dim, half = hp->n_rot / 2;
+    for (uint32_t h = 0; h < n_heads && norm->data != NULL; h++) {
+        f->k->rms_norm(x + h * hd, norm->data, hd, hp->norm_eps, x + h * hd);
+    }
+    f->k->rope(x, n_heads, hd, hp->n_rot, hp->family->rope_neox,
+               f->cosines[local] + (uint64_t)t * half, f->sines[local] + (uint64_t)t * half);
+}
+
+static void keep_keys(struct forward *f, const struct rotate_job *job, uint32_t t, const float *k,
+                      const float *v) {
+    const uint32_t hd = f->hp->head_dim;
+    const struct forward_token *token = &f->tokens[t];
+    const uint64_t at = kv_offset(f->kv, token->seq, token->position);
+    for (uint32_t h = 0; h < f->hp->n_kv_heads; h++) {
+        f->k->f32_to_f16(k + h * hd, hd, kv_keys(f->kv, job->layer, h) + at);
+        f->k->f32_to_f16(v + h * hd, hd, kv_values(f->kv, job->layer, h) + at);
+    }
+}
 
 /* Biases, q/k norms, rope; then k and v go to the KV. */
 static void rotate_rows(struct forward *f, void *arg, uint32_t first, uint32_t count) {
     const struct rotate_job *job = arg;
     const struct hparams *hp = f->hp;
     const struct slots s = slots_of(hp);
-    const uint32_t hd = hp->head_dim, half = hp->n_rot / 2;
     for (uint32_t t = first; t < first + count; t++) {
         float *row = f->work + (uint64_t)t * f->n_work;
-        float *q = row + s.q, *k = row + s.k, *v = row + s.v;
-        if (job->bias_qkv.data != NULL) {
-            f->k->add_scaled(row, job->bias_qkv.data, 1.0f, s.out);
+        if (job->sides & KEYS) {
+            add_bias(f, row, &job->bias_qkv, s.out);
+            add_bias(f, row + s.k, &job->bias_k, s.v - s.k);
+            add_bias(f, row + s.v, &job->bias_v, s.out - s.v);
+            rotate_heads(f, job->local, t, &job->norm_k, row + s.k, hp->n_kv_heads);
+            keep_keys(f, job, t, row + s.k, row + s.v);
         }
-        if (job->bias_q.data != NULL) {
-            f->k->add_scaled(q, job->bias_q.data, 1.0f, s.k - s.q);
-        }
-        if (job->bias_k.data != NULL) {
-            f->k->add_scaled(k, job->bias_k.data, 1.0f, s.v - s.k);
-        }
-        if (job->bias_v.data != NULL) {
-            f->k->add_scaled(v, job->bias_v.data, 1.0f, s.out - s.v);
-        }
-        for (uint32_t h = 0; h < hp->n_heads && job->norm_q.data != NULL; h++) {
-            f->k->rms_norm(q + h * hd, job->norm_q.data, hd, hp->norm_eps, q + h * hd);
-        }
-        for (uint32_t h = 0; h < hp->n_kv_heads && job->norm_k.data != NULL; h++) {
-            f->k->rms_norm(k + h * hd, job->norm_k.data, hd, hp->norm_eps, k + h * hd);
-        }
-        const float *cosines = f->cosines[job->local] + (uint64_t)t * half;
-        const float *sines = f->sines[job->local] + (uint64_t)t * half;
-        bool neox = hp->family->rope_neox;
-        f->k->rope(q, hp->n_heads, hd, hp->n_rot, neox, cosines, sines);
-        f->k->rope(k, hp->n_kv_heads, hd, hp->n_rot, neox, cosines, sines);
-        const struct forward_token *token = &f->tokens[t];
-        uint64_t at = kv_offset(f->kv, token->seq, token->position);
-        for (uint32_t h = 0; h < hp->n_kv_heads; h++) {
-            f->k->f32_to_f16(k + h * hd, hd, kv_keys(f->kv, job->layer, h) + at);
-            f->k->f32_to_f16(v + h * hd, hd, kv_values(f->kv, job->layer, h) + at);
+        if (job->sides & QUERIES) {
+            add_bias(f, row + s.q, &job->bias_q, s.k - s.q);
+            rotate_heads(f, job->local, t, &job->norm_q, row + s.q, hp->n_heads);
         }
     }
 }
@@ -165,11 +177,8 @@ static void make_plan(struct forward *f, struct attend_plan *plan, uint32_t wind
     }
 }
 
-void attend_plan(struct forward *f) {
-    make_plan(f, &f->plans[0], 0);
-    if (f->hp->window != 0) {
-        make_plan(f, &f->plans[1], f->hp->window);
-    }
+void attend_plan(struct forward *f, bool local) {
+    make_plan(f, &f->plans[local], local ? f->hp->window : 0);
 }
 
 /* ---- attention ---- */
@@ -303,33 +312,42 @@ static void attend(struct forward *f, uint32_t layer, bool local) {
     }
 }
 
-/* Bytes of k and v: what was written, what was read, and the least that had to be read. */
-static void post_kv(struct forward *f, bool local) {
-    uint64_t row_bytes = (uint64_t)f->hp->n_kv_heads * f->hp->head_dim * 2 * sizeof(uint16_t);
-    const struct attend_plan *plan = &f->plans[local];
-    ledger_post(f->ledger, f->kv->ledger_id, OT_RAM_CACHE, OT_CAUSE_COMPUTE,
-                plan->read_keys * row_bytes, plan->needed_keys * row_bytes);
-    uint64_t written = (uint64_t)f->n_tokens * row_bytes;
-    ledger_post(f->ledger, f->kv->ledger_id, OT_CACHE_RAM, OT_CAUSE_COMPUTE, written, written);
+/* Bytes of a token's keys and values in a layer. */
+static uint64_t kv_row_bytes(const struct hparams *hp) {
+    return (uint64_t)hp->n_kv_heads * hp->head_dim * 2 * sizeof(uint16_t);
 }
 
-static const enum layer_role projections[] = {ROLE_ATTN_QKV, ROLE_ATTN_Q, ROLE_ATTN_K, ROLE_ATTN_V};
+/* ---- q, k and v ---- */
+
+static const struct projection {
+    enum layer_role role;
+    uint32_t sides;
+} projections[] = {
+    {ROLE_ATTN_QKV, KEYS | QUERIES},
+    {ROLE_ATTN_K, KEYS},
+    {ROLE_ATTN_V, KEYS},
+    {ROLE_ATTN_Q, QUERIES},
+};
+enum { N_PROJECTIONS = sizeof projections / sizeof *projections };
 
 void attend_ahead(struct forward *f, uint32_t layer) {
-    for (uint32_t i = 0; i < 4; i++) {
-        matmul_ahead(f, &f->model->bind.layers[layer][projections[i]]);
+    for (uint32_t i = 0; i < N_PROJECTIONS; i++) {
+        matmul_ahead(f, &f->model->bind.layers[layer][projections[i].role]);
     }
 }
 
-static int project_qkv(struct forward *f, const struct weight *layer, struct ot_error *err) {
+/* norm -> work. Keys come first: where both are in one matrix, it gives the queries, too. */
+static int project(struct forward *f, const struct weight *layer, uint32_t sides,
+                   struct ot_error *err) {
     const struct hparams *hp = f->hp;
     const struct slots s = slots_of(hp);
     struct prepared *p = &f->prepared;
     matmul_input(p, f->act, f->norm, hp->n_embd, f->n_tokens, hp->n_embd);
-    const uint32_t at[] = {s.q, s.q, s.k, s.v};
-    for (uint32_t i = 0; i < 4; i++) {
-        const struct weight *w = &layer[projections[i]];
-        if (w->present) {
+    const uint32_t at[N_PROJECTIONS] = {s.q, s.k, s.v, s.q};
+    for (uint32_t i = 0; i < N_PROJECTIONS; i++) {
+        const struct weight *w = &layer[projections[i].role];
+        bool now = (projections[i].sides & KEYS) ? (sides & KEYS) != 0 : (sides & QUERIES) != 0;
+        if (w->present && now) {
             int rc = matmul_add(f, w, 0, p, NULL, f->n_tokens, f->decode, f->work + at[i],
                                 f->n_work, err);
             if (rc != OT_OK) {
@@ -337,51 +355,105 @@ static int project_qkv(struct forward *f, const struct weight *layer, struct ot_
             }
         }
     }
-    matmul_ahead(f, &layer[ROLE_ATTN_OUT]);
+    if (sides & QUERIES) {
+        matmul_ahead(f, &layer[ROLE_ATTN_OUT]);
+    }
     return matmul_flush(f, err);
 }
 
-static int rotate_and_attend(struct forward *f, uint32_t layer, struct ot_error *err) {
+static int rotate(struct forward *f, uint32_t layer, uint32_t sides, struct ot_error *err) {
     const struct weight *w = f->model->bind.layers[layer];
-    const struct hparams *hp = f->hp;
-    struct rotate_job rotate = {.layer = layer, .local = hparams_layer_local(hp, layer)};
-    /* q's and k's vectors are wanted at the same time: biases and norms of a model are few */
-    struct vector *const vectors[] = {&rotate.bias_qkv, &rotate.bias_q, &rotate.bias_k,
-                                      &rotate.bias_v,   &rotate.norm_q, &rotate.norm_k};
-    static const enum layer_role roles[] = {ROLE_ATTN_QKV_BIAS, ROLE_ATTN_Q_BIAS, ROLE_ATTN_K_BIAS,
-                                            ROLE_ATTN_V_BIAS,   ROLE_ATTN_Q_NORM, ROLE_ATTN_K_NORM};
+    struct rotate_job job = {
+        .layer = layer, .sides = sides, .local = hparams_layer_local(f->hp, layer)};
+    /* a side's vectors are wanted at the same time: biases and norms of a model are few */
+    const struct {
+        struct vector *vector;
+        enum layer_role role;
+        enum side side;
+    } parts[] = {
+        {&job.bias_qkv, ROLE_ATTN_QKV_BIAS, KEYS}, {&job.bias_k, ROLE_ATTN_K_BIAS, KEYS},
+        {&job.bias_v, ROLE_ATTN_V_BIAS, KEYS},     {&job.norm_k, ROLE_ATTN_K_NORM, KEYS},
+        {&job.bias_q, ROLE_ATTN_Q_BIAS, QUERIES},  {&job.norm_q, ROLE_ATTN_Q_NORM, QUERIES},
+    };
+    _Static_assert(sizeof parts / sizeof *parts <= FORWARD_VECTORS, "each has a space of its own");
     int rc = OT_OK;
-    uint32_t n = 0;
-    for (; n < 6 && rc == OT_OK; n++) {
-        rc = vector_get(f, &w[roles[n]], n, vectors[n], err);
+    for (uint32_t i = 0; i < sizeof parts / sizeof *parts && rc == OT_OK; i++) {
+        if (parts[i].side & sides) {
+            rc = vector_get(f, &w[parts[i].role], i, parts[i].vector, err);
+        }
     }
-    struct phase phase = phase_begin(f);
     if (rc == OT_OK) {
-        forward_for_rows(f, f->n_tokens, rotate_rows, &rotate);
+        struct phase phase = phase_begin(f);
+        forward_for_rows(f, f->n_tokens, rotate_rows, &job);
+        phase_end(f, phase, OT_PHASE_OTHER);
     }
-    for (uint32_t i = 0; i < n; i++) {
-        vector_put(f, vectors[i]);
+    for (uint32_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        vector_put(f, parts[i].vector);
     }
+    if (rc == OT_OK && (sides & KEYS)) {
+        uint64_t written = f->n_tokens * kv_row_bytes(f->hp);
+        ledger_post(f->ledger, f->kv->ledger_id, OT_CACHE_RAM, OT_CAUSE_COMPUTE, written, written);
+    }
+    return rc;
+}
+
+static int make_sides(struct forward *f, uint32_t layer, uint32_t sides, struct ot_error *err) {
+    int rc = project(f, f->model->bind.layers[layer], sides, err);
+    return rc != OT_OK ? rc : rotate(f, layer, sides, err);
+}
+
+/* Moves together what goes on of the tokens whose logits are wanted; the others end here. */
+static void keep_wanted(struct forward *f, bool local) {
+    const uint64_t d = f->hp->n_embd, half = f->hp->n_rot / 2, q = slots_of(f->hp).k;
+    uint64_t n = 0;
+    for (uint64_t t = 0; t < f->n_tokens; t++) {
+        if (!f->tokens[t].want_logits) {
+            continue;
+        }
+        f->tokens[n] = f->tokens[t];
+        memmove(f->x + n * d, f->x + t * d, d * sizeof *f->x);
+        memmove(f->norm + n * d, f->norm + t * d, d * sizeof *f->norm);
+        memmove(f->work + n * f->n_work, f->work + t * f->n_work, q * sizeof *f->work);
+        memmove(f->cosines[local] + n * half, f->cosines[local] + t * half, half * sizeof(float));
+        memmove(f->sines[local] + n * half, f->sines[local] + t * half, half * sizeof(float));
+        n++;
+    }
+    f->n_tokens = (uint32_t)n;
+}
+
+/* q, k and v. Of a token whose logits nobody wants, the last layer's keys and values are all that
+ * is of use. */
+static int make_qkv(struct forward *f, uint32_t layer, struct ot_error *err) {
+    if (layer + 1 < f->hp->n_layers || f->n_wanted == f->n_tokens) {
+        return make_sides(f, layer, KEYS | QUERIES, err);
+    }
+    int rc = make_sides(f, layer, KEYS, err);
     if (rc != OT_OK) {
         return rc;
     }
-    phase_end(f, phase, OT_PHASE_OTHER);
-    phase = phase_begin(f);
-    attend(f, layer, rotate.local);
-    phase_end(f, phase, OT_PHASE_ATTENTION);
-    post_kv(f, rotate.local);
-    return OT_OK;
+    const bool local = hparams_layer_local(f->hp, layer);
+    keep_wanted(f, local);
+    if (f->n_tokens == 0) {
+        return OT_OK;
+    }
+    attend_plan(f, local);
+    return make_sides(f, layer, QUERIES, err);
 }
 
 int attend_layer(struct forward *f, uint32_t layer, struct ot_error *err) {
     const struct weight *w = f->model->bind.layers[layer];
-    const struct slots s = slots_of(f->hp);
-    int rc;
-    if ((rc = project_qkv(f, w, err)) != OT_OK ||
-        (rc = rotate_and_attend(f, layer, err)) != OT_OK) {
+    const bool local = hparams_layer_local(f->hp, layer);
+    int rc = make_qkv(f, layer, err);
+    if (rc != OT_OK || f->n_tokens == 0) {
         return rc;
     }
-    matmul_input(&f->prepared, f->act, f->work + s.out, f->n_work, f->n_tokens,
+    struct phase phase = phase_begin(f);
+    attend(f, layer, local);
+    phase_end(f, phase, OT_PHASE_ATTENTION);
+    const struct attend_plan *plan = &f->plans[local];
+    ledger_post(f->ledger, f->kv->ledger_id, OT_RAM_CACHE, OT_CAUSE_COMPUTE,
+                plan->read_keys * kv_row_bytes(f->hp), plan->needed_keys * kv_row_bytes(f->hp));
+    matmul_input(&f->prepared, f->act, f->work + slots_of(f->hp).out, f->n_work, f->n_tokens,
                  f->hp->n_heads * f->hp->head_dim);
     rc = matmul_add(f, &w[ROLE_ATTN_OUT], 0, &f->prepared, NULL, f->n_tokens, f->decode, f->y,
                     f->hp->n_embd, err);

@@ -130,17 +130,22 @@ static int bind_attention(struct binder *k) {
     }
     if (layer[ROLE_ATTN_QKV].present) {
         rc = layer_vector(k, ROLE_ATTN_QKV_BIAS, "attn_qkv.bias", q + 2 * kv, OPTIONAL);
-    } else if ((rc = layer_matrix(k, ROLE_ATTN_Q, "attn_q.weight", 1, q, d, NEEDED)) == 0 &&
-               (rc = layer_matrix(k, ROLE_ATTN_K, "attn_k.weight", 1, kv, d, NEEDED)) == 0 &&
+    } else if ((rc = layer_matrix(k, ROLE_ATTN_K, "attn_k.weight", 1, kv, d, NEEDED)) == 0 &&
                (rc = layer_matrix(k, ROLE_ATTN_V, "attn_v.weight", 1, kv, d, NEEDED)) == 0 &&
-               (rc = layer_vector(k, ROLE_ATTN_Q_BIAS, "attn_q.bias", q, OPTIONAL)) == 0 &&
                (rc = layer_vector(k, ROLE_ATTN_K_BIAS, "attn_k.bias", kv, OPTIONAL)) == 0) {
         rc = layer_vector(k, ROLE_ATTN_V_BIAS, "attn_v.bias", kv, OPTIONAL);
     }
-    if (rc != 0 ||
-        (rc = layer_vector(k, ROLE_ATTN_Q_NORM, "attn_q_norm.weight", hp->head_dim, qk_norm)) !=
-            0 ||
-        (rc = layer_vector(k, ROLE_ATTN_K_NORM, "attn_k_norm.weight", hp->head_dim, qk_norm)) !=
+    if (rc != 0 || (rc = layer_vector(k, ROLE_ATTN_K_NORM, "attn_k_norm.weight", hp->head_dim,
+                                      qk_norm)) != 0) {
+        return rc;
+    }
+    k->b->keys_extent = k->b->n_extents - 1;
+    if (!layer[ROLE_ATTN_QKV].present &&
+        ((rc = layer_matrix(k, ROLE_ATTN_Q, "attn_q.weight", 1, q, d, NEEDED)) != 0 ||
+         (rc = layer_vector(k, ROLE_ATTN_Q_BIAS, "attn_q.bias", q, OPTIONAL)) != 0)) {
+        return rc;
+    }
+    if ((rc = layer_vector(k, ROLE_ATTN_Q_NORM, "attn_q_norm.weight", hp->head_dim, qk_norm)) !=
             0 ||
         (rc = layer_matrix(k, ROLE_ATTN_OUT, "attn_output.weight", 1, d, q, NEEDED)) != 0 ||
         (rc = layer_vector(k, ROLE_ATTN_OUT_BIAS, "attn_output.bias", d, OPTIONAL)) != 0) {

@@ -1,7 +1,8 @@
 /* bind.h - tensors bound to roles, and the order in which a sweep reads them.
  *
- * The schedule of a sweep is the order of `extents`: the forward pass asks residency for them in
- * that order and no other. */
+ * The schedule of a sweep is the order of `extents`: the forward pass asks residency for matrices in
+ * that order and no other; for biases and norms of keys, which are small and so wired, after q. Of a
+ * layer's extents those come first that make its keys and values. */
 #ifndef MODEL_BIND_H
 #define MODEL_BIND_H
 
@@ -54,6 +55,7 @@ struct bind {
     const char **extent_role;             /* owned [n_extents]; static strings */
     int32_t *extent_layer;                /* owned [n_extents]: -1 outside layers */
     uint32_t n_extents;
+    uint32_t keys_extent; /* the last one that the keys and values of all layers need */
     uint64_t sweep_bytes; /* that one token's decode step reads */
 };
 

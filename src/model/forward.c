@@ -439,20 +439,11 @@ static void angle_rows(struct forward *f, void *arg, uint32_t first, uint32_t co
     }
 }
 
-/* Moves the wanted rows of x together and gives logits. */
+/* Logits of the tokens, all of which want them. */
 static int output(struct forward *f, bool one_logit, float *logits, struct ot_error *err) {
     const struct hparams *hp = f->hp;
     const struct bind *b = &f->model->bind;
-    uint32_t d = hp->n_embd, n = 0;
-    for (uint32_t t = 0; t < f->n_tokens; t++) {
-        if (f->tokens[t].want_logits) {
-            memmove(f->x + (uint64_t)n++ * d, f->x + (uint64_t)t * d, d * sizeof *f->x);
-        }
-    }
-    if (n == 0) {
-        return OT_OK;
-    }
-    f->n_tokens = n;
+    uint32_t d = hp->n_embd, n = f->n_tokens;
     int rc = residual(f, NULL, NULL, &b->output_norm, false, err);
     if (rc != OT_OK) {
         return rc;
@@ -485,7 +476,7 @@ static int run_layers(struct forward *f, struct ot_error *err) {
     for (uint32_t i = 0; i < f->hp->n_layers && rc == OT_OK; i++) {
         const struct weight *layer = b->layers[i];
         if ((rc = residual(f, NULL, NULL, &layer[ROLE_ATTN_NORM], false, err)) != OT_OK ||
-            (rc = attend_layer(f, i, err)) != OT_OK ||
+            (rc = attend_layer(f, i, err)) != OT_OK || f->n_tokens == 0 ||
             (rc = residual(f, &layer[ROLE_ATTN_OUT_BIAS], &layer[ROLE_ATTN_POST_NORM],
                            &layer[ROLE_FFN_NORM], true, err)) != OT_OK) {
             break;
@@ -507,25 +498,24 @@ static void post_activations(struct forward *f) {
     uint64_t per_token = 4ull * (3ull * f->hp->n_embd + f->n_work) + f->act_bytes / f->n_batch;
     uint64_t bytes = f->n_tokens * per_token;
     if (bytes > caches) {
-        bytes *= f->hp->n_layers;
+        bytes = bytes * (f->hp->n_layers - 1) + f->n_wanted * per_token;
         ledger_post(f->ledger, f->activation_extent, OT_CACHE_RAM, OT_CAUSE_COMPUTE, bytes, bytes);
         ledger_post(f->ledger, f->activation_extent, OT_RAM_CACHE, OT_CAUSE_COMPUTE, bytes, bytes);
     }
 }
 
-int forward_sweep(struct forward *f, const struct forward_token *tokens, uint32_t n,
-                  uint32_t n_room, bool decode, bool one_logit, float *logits,
-                  struct ot_error *err) {
+int forward_sweep(struct forward *f, struct forward_token *tokens, uint32_t n, uint32_t n_room,
+                  bool decode, bool one_logit, float *logits, struct ot_error *err) {
     f->tokens = tokens;
     f->n_tokens = n;
     f->n_room = n_room;
     f->decode = decode;
-    bool wanted = false;
+    f->n_wanted = 0;
     for (uint32_t i = 0; i < n; i++) {
-        wanted |= tokens[i].want_logits;
+        f->n_wanted += tokens[i].want_logits;
     }
     const struct bind *b = &f->model->bind;
-    uint32_t last = wanted ? b->n_extents - 1 : b->output_norm.extent - 1;
+    uint32_t last = f->n_wanted > 0 ? b->n_extents - 1 : b->keys_extent;
     int rc = residency_sweep_begin(f->residency, last, err);
     if (rc != OT_OK) {
         return rc;
@@ -536,10 +526,13 @@ int forward_sweep(struct forward *f, const struct forward_token *tokens, uint32_
     if (f->hp->window != 0) {
         forward_for_rows(f, n, angle_rows, &local);
     }
-    attend_plan(f);
+    attend_plan(f, false);
+    if (f->hp->window != 0) {
+        attend_plan(f, true);
+    }
     post_activations(f);
     phase_end(f, phase, OT_PHASE_OTHER);
-    if ((rc = embed(f, err)) == OT_OK && (rc = run_layers(f, err)) == OT_OK && wanted) {
+    if ((rc = embed(f, err)) == OT_OK && (rc = run_layers(f, err)) == OT_OK && f->n_wanted > 0) {
         rc = output(f, one_logit, logits, err);
     }
     if (rc != OT_OK) {

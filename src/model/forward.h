@@ -142,8 +142,9 @@ struct forward {
     struct attend_plan plans[2]; /* of the sweep that runs: layers that see all, and local ones */
 
     /* of the sweep that runs */
-    const struct forward_token *tokens;
-    uint32_t n_tokens;
+    struct forward_token *tokens;
+    uint32_t n_tokens; /* that go on: from the last layer on those whose logits are wanted */
+    uint32_t n_wanted;
     uint32_t n_room; /* tokens that memory may be touched for, of n_batch that are laid out */
     bool decode; /* few tokens: the kernels for one and for a few */
     struct matmul_item items[FORWARD_MAX_ITEMS];
@@ -170,7 +171,9 @@ void forward_close(struct forward *f);
  */
 void forward_drop(struct forward *f);
 
-/* Runs n <= n_batch tokens; their KV is written, whether or not logits are wanted.
+/* Runs n <= n_batch tokens; their KV is written, whether or not logits are wanted. Tokens whose logits
+ * are not wanted end with the last layer's keys and values; a sweep without others reads no further.
+ *   tokens      [n], overwritten
  *   n_room      tokens whose activations there is memory for, n <= n_room <= n_batch
  *   decode      use the kernels for one token or a few (n <= FORWARD_FEW, or up to what
  *               forward_few gives): results are those of n sweeps of one token, to the bit
@@ -178,9 +181,8 @@ void forward_drop(struct forward *f);
  *   logits      [number of wanted, n_vocab]
  * Errors: IO, CHANGED, NOT_FINITE, INTERRUPTED; KV beyond the sequences' lengths is then undefined.
  */
-int forward_sweep(struct forward *f, const struct forward_token *tokens, uint32_t n,
-                  uint32_t n_room, bool decode, bool one_logit, float *logits,
-                  struct ot_error *err);
+int forward_sweep(struct forward *f, struct forward_token *tokens, uint32_t n, uint32_t n_room,
+                  bool decode, bool one_logit, float *logits, struct ot_error *err);
 
 /* ---- between the files of the forward pass ---- */
 
@@ -225,13 +227,14 @@ typedef void forward_rows_fn(struct forward *f, void *arg, uint32_t first, uint3
 void forward_for_rows(struct forward *f, uint32_t n, forward_rows_fn *fn, void *arg);
 /* Most parts that a token's keys are divided into. */
 uint32_t attend_most_parts(const struct hparams *hp);
-/* Who attends to what in the sweep that begins: fills f->plans. */
-void attend_plan(struct forward *f);
+/* Which of f->tokens attend to what: fills f->plans[local], of layers that see all or of local ones. */
+void attend_plan(struct forward *f, bool local);
 /* Tells matmul_ahead what a layer reads first. */
 void attend_ahead(struct forward *f, uint32_t layer);
 /* The same of what follows a layer: the next one, or the output. */
 void forward_ahead(struct forward *f, uint32_t layer);
-/* norm -> y: attention and the experts' FFN of a layer, without the residual. */
+/* norm -> y: attention and the experts' FFN of a layer, without the residual. Attention in the last
+ * layer keeps the tokens that go on; where none does, y is not written. */
 int attend_layer(struct forward *f, uint32_t layer, struct ot_error *err);
 int experts_layer(struct forward *f, uint32_t layer, struct ot_error *err);
 
