@@ -242,19 +242,23 @@ INLINE void multiply_flips(const struct tile_tokens *a, uint32_t n, const struct
 }
 
 #define MULTIPLY_STEPS(name, kind)                                                                 \
-    MULTIPLY_KIND(name, multiply_steps(a, n_tokens, t, kind, r / PART_ROWS, n_rows - r))
+    TILE_MULTIPLY_6(name, PART_ROWS, multiply_steps(a, n_tokens, t, kind, r / PART_ROWS, n_rows - r))
 MULTIPLY_STEPS(four, KIND_FOUR)
 MULTIPLY_STEPS(four_min, KIND_FOUR_MIN)
 MULTIPLY_STEPS(five_min, KIND_FIVE_MIN)
 MULTIPLY_STEPS(groups_min, KIND_GROUPS_MIN)
 MULTIPLY_STEPS(six, KIND_SIX)
-MULTIPLY_KIND(flips, multiply_flips(a, n_tokens, t, r / PART_ROWS, n_rows - r))
+TILE_MULTIPLY_6(flips, PART_ROWS, multiply_flips(a, n_tokens, t, r / PART_ROWS, n_rows - r))
 
 static void gemm_quantised(uint32_t dtype, const struct gemm *g, void *scratch) {
     const struct tile_isa isa = {
         .types = tile_types_avx2(),
-        .multiply = {MULTIPLY_ROW(four), MULTIPLY_ROW(four_min), MULTIPLY_ROW(five_min),
-                     MULTIPLY_ROW(groups_min), MULTIPLY_ROW(six), MULTIPLY_ROW(flips)},
+        .multiply = {{ROW_6(four)},
+                     {ROW_6(four_min)},
+                     {ROW_6(five_min)},
+                     {ROW_6(groups_min)},
+                     {ROW_6(six)},
+                     {ROW_6(flips)}},
         .max_tokens = MAX_TOKENS,
         .part_rows = PART_ROWS,
         .interleaved = false,
@@ -262,37 +266,9 @@ static void gemm_quantised(uint32_t dtype, const struct gemm *g, void *scratch) 
     tile_gemm(&isa, dtype, g, scratch);
 }
 
-GEMM_ENTRY(gemm_q4_0, gemm_quantised(OT_Q4_0, &g, scratch))
-GEMM_ENTRY(gemm_q4_1, gemm_quantised(OT_Q4_1, &g, scratch))
-GEMM_ENTRY(gemm_q5_0, gemm_quantised(OT_Q5_0, &g, scratch))
-GEMM_ENTRY(gemm_q5_1, gemm_quantised(OT_Q5_1, &g, scratch))
-GEMM_ENTRY(gemm_q8_0, gemm_quantised(OT_Q8_0, &g, scratch))
-GEMM_ENTRY(gemm_q2_k, gemm_quantised(OT_Q2_K, &g, scratch))
-GEMM_ENTRY(gemm_q3_k, gemm_quantised(OT_Q3_K, &g, scratch))
-GEMM_ENTRY(gemm_q4_k, gemm_quantised(OT_Q4_K, &g, scratch))
-GEMM_ENTRY(gemm_q5_k, gemm_quantised(OT_Q5_K, &g, scratch))
-GEMM_ENTRY(gemm_q6_k, gemm_quantised(OT_Q6_K, &g, scratch))
-GEMM_ENTRY(gemm_iq4_nl, gemm_quantised(OT_IQ4_NL, &g, scratch))
-GEMM_ENTRY(gemm_iq4_xs, gemm_quantised(OT_IQ4_XS, &g, scratch))
-GEMM_ENTRY(gemm_mxfp4, gemm_quantised(OT_MXFP4, &g, scratch))
+GEMM_TABLE(gemm_entries);
 
 void gemm_fill_avx2(struct kernels *k) {
-    static const struct {
-        uint8_t dtype, layout;
-        kernel_gemm_fn *fn;
-    } table[] = {
-        {OT_Q4_0, LAYOUT_GEMM_HALVES, gemm_q4_0},    {OT_Q4_1, LAYOUT_GEMM_HALVES, gemm_q4_1},
-        {OT_Q5_0, LAYOUT_GEMM_HALVES, gemm_q5_0},    {OT_Q5_1, LAYOUT_GEMM_HALVES, gemm_q5_1},
-        {OT_Q8_0, LAYOUT_GEMM_FLIPS, gemm_q8_0},     {OT_Q2_K, LAYOUT_GEMM_UNITS, gemm_q2_k},
-        {OT_Q3_K, LAYOUT_GEMM_UNITS, gemm_q3_k},     {OT_Q4_K, LAYOUT_GEMM_HALVES, gemm_q4_k},
-        {OT_Q5_K, LAYOUT_GEMM_HALVES, gemm_q5_k},    {OT_Q6_K, LAYOUT_GEMM_UNITS, gemm_q6_k},
-        {OT_IQ4_NL, LAYOUT_GEMM_FLIPS, gemm_iq4_nl}, {OT_IQ4_XS, LAYOUT_GEMM_FLIPS, gemm_iq4_xs},
-        {OT_MXFP4, LAYOUT_GEMM_HALVES, gemm_mxfp4},
-    };
-    for (uint32_t i = 0; i < sizeof table / sizeof table[0]; i++) {
-        k->type[table[i].dtype].gemm = table[i].fn;
-        k->type[table[i].dtype].layout_gemm = table[i].layout;
-    }
+    tile_fill(k, tile_types_avx2(), gemm_entries);
     gemm_float_fill_avx2(k);
-    k->gemm_scratch_bytes = gemm_scratch_bytes;
 }

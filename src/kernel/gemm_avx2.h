@@ -71,25 +71,4 @@ INLINE void finish(const struct tile_tokens *a, uint32_t n, uint32_t row, uint32
  * (SIX, scales of 16 columns), FIVE_MIN by code - 16. */
 enum kind { KIND_FOUR, KIND_FOUR_MIN, KIND_FIVE_MIN, KIND_GROUPS_MIN, KIND_SIX, KIND_SIGNED };
 
-/* multiply_name_1 to _6: call for each part, with a, t, r, n_rows and n_tokens, a constant. */
-#define MULTIPLY(n, name, call)                                                                    \
-    static void multiply_##name##_##n(const struct tile_tokens *a, const struct tile *t,           \
-                                      uint32_t n_rows) {                                           \
-        const uint32_t n_tokens = n;                                                               \
-        for (uint32_t r = 0; r < n_rows; r += PART_ROWS)                                           \
-            call;                                                                                  \
-    }
-#define MULTIPLY_KIND(name, call)                                                                  \
-    MULTIPLY(1, name, call)                                                                        \
-    MULTIPLY(2, name, call)                                                                        \
-    MULTIPLY(3, name, call)                                                                        \
-    MULTIPLY(4, name, call)                                                                        \
-    MULTIPLY(5, name, call)                                                                        \
-    MULTIPLY(6, name, call)
-#define MULTIPLY_ROW(name)                                                                         \
-    {                                                                                              \
-        multiply_##name##_1, multiply_##name##_2, multiply_##name##_3, multiply_##name##_4,        \
-            multiply_##name##_5, multiply_##name##_6                                               \
-    }
-
 #endif

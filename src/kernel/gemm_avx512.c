@@ -287,30 +287,12 @@ INLINE void multiply_pairs(const struct tile_tokens *a, uint32_t n, const struct
     finish(a, n, n_rows, f);
 }
 
-#define MULTIPLY(n, kind, call)                                                                    \
-    static void multiply_##kind##_##n(const struct tile_tokens *a, const struct tile *t,           \
-                                      uint32_t n_rows) {                                           \
-        const uint32_t n_tokens = n;                                                               \
-        call;                                                                                      \
-    }
-#define MULTIPLY_4(kind, call)                                                                     \
-    MULTIPLY(1, kind, call)                                                                        \
-    MULTIPLY(2, kind, call)                                                                        \
-    MULTIPLY(3, kind, call)                                                                        \
-    MULTIPLY(4, kind, call)
-#define MULTIPLY_6(kind, call)                                                                     \
-    MULTIPLY_4(kind, call)                                                                         \
-    MULTIPLY(5, kind, call)                                                                        \
-    MULTIPLY(6, kind, call)
-#define ROW_4(k) multiply_##k##_1, multiply_##k##_2, multiply_##k##_3, multiply_##k##_4
-#define ROW_6(k) ROW_4(k), multiply_##k##_5, multiply_##k##_6
-
-MULTIPLY_6(pairs, multiply_pairs(a, n_tokens, t, false, n_rows))
-MULTIPLY_6(pairs_min, multiply_pairs(a, n_tokens, t, true, n_rows))
-MULTIPLY_4(plain_32, multiply(a, n_tokens, t, 32, n_rows))
-MULTIPLY_6(plain_16, multiply(a, n_tokens, t, 16, n_rows))
-MULTIPLY_6(plain_256, multiply_256(a, n_tokens, t, false, n_rows))
-MULTIPLY_6(min_256, multiply_256(a, n_tokens, t, true, n_rows))
+TILE_MULTIPLY_6(pairs, TILE_ROWS, multiply_pairs(a, n_tokens, t, false, n_rows))
+TILE_MULTIPLY_6(pairs_min, TILE_ROWS, multiply_pairs(a, n_tokens, t, true, n_rows))
+TILE_MULTIPLY_4(plain_32, TILE_ROWS, multiply(a, n_tokens, t, 32, n_rows))
+TILE_MULTIPLY_6(plain_16, TILE_ROWS, multiply(a, n_tokens, t, 16, n_rows))
+TILE_MULTIPLY_6(plain_256, TILE_ROWS, multiply_256(a, n_tokens, t, false, n_rows))
+TILE_MULTIPLY_6(min_256, TILE_ROWS, multiply_256(a, n_tokens, t, true, n_rows))
 
 static void gemm_quantised(uint32_t dtype, const struct gemm *g, void *scratch) {
     const struct tile_isa isa = {
@@ -328,37 +310,9 @@ static void gemm_quantised(uint32_t dtype, const struct gemm *g, void *scratch) 
     tile_gemm(&isa, dtype, g, scratch);
 }
 
-GEMM_ENTRY(gemm_q4_0, gemm_quantised(OT_Q4_0, &g, scratch))
-GEMM_ENTRY(gemm_q4_1, gemm_quantised(OT_Q4_1, &g, scratch))
-GEMM_ENTRY(gemm_q5_0, gemm_quantised(OT_Q5_0, &g, scratch))
-GEMM_ENTRY(gemm_q5_1, gemm_quantised(OT_Q5_1, &g, scratch))
-GEMM_ENTRY(gemm_q8_0, gemm_quantised(OT_Q8_0, &g, scratch))
-GEMM_ENTRY(gemm_q2_k, gemm_quantised(OT_Q2_K, &g, scratch))
-GEMM_ENTRY(gemm_q3_k, gemm_quantised(OT_Q3_K, &g, scratch))
-GEMM_ENTRY(gemm_q4_k, gemm_quantised(OT_Q4_K, &g, scratch))
-GEMM_ENTRY(gemm_q5_k, gemm_quantised(OT_Q5_K, &g, scratch))
-GEMM_ENTRY(gemm_q6_k, gemm_quantised(OT_Q6_K, &g, scratch))
-GEMM_ENTRY(gemm_iq4_nl, gemm_quantised(OT_IQ4_NL, &g, scratch))
-GEMM_ENTRY(gemm_iq4_xs, gemm_quantised(OT_IQ4_XS, &g, scratch))
-GEMM_ENTRY(gemm_mxfp4, gemm_quantised(OT_MXFP4, &g, scratch))
+GEMM_TABLE(gemm_entries);
 
 void gemm_fill_avx512(struct kernels *k) {
-    static const struct {
-        uint8_t dtype, layout;
-        kernel_gemm_fn *fn;
-    } table[] = {
-        {OT_Q4_0, LAYOUT_GEMM_PAIRS, gemm_q4_0},      {OT_Q4_1, LAYOUT_GEMM_PAIRS, gemm_q4_1},
-        {OT_Q5_0, LAYOUT_GEMM_PAIRS, gemm_q5_0},      {OT_Q5_1, LAYOUT_GEMM_PAIRS, gemm_q5_1},
-        {OT_Q8_0, LAYOUT_GEMM_BLOCKS, gemm_q8_0},     {OT_Q2_K, LAYOUT_GEMM_BLOCKS, gemm_q2_k},
-        {OT_Q3_K, LAYOUT_GEMM_BLOCKS, gemm_q3_k},     {OT_Q4_K, LAYOUT_GEMM_PAIRS, gemm_q4_k},
-        {OT_Q5_K, LAYOUT_GEMM_PAIRS, gemm_q5_k},      {OT_Q6_K, LAYOUT_GEMM_BLOCKS, gemm_q6_k},
-        {OT_IQ4_NL, LAYOUT_GEMM_BLOCKS, gemm_iq4_nl}, {OT_IQ4_XS, LAYOUT_GEMM_BLOCKS, gemm_iq4_xs},
-        {OT_MXFP4, LAYOUT_GEMM_PAIRS, gemm_mxfp4},
-    };
-    for (uint32_t i = 0; i < sizeof table / sizeof table[0]; i++) {
-        k->type[table[i].dtype].gemm = table[i].fn;
-        k->type[table[i].dtype].layout_gemm = table[i].layout;
-    }
+    tile_fill(k, tile_types_avx512(), gemm_entries);
     gemm_float_fill_avx512(k);
-    k->gemm_scratch_bytes = gemm_scratch_bytes;
 }

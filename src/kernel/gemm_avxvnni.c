@@ -71,14 +71,14 @@ INLINE void multiply_signed(const struct tile_tokens *a, uint32_t n, const struc
     finish(a, n, part * PART_ROWS, n_rows, f);
 }
 
-MULTIPLY_KIND(signed, multiply_signed(a, n_tokens, t, r / PART_ROWS, n_rows - r))
+TILE_MULTIPLY_6(signed, PART_ROWS, multiply_signed(a, n_tokens, t, r / PART_ROWS, n_rows - r))
 
 static struct tile_type types[OT_DTYPE_MAX]; /* written once, when the table is filled */
 
 static void gemm_signed(uint32_t dtype, const struct gemm *g, void *scratch) {
     const struct tile_isa isa = {
         .types = types,
-        .multiply = {[KIND_SIGNED] = MULTIPLY_ROW(signed)},
+        .multiply = {[KIND_SIGNED] = {ROW_6(signed)}},
         .max_tokens = MAX_TOKENS,
         .part_rows = PART_ROWS,
         .interleaved = false,
@@ -91,15 +91,14 @@ GEMM_ENTRY(gemm_iq4_nl, gemm_signed(OT_IQ4_NL, &g, scratch))
 GEMM_ENTRY(gemm_iq4_xs, gemm_signed(OT_IQ4_XS, &g, scratch))
 
 void gemm_fill_avxvnni(struct kernels *k) {
-    static const struct {
-        uint8_t dtype;
-        kernel_gemm_fn *fn;
-    } table[] = {{OT_Q8_0, gemm_q8_0}, {OT_IQ4_NL, gemm_iq4_nl}, {OT_IQ4_XS, gemm_iq4_xs}};
-    for (uint32_t i = 0; i < sizeof table / sizeof table[0]; i++) {
-        const uint8_t dtype = table[i].dtype;
-        types[dtype] = tile_types_avx2()[dtype];
-        types[dtype].wants_sums = true;
-        k->type[dtype].gemm = table[i].fn;
-        k->type[dtype].layout_gemm = LAYOUT_Q8;
+    static kernel_gemm_fn *const entries[OT_DTYPE_MAX] = {
+        [OT_Q8_0] = gemm_q8_0, [OT_IQ4_NL] = gemm_iq4_nl, [OT_IQ4_XS] = gemm_iq4_xs};
+    for (uint32_t i = 0; i < OT_DTYPE_MAX; i++) {
+        if (entries[i] != NULL) {
+            types[i] = tile_types_avx2()[i];
+            types[i].layout = LAYOUT_Q8;
+            types[i].wants_sums = true;
+        }
     }
+    tile_fill(k, types, entries);
 }

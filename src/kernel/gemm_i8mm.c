@@ -92,33 +92,17 @@ INLINE void multiply_part(const struct tile_tokens *a, uint32_t n, const struct 
             a->y[m][part * NEON_PART_ROWS + r] = y[m / 2][r / 2][r % 2 * 2 + m % 2];
 }
 
-#define MULTIPLY(n, kind, has_min)                                                                 \
-    static void multiply_##kind##_##n(const struct tile_tokens *a, const struct tile *t,           \
-                                      uint32_t n_rows) {                                           \
-        for (uint32_t r = 0; r < n_rows; r += NEON_PART_ROWS)                                      \
-            multiply_part(a, n, t, has_min, r / NEON_PART_ROWS,                                    \
-                          min_u32(n_rows - r, NEON_PART_ROWS));                                    \
-    }
-#define MULTIPLY_KIND(kind, has_min)                                                               \
-    MULTIPLY(1, kind, has_min)                                                                     \
-    MULTIPLY(2, kind, has_min)                                                                     \
-    MULTIPLY(3, kind, has_min)                                                                     \
-    MULTIPLY(4, kind, has_min)                                                                     \
-    MULTIPLY(5, kind, has_min)                                                                     \
-    MULTIPLY(6, kind, has_min)
-#define MULTIPLY_ROW(kind)                                                                         \
-    {                                                                                              \
-        multiply_##kind##_1, multiply_##kind##_2, multiply_##kind##_3, multiply_##kind##_4,        \
-            multiply_##kind##_5, multiply_##kind##_6                                               \
-    }
-
-MULTIPLY_KIND(plain, false)
-MULTIPLY_KIND(min, true)
+#define MULTIPLY_PARTS(name, has_min)                                                              \
+    TILE_MULTIPLY_6(name, NEON_PART_ROWS,                                                          \
+               multiply_part(a, n_tokens, t, has_min, r / NEON_PART_ROWS,                          \
+                             min_u32(n_rows - r, NEON_PART_ROWS)))
+MULTIPLY_PARTS(plain, false)
+MULTIPLY_PARTS(min, true)
 
 static void gemm_quantised(uint32_t dtype, const struct gemm *g, void *scratch) {
     const struct tile_isa isa = {
         .types = tile_types_neon(8),
-        .multiply = {MULTIPLY_ROW(plain), MULTIPLY_ROW(min)},
+        .multiply = {{ROW_6(plain)}, {ROW_6(min)}},
         .max_tokens = 6,
         .part_rows = NEON_PART_ROWS,
         .interleaved = false,
@@ -126,34 +110,8 @@ static void gemm_quantised(uint32_t dtype, const struct gemm *g, void *scratch) 
     tile_gemm(&isa, dtype, g, scratch);
 }
 
-GEMM_ENTRY(gemm_q4_0, gemm_quantised(OT_Q4_0, &g, scratch))
-GEMM_ENTRY(gemm_q4_1, gemm_quantised(OT_Q4_1, &g, scratch))
-GEMM_ENTRY(gemm_q5_0, gemm_quantised(OT_Q5_0, &g, scratch))
-GEMM_ENTRY(gemm_q5_1, gemm_quantised(OT_Q5_1, &g, scratch))
-GEMM_ENTRY(gemm_q8_0, gemm_quantised(OT_Q8_0, &g, scratch))
-GEMM_ENTRY(gemm_q2_k, gemm_quantised(OT_Q2_K, &g, scratch))
-GEMM_ENTRY(gemm_q3_k, gemm_quantised(OT_Q3_K, &g, scratch))
-GEMM_ENTRY(gemm_q4_k, gemm_quantised(OT_Q4_K, &g, scratch))
-GEMM_ENTRY(gemm_q5_k, gemm_quantised(OT_Q5_K, &g, scratch))
-GEMM_ENTRY(gemm_q6_k, gemm_quantised(OT_Q6_K, &g, scratch))
-GEMM_ENTRY(gemm_iq4_nl, gemm_quantised(OT_IQ4_NL, &g, scratch))
-GEMM_ENTRY(gemm_iq4_xs, gemm_quantised(OT_IQ4_XS, &g, scratch))
-GEMM_ENTRY(gemm_mxfp4, gemm_quantised(OT_MXFP4, &g, scratch))
+GEMM_TABLE(gemm_entries);
 
 void gemm_fill_i8mm(struct kernels *k) {
-    static const struct {
-        uint8_t dtype;
-        kernel_gemm_fn *fn;
-    } table[] = {
-        {OT_Q4_0, gemm_q4_0},   {OT_Q4_1, gemm_q4_1},     {OT_Q5_0, gemm_q5_0},
-        {OT_Q5_1, gemm_q5_1},   {OT_Q8_0, gemm_q8_0},     {OT_Q2_K, gemm_q2_k},
-        {OT_Q3_K, gemm_q3_k},   {OT_Q4_K, gemm_q4_k},     {OT_Q5_K, gemm_q5_k},
-        {OT_Q6_K, gemm_q6_k},   {OT_IQ4_NL, gemm_iq4_nl}, {OT_IQ4_XS, gemm_iq4_xs},
-        {OT_MXFP4, gemm_mxfp4},
-    };
-    for (uint32_t i = 0; i < sizeof table / sizeof table[0]; i++) {
-        k->type[table[i].dtype].gemm = table[i].fn;
-        k->type[table[i].dtype].layout_gemm = LAYOUT_Q8;
-    }
-    k->gemm_scratch_bytes = gemm_scratch_bytes;
+    tile_fill(k, tile_types_neon(8), gemm_entries);
 }

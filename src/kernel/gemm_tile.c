@@ -176,3 +176,13 @@ void tile_gemm(const struct tile_isa *isa, uint32_t dtype, const struct gemm *g,
         }
     }
 }
+
+void tile_fill(struct kernels *k, const struct tile_type types[], kernel_gemm_fn *const entries[]) {
+    for (uint32_t i = 0; i < OT_DTYPE_MAX; i++) {
+        if (types[i].unpack != NULL) {
+            k->type[i].gemm = entries[i];
+            k->type[i].layout_gemm = types[i].layout;
+        }
+    }
+    k->gemm_scratch_bytes = gemm_scratch_bytes;
+}

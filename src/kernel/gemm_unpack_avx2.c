@@ -387,21 +387,25 @@ UNPACK(q6_k)
 UNPACK(q3_k)
 UNPACK(q2_k)
 
+#define TYPE(type, name, cols, group, layout, kind)                                                \
+    [OT_##type] = {unpack_##name, cols, sizeof(struct block_##name), group,                        \
+                   LAYOUT_GEMM_##layout, KIND_##kind, false}
+
 const struct tile_type *tile_types_avx2(void) {
     static const struct tile_type types[OT_DTYPE_MAX] = {
-        [OT_Q4_0] = {unpack_q4_0, 32, sizeof(struct block_q4_0), 32, KIND_FOUR, false},
-        [OT_Q4_1] = {unpack_q4_1, 32, sizeof(struct block_q4_1), 32, KIND_FOUR_MIN, false},
-        [OT_Q5_0] = {unpack_q5_0, 32, sizeof(struct block_q5_0), 32, KIND_FIVE_MIN, false},
-        [OT_Q5_1] = {unpack_q5_1, 32, sizeof(struct block_q5_1), 32, KIND_FIVE_MIN, false},
-        [OT_Q8_0] = {unpack_q8_0, 32, sizeof(struct block_q8_0), 32, KIND_SIGNED, false},
-        [OT_IQ4_NL] = {unpack_iq4_nl, 32, sizeof(struct block_iq4_nl), 32, KIND_SIGNED, false},
-        [OT_MXFP4] = {unpack_mxfp4, 32, sizeof(struct block_mxfp4), 32, KIND_FIVE_MIN, false},
-        [OT_IQ4_XS] = {unpack_iq4_xs, 256, sizeof(struct block_iq4_xs), 32, KIND_SIGNED, false},
-        [OT_Q4_K] = {unpack_q4_k, 256, sizeof(struct block_q4_k), 32, KIND_FOUR_MIN, false},
-        [OT_Q5_K] = {unpack_q5_k, 256, sizeof(struct block_q5_k), 32, KIND_FIVE_MIN, false},
-        [OT_Q6_K] = {unpack_q6_k, 256, sizeof(struct block_q6_k), 16, KIND_SIX, false},
-        [OT_Q3_K] = {unpack_q3_k, 256, sizeof(struct block_q3_k), 16, KIND_SIX, false},
-        [OT_Q2_K] = {unpack_q2_k, 256, sizeof(struct block_q2_k), 16, KIND_GROUPS_MIN, false},
+        TYPE(Q4_0, q4_0, 32, 32, HALVES, FOUR),
+        TYPE(Q4_1, q4_1, 32, 32, HALVES, FOUR_MIN),
+        TYPE(Q5_0, q5_0, 32, 32, HALVES, FIVE_MIN),
+        TYPE(Q5_1, q5_1, 32, 32, HALVES, FIVE_MIN),
+        TYPE(Q8_0, q8_0, 32, 32, FLIPS, SIGNED),
+        TYPE(IQ4_NL, iq4_nl, 32, 32, FLIPS, SIGNED),
+        TYPE(MXFP4, mxfp4, 32, 32, HALVES, FIVE_MIN),
+        TYPE(IQ4_XS, iq4_xs, 256, 32, FLIPS, SIGNED),
+        TYPE(Q4_K, q4_k, 256, 32, HALVES, FOUR_MIN),
+        TYPE(Q5_K, q5_k, 256, 32, HALVES, FIVE_MIN),
+        TYPE(Q6_K, q6_k, 256, 16, UNITS, SIX),
+        TYPE(Q3_K, q3_k, 256, 16, UNITS, SIX),
+        TYPE(Q2_K, q2_k, 256, 16, UNITS, GROUPS_MIN),
     };
     return types;
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "kernel/blocks.h"
+#include "kernel/layout_avx512.h"
 #include "kernel/tile.h"
 #include "onetrip.h"
 
@@ -413,21 +414,25 @@ enum {
     MIN_256
 }; /* rows of gemm_avx512.c's table of multipliers */
 
+#define TYPE(type, name, cols, group, layout, kind)                                                \
+    [OT_##type] = {unpack_##name, cols, sizeof(struct block_##name), group,                        \
+                   LAYOUT_GEMM_##layout, kind, false}
+
 const struct tile_type *tile_types_avx512(void) {
     static const struct tile_type types[OT_DTYPE_MAX] = {
-        [OT_Q4_0] = {unpack_q4_0, 32, sizeof(struct block_q4_0), 32, PAIRS, false},
-        [OT_Q4_1] = {unpack_q4_1, 32, sizeof(struct block_q4_1), 32, PAIRS_MIN, false},
-        [OT_Q5_0] = {unpack_q5_0, 32, sizeof(struct block_q5_0), 32, PAIRS, false},
-        [OT_Q5_1] = {unpack_q5_1, 32, sizeof(struct block_q5_1), 32, PAIRS_MIN, false},
-        [OT_Q8_0] = {unpack_q8_0, 32, sizeof(struct block_q8_0), 32, PLAIN_32, false},
-        [OT_IQ4_NL] = {unpack_iq4_nl, 32, sizeof(struct block_iq4_nl), 32, PLAIN_32, false},
-        [OT_MXFP4] = {unpack_mxfp4, 32, sizeof(struct block_mxfp4), 32, PAIRS, false},
-        [OT_IQ4_XS] = {unpack_iq4_xs, 256, sizeof(struct block_iq4_xs), 32, PLAIN_32, false},
-        [OT_Q4_K] = {unpack_q4_k, 256, sizeof(struct block_q4_k), 32, PAIRS_MIN, false},
-        [OT_Q5_K] = {unpack_q5_k, 256, sizeof(struct block_q5_k), 32, PAIRS_MIN, false},
-        [OT_Q6_K] = {unpack_q6_k, 256, sizeof(struct block_q6_k), 16, PLAIN_16, false},
-        [OT_Q3_K] = {unpack_q3_k, 256, sizeof(struct block_q3_k), 16, PLAIN_256, false},
-        [OT_Q2_K] = {unpack_q2_k, 256, sizeof(struct block_q2_k), 16, MIN_256, false},
+        TYPE(Q4_0, q4_0, 32, 32, PAIRS, PAIRS),
+        TYPE(Q4_1, q4_1, 32, 32, PAIRS, PAIRS_MIN),
+        TYPE(Q5_0, q5_0, 32, 32, PAIRS, PAIRS),
+        TYPE(Q5_1, q5_1, 32, 32, PAIRS, PAIRS_MIN),
+        TYPE(Q8_0, q8_0, 32, 32, BLOCKS, PLAIN_32),
+        TYPE(IQ4_NL, iq4_nl, 32, 32, BLOCKS, PLAIN_32),
+        TYPE(MXFP4, mxfp4, 32, 32, PAIRS, PAIRS),
+        TYPE(IQ4_XS, iq4_xs, 256, 32, BLOCKS, PLAIN_32),
+        TYPE(Q4_K, q4_k, 256, 32, PAIRS, PAIRS_MIN),
+        TYPE(Q5_K, q5_k, 256, 32, PAIRS, PAIRS_MIN),
+        TYPE(Q6_K, q6_k, 256, 16, BLOCKS, PLAIN_16),
+        TYPE(Q3_K, q3_k, 256, 16, BLOCKS, PLAIN_256),
+        TYPE(Q2_K, q2_k, 256, 16, BLOCKS, MIN_256),
     };
     return types;
 }

@@ -10,6 +10,7 @@
 #include "kernel/blocks.h"
 #include "kernel/codes.h"
 #include "kernel/half.h"
+#include "kernel/layout.h"
 #include "kernel/tile_neon.h"
 
 #define INLINE static inline __attribute__((always_inline))
@@ -128,25 +129,23 @@ UNPACK(q6_k, OT_Q6_K, 256, 210, false, decode_q6_k)
 UNPACK(iq4_xs, OT_IQ4_XS, 256, 136, false, decode_any)
 
 /* Kinds of multipliers: 0 without minima, 1 with. Every type has its scales for each 16 columns. */
+#define TYPE(type, name, piece, cols, bytes, kind)                                                 \
+    [OT_##type] = {name##_##piece, cols, bytes, 16, LAYOUT_Q8, kind, kind == 1}
 #define TYPES(piece)                                                                               \
     {                                                                                              \
-        [OT_Q4_0] = {q4_0_##piece, 32, 18, 16, 0, false}, [OT_Q4_1] = {q4_1_##piece, 32, 20,       \
-                                                                       16,           1,  true},    \
-        [OT_Q5_0] = {q5_0_##piece, 32, 22, 16, 0, false}, [OT_Q5_1] = {q5_1_##piece, 32, 24,       \
-                                                                       16,           1,  true},    \
-        [OT_Q8_0] = {q8_0_##piece, 32, 34, 16, 0, false}, [OT_IQ4_NL] = {iq4_nl_##piece,           \
-                                                                         32,                       \
-                                                                         18,                       \
-                                                                         16,                       \
-                                                                         0,                        \
-                                                                         false},                   \
-        [OT_MXFP4] = {mxfp4_##piece, 32, 17, 16, 0, false}, [OT_Q2_K] = {q2_k_##piece, 256, 84,    \
-                                                                         16,           1,   true}, \
-        [OT_Q3_K] = {q3_k_##piece, 256, 110, 16, 0, false}, [OT_Q4_K] = {q4_k_##piece, 256, 144,   \
-                                                                         16,           1,   true}, \
-        [OT_Q5_K] = {q5_k_##piece, 256, 176, 16, 1, true}, [OT_Q6_K] = {q6_k_##piece, 256, 210,    \
-                                                                        16,           0,   false}, \
-        [OT_IQ4_XS] = {iq4_xs_##piece, 256, 136, 16, 0, false},                                    \
+        TYPE(Q4_0, q4_0, piece, 32, 18, 0),                                                        \
+        TYPE(Q4_1, q4_1, piece, 32, 20, 1),                                                        \
+        TYPE(Q5_0, q5_0, piece, 32, 22, 0),                                                        \
+        TYPE(Q5_1, q5_1, piece, 32, 24, 1),                                                        \
+        TYPE(Q8_0, q8_0, piece, 32, 34, 0),                                                        \
+        TYPE(IQ4_NL, iq4_nl, piece, 32, 18, 0),                                                    \
+        TYPE(MXFP4, mxfp4, piece, 32, 17, 0),                                                      \
+        TYPE(Q2_K, q2_k, piece, 256, 84, 1),                                                       \
+        TYPE(Q3_K, q3_k, piece, 256, 110, 0),                                                      \
+        TYPE(Q4_K, q4_k, piece, 256, 144, 1),                                                      \
+        TYPE(Q5_K, q5_k, piece, 256, 176, 1),                                                      \
+        TYPE(Q6_K, q6_k, piece, 256, 210, 0),                                                      \
+        TYPE(IQ4_XS, iq4_xs, piece, 256, 136, 0),                                                  \
     }
 
 const struct tile_type *tile_types_neon(uint32_t piece) {

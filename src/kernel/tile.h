@@ -38,6 +38,7 @@ struct tile_type {
     tile_unpack_fn *unpack; /* NULL: the instruction set has no kernel for this type */
     uint16_t block_cols, block_bytes;
     uint8_t scale_cols; /* 16 or 32: columns of a group */
+    uint8_t layout;     /* of activations */
     uint8_t kind;       /* which multiplier */
     bool wants_sums;    /* the multiplier reads tile_tokens.sums */
 };
@@ -97,6 +98,41 @@ uint64_t gemm_scratch_bytes(uint32_t n_cols);
                                act_bytes, act_index, n_tokens, y,      y_stride};                  \
         call;                                                                                      \
     }
+
+/* Enters tile_gemm for the types that there are unpackers for; entries[dtype] is a kernel_gemm_fn. */
+void tile_fill(struct kernels *k, const struct tile_type types[], kernel_gemm_fn *const entries[]);
+
+/* Such entries for all types, each of which calls gemm_quantised(dtype, &g, scratch). */
+#define GEMM_TYPES(x)                                                                              \
+    x(Q4_0) x(Q4_1) x(Q5_0) x(Q5_1) x(Q8_0) x(Q2_K) x(Q3_K) x(Q4_K) x(Q5_K) x(Q6_K) x(IQ4_NL)      \
+        x(IQ4_XS) x(MXFP4)
+#define GEMM_TABLE_ENTRY(type) GEMM_ENTRY(gemm_##type, gemm_quantised(OT_##type, &g, scratch))
+#define GEMM_TABLE_ROW(type) [OT_##type] = gemm_##type,
+#define GEMM_TABLE(name)                                                                           \
+    GEMM_TYPES(GEMM_TABLE_ENTRY)                                                                   \
+    static kernel_gemm_fn *const name[OT_DTYPE_MAX] = {GEMM_TYPES(GEMM_TABLE_ROW)}
+
+/* A tile_multiply_fn multiply_name_n for up to 4 or 6 tokens: call for each part, with a, t, r (its
+ * first row), n_rows and n_tokens, a constant. */
+#define TILE_MULTIPLY(n, name, part_rows, call)                                                    \
+    static void multiply_##name##_##n(const struct tile_tokens *a, const struct tile *t,           \
+                                      uint32_t n_rows) {                                           \
+        const uint32_t n_tokens = n;                                                               \
+        for (uint32_t r = 0; r < n_rows; r += part_rows)                                           \
+            call;                                                                                  \
+    }
+#define TILE_MULTIPLY_4(name, part_rows, call)                                                     \
+    TILE_MULTIPLY(1, name, part_rows, call)                                                        \
+    TILE_MULTIPLY(2, name, part_rows, call)                                                        \
+    TILE_MULTIPLY(3, name, part_rows, call)                                                        \
+    TILE_MULTIPLY(4, name, part_rows, call)
+#define TILE_MULTIPLY_6(name, part_rows, call)                                                     \
+    TILE_MULTIPLY_4(name, part_rows, call)                                                         \
+    TILE_MULTIPLY(5, name, part_rows, call)                                                        \
+    TILE_MULTIPLY(6, name, part_rows, call)
+/* The same as a row of tile_isa.multiply. */
+#define ROW_4(name) multiply_##name##_1, multiply_##name##_2, multiply_##name##_3, multiply_##name##_4
+#define ROW_6(name) ROW_4(name), multiply_##name##_5, multiply_##name##_6
 
 /* Parts of an instruction set's gemm that have a file of their own. */
 const struct tile_type *tile_types_avx512(void);
