@@ -1,57 +1,17 @@
 /* attention_avx2.c - softmax(scale * q k^T) v of one kv head, with AVX2.
  *
- * As attention_avx512.c: a block of 64 keys is converted to f32 and transposed once into scratch,
+ * A block of 64 keys is converted to f32 and transposed once into scratch (attention_transposed.h),
  * then all query rows pass over it with an online softmax. Vectors hold 8 values: scores are formed
  * for 2 vectors of keys and up to 6 rows at a time, values for as many vectors of dimensions.
  *
  * A row's arithmetic is the same whichever rows are with it: keys that it must not see get the
  * weight 0, which leaves its sums as they are while their values are finite. */
 #include <immintrin.h>
-#include <math.h>
-#include <string.h>
 
-#include "base/checked.h"
+#include "kernel/attention_transposed.h"
 #include "kernel/fill.h"
 
-#define INLINE static inline __attribute__((always_inline))
-
-enum {
-    KEYS = KERNEL_KEY_BLOCK,
-    MAX_ROWS = 6,
-    PANEL = 2 /* vectors of 8 */,
-    KEY_VECTORS = KEYS / 8
-};
-
-/* Scratch of one call; stride: head_dim rounded up to 16. */
-struct work {
-    float *k;      /* [stride][KEYS] */
-    float *v;      /* [KEYS][stride] */
-    float *values; /* [n_q][stride]: sum of weight * v */
-    float *weight; /* [n_q][KEYS], of this block */
-    float *keep;   /* [n_q] factor of what was summed before this block */
-    float *best;   /* [n_q] */
-    float *sum;    /* [n_q] */
-    uint32_t stride;
-};
-
-static uint64_t scratch_bytes(uint32_t head_dim) {
-    const uint64_t stride = round_up(head_dim, 16);
-    return 4 * (stride * KEYS + stride * KEYS + stride * KERNEL_MAX_Q + KEYS * KERNEL_MAX_Q +
-                3 * KERNEL_MAX_Q);
-}
-
-static struct work lay_out(void *scratch, uint32_t head_dim) {
-    struct work w;
-    w.stride = (uint32_t)round_up(head_dim, 16);
-    w.k = scratch;
-    w.v = w.k + (uint64_t)w.stride * KEYS;
-    w.values = w.v + (uint64_t)w.stride * KEYS;
-    w.weight = w.values + (uint64_t)w.stride * KERNEL_MAX_Q;
-    w.keep = w.weight + KEYS * KERNEL_MAX_Q;
-    w.best = w.keep + KERNEL_MAX_Q;
-    w.sum = w.best + KERNEL_MAX_Q;
-    return w;
-}
+enum { MAX_ROWS = 6, PANEL = 2 /* vectors of 8 */, KEY_VECTORS = KEYS / 8 };
 
 /* e^x for x <= 0, or NaN; relative error below 1e-7; 0 where the result is not a normal number. */
 INLINE __m256 exp_negative(__m256 x) {
@@ -164,12 +124,6 @@ static void convert_values(const uint16_t *v, uint32_t n_keys, uint32_t head_dim
 
 /* ---- scores ---- */
 
-/* A few rows of the call, and what they see of a block. */
-struct rows {
-    uint32_t index[MAX_ROWS];
-    uint64_t visible[MAX_ROWS]; /* bit j: key j of the block */
-};
-
 /* All ones in the lanes whose bit is set. */
 INLINE __m256 mask_of(uint64_t bits) {
     const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
@@ -271,9 +225,6 @@ INLINE void add_panel(const struct work *w, const struct rows *rows, uint32_t n,
     }
 }
 
-typedef void block_fn(const struct kernel_attention *a, const struct work *w,
-                      const struct rows *rows, uint32_t n_keys);
-
 #define BLOCK(n)                                                                                   \
     static void block_##n(const struct kernel_attention *a, const struct work *w,                  \
                           const struct rows *rows, uint32_t n_keys) {                              \
@@ -288,63 +239,18 @@ BLOCK(4)
 BLOCK(5)
 BLOCK(6)
 
-/* The rows that see something of keys [start, start + n_keys), through the block. */
-static void visit_block(const struct kernel_attention *a, const struct work *w, uint64_t start,
-                        uint32_t n_keys) {
-    static block_fn *const fns[] = {block_1, block_2, block_3, block_4, block_5, block_6};
-    for (uint32_t row = 0; row < a->n_q;) {
-        struct rows rows;
-        uint32_t n = 0;
-        for (; n < MAX_ROWS && row < a->n_q; row++) {
-            const uint64_t end = (uint64_t)a->pos[row] + 1;
-            const uint64_t begin = a->window != 0 && end > a->window ? end - a->window : 0;
-            if (end <= start || begin >= start + KEYS)
-                continue;
-            uint64_t visible = UINT64_MAX;
-            if (end < start + KEYS)
-                visible >>= start + KEYS - end;
-            if (begin > start)
-                visible = visible >> (begin - start) << (begin - start);
-            rows.index[n] = row;
-            rows.visible[n++] = visible;
-        }
-        if (n > 0)
-            fns[n - 1](a, w, &rows, n_keys);
-    }
-}
-
 static void attention(const struct kernel_attention *a, void *scratch) {
-    const struct work w = lay_out(scratch, a->head_dim);
-    uint64_t begin = UINT64_MAX, end = 0; /* of all rows' keys */
-    for (uint32_t row = 0; row < a->n_q; row++) {
-        const uint64_t row_end = (uint64_t)a->pos[row] + 1;
-        const uint64_t row_begin = a->window != 0 && row_end > a->window ? row_end - a->window : 0;
-        begin = min_u64(begin, row_begin);
-        end = max_u64(end, row_end);
-        w.best[row] = -INFINITY;
-        w.sum[row] = 0;
-    }
-    memset(w.values, 0, (uint64_t)a->n_q * w.stride * sizeof(float));
-    if (w.stride > a->head_dim) /* what no value fills stays 0 */
-        memset(w.v, 0, (uint64_t)KEYS * w.stride * sizeof(float));
-    for (uint64_t start = begin / KEYS * KEYS; start < end; start += KEYS) {
-        const uint32_t n_keys = (uint32_t)min_u64(end - start, KEYS);
-        const uint64_t at = kernel_key_offset(a, start);
-        transpose_keys(a->k + at, n_keys, a->head_dim, w.k);
-        convert_values(a->v + at, n_keys, a->head_dim, w.stride, w.v);
-        visit_block(a, &w, start, n_keys);
-    }
-    for (uint32_t row = 0; row < a->n_q; row++) {
-        const float factor = 1.0f / w.sum[row];
-        for (uint32_t d = 0; d < a->head_dim; d++)
-            a->out[row][d] = w.values[(uint64_t)row * w.stride + d] * factor;
-        if (a->totals != NULL)
-            a->totals[row] = (double)w.best[row] + log((double)w.sum[row]);
-    }
+    static const struct attention_isa isa = {
+        .transpose_keys = transpose_keys,
+        .convert_values = convert_values,
+        .block = {block_1, block_2, block_3, block_4, block_5, block_6},
+        .max_rows = MAX_ROWS,
+    };
+    attention_transposed(&isa, a, scratch);
 }
 
 void attention_fill_avx2(struct kernels *k) {
     k->attention = attention;
     k->attention_prompt = attention;
-    k->attention_scratch_bytes = scratch_bytes;
+    k->attention_scratch_bytes = work_bytes;
 }

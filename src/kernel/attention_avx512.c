@@ -314,7 +314,7 @@ static void visit_block(const struct kernel_attention *a, const struct work *w, 
                         const struct block *b) {
     static block_fn *const fns[] = {block_1, block_2, block_3, block_4};
     struct rows rows;
-    for (uint32_t row = 0, n; (n = next_rows(a, start, &row, &rows)) > 0;)
+    for (uint32_t row = 0, n; (n = next_rows(a, start, MAX_ROWS, &row, &rows)) > 0;)
         fns[n - 1](a, w, &rows, b);
 }
 

@@ -1,19 +1,17 @@
 /* attention_avx512.h - what the two ways to compute attention with AVX-512 share: the online
- * softmax of a few rows over a block of keys, and which rows see what. */
+ * softmax of a few rows over a block of keys. */
 #ifndef KERNEL_ATTENTION_AVX512_H
 #define KERNEL_ATTENTION_AVX512_H
 
 #include <immintrin.h>
 #include <math.h>
 
-#include "base/checked.h"
-#include "kernel/kernel.h"
+#include "kernel/attention_rows.h"
 
 #define LOG2_E 0x1.715476p+0f
 #define LN_2 0x1.62e42fefa39efp-1
-#define INLINE static inline __attribute__((always_inline))
 
-enum { KEYS = KERNEL_KEY_BLOCK, MAX_ROWS = 4, LANES = 16 };
+enum { MAX_ROWS = 4, LANES = 16 };
 
 /* What rows carry from block to block. */
 struct softmax {
@@ -21,12 +19,6 @@ struct softmax {
     float *sum;    /* [n_q][LANES]: of weights */
     float *best;   /* [n_q]: score */
     float *keep;   /* [n_q]: factor of what was summed before this block */
-};
-
-/* A few rows of the call, and what they see of a block. */
-struct rows {
-    uint32_t index[MAX_ROWS];
-    uint64_t visible[MAX_ROWS]; /* bit j: key j of the block */
 };
 
 /* 2^x for x <= 0, or NaN; relative error below 1e-7; 1 for 0. */
@@ -140,45 +132,6 @@ INLINE void soften(float softcap, const struct softmax *s, const struct rows *ro
         _mm_store_ss(s->best + row, _mm512_castps512_ps128(row_best));
         _mm_store_ss(s->keep + row, _mm512_castps512_ps128(row_keep));
     }
-}
-
-/* The keys that any row sees are [begin, end). */
-struct span {
-    uint64_t begin, end;
-};
-
-INLINE struct span row_span(const struct kernel_attention *a, uint32_t row) {
-    const uint64_t end = (uint64_t)a->pos[row] + 1;
-    return (struct span){a->window != 0 && end > a->window ? end - a->window : 0, end};
-}
-
-INLINE struct span all_rows_span(const struct kernel_attention *a) {
-    struct span all = {UINT64_MAX, 0};
-    for (uint32_t row = 0; row < a->n_q; row++) {
-        const struct span s = row_span(a, row);
-        all = (struct span){min_u64(all.begin, s.begin), max_u64(all.end, s.end)};
-    }
-    return all;
-}
-
-/* The next rows from *row on, MAX_ROWS at most, that see something of a block that begins at
- * position start. Returns their number; 0: there are no more. */
-INLINE uint32_t next_rows(const struct kernel_attention *a, uint64_t start, uint32_t *row,
-                          struct rows *rows) {
-    uint32_t n = 0;
-    for (; n < MAX_ROWS && *row < a->n_q; ++*row) {
-        const struct span s = row_span(a, *row);
-        if (s.end <= start || s.begin >= start + KEYS)
-            continue;
-        uint64_t visible = UINT64_MAX;
-        if (s.end < start + KEYS)
-            visible >>= start + KEYS - s.end;
-        if (s.begin > start)
-            visible = visible >> (s.begin - start) << (s.begin - start);
-        rows->index[n] = *row;
-        rows->visible[n++] = visible;
-    }
-    return n;
 }
 
 /* out = values [n_q][stride] / sums. */

@@ -183,7 +183,7 @@ INLINE void visit(const struct kernel_attention *a, const struct work *w, const 
 
 static void visit_block(const struct kernel_attention *a, const struct work *w, uint64_t start) {
     struct rows rows;
-    for (uint32_t row = 0, n; (n = next_rows(a, start, &row, &rows)) > 0;)
+    for (uint32_t row = 0, n; (n = next_rows(a, start, MAX_ROWS, &row, &rows)) > 0;)
         switch (n) {
         case 1: visit(a, w, &rows, 1); break;
         case 2: visit(a, w, &rows, 2); break;
