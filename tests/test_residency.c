@@ -228,6 +228,32 @@ static void test_slots_are_a_tenth_of_a_real_budget_at_most(void **state) {
     }
 }
 
+/* Hundreds of extents on a disk of large sectors: what each run's outer sectors take is most of a
+ * small budget, and slots get what is left. */
+static void test_no_budget_is_exceeded_where_sectors_take_most_of_it(void **state) {
+    (void)state;
+    enum { EXTENTS = 600 };
+    struct residency_extent extents[EXTENTS];
+    struct sys_file file = {.direct_align = 4096, .bytes = UINT64_MAX};
+    for (uint32_t i = 0; i < EXTENTS; i++) {
+        extents[i] = (struct residency_extent){
+            .offset = i * (uint64_t)600 * 1152, .row_bytes = 1152, .n_rows = 600, .n_parts = 1};
+    }
+    const uint64_t least = residency_least_bytes(extents, EXTENTS);
+    for (uint64_t budget = least; budget < least + (24u << 20); budget += 60000) {
+        struct residency r = {.files = &file,
+                              .n_files = 1,
+                              .extents = extents,
+                              .n_extents = EXTENTS,
+                              .budget_bytes = budget};
+        struct layout l;
+        assert_int_equal(layout_make(&r, &l, NULL), 0);
+        assert_true(layout_check(&r, &l));
+        assert_true(l.n_slots >= SLOTS_LEAST && l.streamed_bytes > 0);
+        layout_deinit(&l);
+    }
+}
+
 static void test_a_row_asked_for_twice_in_one_call_is_read_once(void **state) {
     (void)state;
     struct fixture f;
@@ -828,6 +854,7 @@ int main(void) {
         cmocka_unit_test(test_each_byte_is_loaded_once_when_all_is_wired),
         cmocka_unit_test(test_streamed_rows_are_spread_evenly_over_the_schedule),
         cmocka_unit_test(test_slots_are_a_tenth_of_a_real_budget_at_most),
+        cmocka_unit_test(test_no_budget_is_exceeded_where_sectors_take_most_of_it),
         cmocka_unit_test(test_a_row_asked_for_twice_in_one_call_is_read_once),
         cmocka_unit_test(test_the_ledger_closes_against_the_kernel_in_every_mode),
         cmocka_unit_test(test_a_warm_page_cache_moves_nothing),

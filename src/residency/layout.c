@@ -76,9 +76,13 @@ static struct sizes measure(const struct residency_extent *extents, uint32_t n_e
     return s;
 }
 
+/* What is needed beside slots and wired rows of large extents. */
+static uint64_t fixed_of(const struct sizes *s) {
+    return s->small_bytes + s->rounding_bytes + ROW_READS * s->row_buffer_bytes + ALIGN_MOST;
+}
+
 static uint64_t least_of(const struct sizes *s) {
-    return s->small_bytes + s->rounding_bytes + SLOTS_LEAST * s->slot_bytes +
-           ROW_READS * s->row_buffer_bytes + ALIGN_MOST;
+    return fixed_of(s) + SLOTS_LEAST * s->slot_bytes;
 }
 
 uint64_t residency_least_bytes(const struct residency_extent *extents, uint32_t n_extents) {
@@ -106,7 +110,8 @@ static uint64_t slots_room(uint64_t budget_bytes) {
     return room >= SYS_MEMORY_HUGE ? room / SYS_MEMORY_HUGE * SYS_MEMORY_HUGE : room;
 }
 
-/* Size and number of slots for a budget, and the size of a section. */
+/* Size and number of slots for a budget, and the size of a section. What else is needed comes before
+ * slots beyond the least number. */
 static struct sizes choose_slots(const struct residency *r, struct layout *l,
                                  uint64_t *section_bytes) {
     uint32_t align = widest_align(r);
@@ -122,14 +127,13 @@ static struct sizes choose_slots(const struct residency *r, struct layout *l,
         s = measure(r->extents, r->n_extents, BLOCK_BYTES_LEAST, *section_bytes, align);
         room = 0;
     }
+    room = min_u64(room, r->budget_bytes - min_u64(fixed_of(&s), r->budget_bytes));
     l->slot_bytes = s.slot_bytes;
     l->n_slots = 0;
     if (s.slot_bytes > 0) {
         l->n_slots = (uint32_t)min_u64(max_u64(room / s.slot_bytes, SLOTS_LEAST), SLOTS_MOST);
-        l->slots_bytes = l->n_slots * s.slot_bytes;
-        if (room >= SYS_MEMORY_HUGE) {
-            l->slots_bytes = max_u64(l->slots_bytes, room);
-        }
+        l->slots_bytes =
+            max_u64(l->n_slots * s.slot_bytes, room / SYS_MEMORY_HUGE * SYS_MEMORY_HUGE);
     }
     l->row_buffer_bytes = s.row_buffer_bytes;
     return s;
@@ -241,7 +245,7 @@ int layout_make(const struct residency *r, struct layout *out, struct ot_error *
                          (unsigned long long)r->budget_bytes, (unsigned long long)least);
     }
     uint64_t target = max_u64(s.widest_block_bytes, 1);
-    uint64_t fixed = s.small_bytes + s.rounding_bytes + ROW_READS * s.row_buffer_bytes + ALIGN_MOST;
+    uint64_t fixed = fixed_of(&s);
     /* Without anything to stream or to fetch on demand no slot is needed. */
     if (s.expert_bytes == 0 && fixed + s.large_bytes <= r->budget_bytes) {
         l.n_slots = 0;
