@@ -567,6 +567,31 @@ static void test_weights_that_are_not_finite_stop_with_an_error(void **state) {
     session_close(&s);
 }
 
+/* Each token still goes to different experts: rows of one expert never pass what there is room for. */
+static void test_a_router_that_is_not_finite_stops_with_an_error(void **state) {
+    (void)state;
+    struct tiny_model options;
+    struct image image;
+    tiny_model_defaults(&options, TINY_QWEN3MOE, OT_Q4_0, 7);
+    options.n_experts = 64;
+    options.n_experts_used = 32;
+    tiny_model_image(&options, &image);
+    struct image_tensor *t = image_find_tensor(&image, "blk.0.ffn_norm.weight");
+    const uint32_t nan_bits = 0x7fc00000u;
+    memcpy(t->data.data, &nan_bits, sizeof nan_bits);
+    image_write(&image, path);
+    image_deinit(&image);
+    struct session s;
+    struct ot_context_params params = {.n_batch = N_TOKENS};
+    session_open(&s, &params);
+    float *logits = logits_for(s.n_vocab);
+    struct ot_error err;
+    assert_int_equal(feed(&s, 0, 0, N_TOKENS, logits, &err), OT_ERR_NOT_FINITE);
+    assert_int_equal(feed(&s, 0, 0, 1, logits, &err), OT_ERR_NOT_FINITE);
+    free(logits);
+    session_close(&s);
+}
+
 static void test_a_raised_stop_flag_ends_the_call(void **state) {
     (void)state;
     write_model(TINY_LLAMA, OT_Q4_0);
@@ -724,6 +749,7 @@ int main(void) {
         cmocka_unit_test(test_settings_of_a_context_out_of_range_are_refused),
         cmocka_unit_test(test_numbers_that_mean_nothing_are_refused_or_give_nothing),
         cmocka_unit_test(test_weights_that_are_not_finite_stop_with_an_error),
+        cmocka_unit_test(test_a_router_that_is_not_finite_stops_with_an_error),
         cmocka_unit_test(test_a_raised_stop_flag_ends_the_call),
         cmocka_unit_test(test_every_allocation_may_fail),
         cmocka_unit_test(test_every_read_may_fail),

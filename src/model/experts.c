@@ -28,7 +28,8 @@ static void softmax(float *x, uint32_t n) {
 }
 
 /* The likeliest experts of each token (the first of equals), in ascending order, and their weights,
- * which sum to 1. */
+ * which sum to 1. Where the router's numbers are not finite the experts are still different ones, and
+ * the weights NaN, which shows in the logits. */
 static void route_rows(struct forward *f, void *arg, uint32_t first, uint32_t count) {
     (void)arg;
     uint32_t n_experts = f->hp->n_experts, used = f->hp->n_experts_used;
@@ -37,13 +38,16 @@ static void route_rows(struct forward *f, void *arg, uint32_t first, uint32_t co
         uint32_t *expert = f->route_expert + (uint64_t)t * used;
         float *weight = f->route_weight + (uint64_t)t * used;
         softmax(p, n_experts);
+        for (uint32_t e = 0; e < n_experts; e++) {
+            p[e] = p[e] >= 0.0f ? p[e] : 0.0f; /* NaN */
+        }
         for (uint32_t u = 0; u < used; u++) {
             uint32_t best = 0;
             for (uint32_t e = 1; e < n_experts; e++) {
-                best = p[e] > p[best] || !(p[best] >= 0.0f) ? e : best;
+                best = p[e] > p[best] ? e : best;
             }
             float value = p[best];
-            p[best] = -1.0f;
+            p[best] = -1.0f; /* taken */
             uint32_t at = u;
             for (; at > 0 && expert[at - 1] > best; at--) {
                 expert[at] = expert[at - 1];
