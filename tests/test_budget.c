@@ -1,6 +1,8 @@
 /* test_budget.c - the memory budget of a context: what it is divided into, and the least that is
  * told. */
+#include "base/alloc.h"
 #include "engine/budget.h"
+#include "engine/context.h"
 #include "engine_fixture.h"
 #include "kernel/kernel.h"
 #include "model/forward.h"
@@ -178,6 +180,53 @@ static void test_the_told_least_budget_is_the_same_whatever_is_in_force_and_enou
     ot_model_close(model);
 }
 
+/* What keeps account of bytes is bytes, too. */
+static void test_tables_are_part_of_the_budget(void **state) {
+    (void)state;
+    static const uint32_t experts[] = {0, 8, 256};
+    for (uint32_t i = 0; i < 6; i++) {
+        struct tiny_model options;
+        tiny_model_defaults(&options, experts[i / 2] > 0 ? TINY_QWEN3MOE : TINY_QWEN3, OT_Q4_0, 7);
+        options.n_layers = 12;
+        options.n_embd = options.n_ff = 64;
+        options.n_experts = experts[i / 2];
+        tiny_model_write(&options, path);
+        struct ot_context_params params = {.n_ctx = 64};
+        if (i % 2 == 1) {
+            params.residency = OT_RESIDENCY_STREAM;
+            params.ram_bytes = least_budget(&params) + OPENINGS_DIFFER_BYTES;
+        }
+        struct session s;
+        struct ot_error err;
+        assert_int_equal(ot_model_open(path, NULL, &s.model, &err), 0);
+        const struct bind *b = &s.model->bind;
+        const uint64_t before = mem_live_bytes();
+        assert_int_equal(ot_context_open(s.model, &params, &s.ctx, &err), 0);
+        assert_true(mem_live_bytes() - before <=
+                    ledger_table_bytes(b->n_extents) +
+                        residency_table_bytes(b->extents, b->n_extents));
+        session_close(&s);
+    }
+}
+
+/* Positions of all sequences together were given: more of each take nothing from weights. */
+static void test_few_positions_for_many_long_sequences_are_no_fault(void **state) {
+    (void)state;
+    write_model(TINY_LLAMA, OT_Q4_0);
+    struct ot_context_params params = {.n_ctx = 1 << 26,
+                                       .n_ctx_least = 1 << 25,
+                                       .n_kv = 64,
+                                       .ram_bytes = 60 << 20,
+                                       .residency = OT_RESIDENCY_STREAM};
+    struct session s;
+    struct ot_context_info info;
+    session_open(&s, &params);
+    ot_context_get_info(s.ctx, &info);
+    assert_in_range(info.n_ctx, 1 << 25, 1 << 26);
+    assert_int_equal(info.n_kv, 64);
+    session_close(&s);
+}
+
 static void test_room_for_many_rows_of_logits_is_part_of_the_budget(void **state) {
     (void)state;
     write_model(TINY_LLAMA, OT_Q4_0);
@@ -226,6 +275,8 @@ int main(void) {
         cmocka_unit_test(test_a_budget_is_refused_with_the_least_or_is_enough),
         cmocka_unit_test(test_positions_give_way_to_weights_that_do_not_fit),
         cmocka_unit_test(test_the_told_least_budget_is_the_same_whatever_is_in_force_and_enough),
+        cmocka_unit_test(test_tables_are_part_of_the_budget),
+        cmocka_unit_test(test_few_positions_for_many_long_sequences_are_no_fault),
         cmocka_unit_test(test_room_for_many_rows_of_logits_is_part_of_the_budget),
         cmocka_unit_test(test_room_for_guesses_is_part_of_the_budget),
     };

@@ -32,6 +32,12 @@ static uint64_t fixed_reserve(const struct ot_model *m, uint32_t n_threads) {
     return (4u << 20) + 16ull * m->hp.n_vocab + (uint64_t)n_threads * THREAD_BYTES;
 }
 
+/* Of the ledger and of residency, which open after the budget is divided. */
+static uint64_t table_bytes(const struct ot_model *m) {
+    return ledger_table_bytes(m->bind.n_extents) +
+           residency_table_bytes(m->bind.extents, m->bind.n_extents);
+}
+
 /* Page tables: 8 bytes a page of 4 KiB. For huge pages, too: the kernel keeps a table ready for the
  * day that one is divided. */
 static uint64_t growing_reserve(uint64_t total) {
@@ -191,7 +197,7 @@ static int plan(struct budget *b, const struct budget *chosen, const struct ot_m
                                .n_kv = params->n_kv};
     b->kv_bytes = kv_need_bytes(&b->kv);
     b->n_logits = min_u32(params->n_logits, max_u32(LEAST_BATCH, params->n_logits_least));
-    b->reserve_bytes = fixed_reserve(m, n_threads) + b->n_logits * d.row_bytes;
+    b->reserve_bytes = fixed_reserve(m, n_threads) + table_bytes(m) + b->n_logits * d.row_bytes;
     b->n_batch = b->n_batch_most = params->n_batch != 0 ? d.most : min_u32(d.most, LEAST_BATCH);
     b->activation_bytes = forward_need_bytes(m, k, n_threads, b->n_batch);
 
@@ -247,7 +253,7 @@ int budget_plan(struct budget *b, const struct ot_model *m, const struct kernels
         return rc;
     }
     const bool fits = b->fits;
-    if (!fits) {
+    if (!fits && params->n_kv == 0) { /* else more positions take nothing from weights */
         const uint64_t position = b->kv_bytes / round_up(least, KERNEL_KEY_BLOCK);
         high = (uint32_t)min_u64(high, b->total_bytes / KV_SHARE / position + 1);
     }

@@ -19,6 +19,12 @@ struct ledger {
     uint32_t n_extents, max_extents;
 };
 
+uint64_t ledger_table_bytes(uint32_t max_extents) {
+    enum { NAME_BYTES = 96 }; /* with what the heap takes beside */
+    const struct ledger *l = NULL;
+    return (uint64_t)max_extents * (sizeof *l->extents + sizeof *l->counters + NAME_BYTES);
+}
+
 int ledger_open(uint32_t max_extents, struct ledger **out, struct ot_error *err) {
     struct ledger *l = mem_calloc(1, sizeof *l);
     if (l == NULL) {

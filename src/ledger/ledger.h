@@ -33,6 +33,8 @@ struct ledger_extent {
     int32_t layer;    /* -1: none */
 };
 
+/* What a ledger of so many extents takes at most. */
+uint64_t ledger_table_bytes(uint32_t max_extents);
 int ledger_open(uint32_t max_extents, struct ledger **out, struct ot_error *err);
 void ledger_close(struct ledger *l);
 /* Adds an extent; its id is the number of extents before it. Errors: MEMORY, FULL. */

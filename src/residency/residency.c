@@ -21,6 +21,20 @@ void residency_post(struct residency *r, uint32_t extent, enum ot_cause cause, u
     r->brought_bytes += moved_bytes;
 }
 
+uint64_t residency_table_bytes(const struct residency_extent *extents, uint32_t n_extents) {
+    /* a part: its unit, its places in the policy, and what settling the needs takes for a while;
+     * swept bytes: sections of half a MB or more, their blocks and pieces; flights and row buffers */
+    enum { EXTENT_BYTES = 256, PART_BYTES = 160, SWEPT_SHARE = 4096, FIXED_BYTES = 64 << 10 };
+    uint64_t bytes = FIXED_BYTES + (uint64_t)n_extents * EXTENT_BYTES;
+    for (uint32_t i = 0; i < n_extents; i++) {
+        const struct residency_extent *e = &extents[i];
+        bytes += e->contract == RESIDENCY_EXPERT ? (uint64_t)e->n_parts * PART_BYTES : 0;
+        bytes += e->contract == RESIDENCY_SWEEP ? extent_bytes(e) / SWEPT_SHARE : 0;
+        bytes += e->contract == RESIDENCY_ROWS || e->also_rows ? e->n_rows / 8 : 0;
+    }
+    return bytes;
+}
+
 uint64_t residency_cache_bytes(const struct residency_extent *extents, uint32_t n_extents) {
     uint64_t sum = 0;
     for (uint32_t i = 0; i < n_extents; i++) {

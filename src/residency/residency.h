@@ -62,6 +62,8 @@ struct residency;
 
 /* The least weights_budget_bytes that residency_open accepts for these extents. */
 uint64_t residency_least_bytes(const struct residency_extent *extents, uint32_t n_extents);
+/* What residency holds beside that budget to keep account of these extents, at most. */
+uint64_t residency_table_bytes(const struct residency_extent *extents, uint32_t n_extents);
 /* The least with which all of them fit the page cache, in whole pages. */
 uint64_t residency_cache_bytes(const struct residency_extent *extents, uint32_t n_extents);
 

@@ -52,6 +52,8 @@ void *sys_memory_take(uint64_t bytes, bool huge, struct ot_error *err) {
             munmap(memory + room, (size_t)(end - (memory + room)));
         }
         madvise(memory, (size_t)room, MADV_HUGEPAGE);
+    } else { /* where the system makes huge pages of all memory: what is not touched must not count */
+        madvise(memory, (size_t)room, MADV_NOHUGEPAGE);
     }
     atomic_fetch_add(&live_bytes, room);
     return memory;

@@ -13,10 +13,10 @@
 /* Bytes that may be read behind each piece of memory. */
 enum { SYS_MEMORY_TAIL = 64 };
 
-/* Zeroed, page-aligned memory, followed by SYS_MEMORY_TAIL readable bytes; huge pages are asked for
- * where huge is set: the memory then begins at a multiple of SYS_MEMORY_HUGE, and counts as resident
- * in such units as it is touched, but for the rest after the last whole one. Not resident until
- * touched. NULL with err filled: MEMORY. Counted by sys_memory_live_bytes. */
+/* Zeroed, page-aligned memory, followed by SYS_MEMORY_TAIL readable bytes; huge pages are refused, or
+ * asked for where huge is set: the memory then begins at a multiple of SYS_MEMORY_HUGE, and counts as
+ * resident in such units as it is touched, but for the rest after the last whole one. Not resident
+ * until touched. NULL with err filled: MEMORY. Counted by sys_memory_live_bytes. */
 void *sys_memory_take(uint64_t bytes, bool huge, struct ot_error *err);
 void sys_memory_free(void *memory, uint64_t bytes);
 /* Gives the whole pages of a range back, locked ones too; keeps the addresses. Returns their bytes. */
