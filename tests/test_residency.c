@@ -543,6 +543,32 @@ static void test_a_sweep_that_is_broken_off_wastes_what_was_ahead_and_no_more(vo
     fixture_close(&f);
 }
 
+/* A block whose first trip was wasted has its first trip when it comes again. */
+static void test_first_trips_that_were_wasted_are_still_to_come(void **state) {
+    (void)state;
+    uint64_t needed[2];
+    for (uint32_t breaks = 0; breaks < 2; breaks++) {
+        struct fixture f;
+        fixture_open(&f, &plain);
+        struct residency_params params = fixture_params(&f, fixture_sum(&f, RESIDENCY_SWEEP) / 3);
+        struct residency *r;
+        struct ot_error err;
+        assert_int_equal(residency_open(&params, &r, &err), 0);
+        for (uint32_t stop = 1; breaks == 1 && stop < f.n_extents; stop += 3) {
+            struct held held = {.n = 0};
+            assert_int_equal(residency_sweep_begin(r, f.n_extents - 1, &err), 0);
+            assert_int_equal(walk_part(&f, r, stop, 0, &held, &err), 0);
+            residency_sweep_end(r, true);
+        }
+        assert_true(breaks == 0 || fixture_disk(&f, OT_CAUSE_PREFETCH_WASTED).moved_bytes > 0);
+        assert_int_equal(walk(&f, r, &err), 0);
+        needed[breaks] = fixture_disk(&f, OT_CAUSE_LOAD).needed_bytes;
+        residency_close(r);
+        fixture_close(&f);
+    }
+    assert_int_equal(needed[0], needed[1]);
+}
+
 static void test_more_views_than_slots_are_refused_not_waited_for(void **state) {
     (void)state;
     struct fixture f;
@@ -865,6 +891,7 @@ int main(void) {
         cmocka_unit_test(test_interrupted_waits_go_on),
         cmocka_unit_test(test_a_sweep_that_ends_early_leaves_the_rest_to_the_next),
         cmocka_unit_test(test_a_sweep_that_is_broken_off_wastes_what_was_ahead_and_no_more),
+        cmocka_unit_test(test_first_trips_that_were_wasted_are_still_to_come),
         cmocka_unit_test(test_more_views_than_slots_are_refused_not_waited_for),
         cmocka_unit_test(test_experts_that_are_used_often_stay),
         cmocka_unit_test(test_what_a_part_needs_is_loaded_once_in_whatever_order_it_comes),

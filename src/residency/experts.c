@@ -445,6 +445,12 @@ bool experts_first_trip(struct mover *m, const struct flight *f) {
     return true;
 }
 
+void experts_wasted(struct mover *m, const struct slot *s) {
+    struct experts *x = m->experts;
+    struct unit *u = &x->units[x->first_unit[s->extent] + s->part];
+    u->seen_bytes -= min_u64(u->seen_bytes, s->n_rows * extent_of(x, u)->row_bytes);
+}
+
 /* ---- views ---- */
 
 /* Waits until a held part has been read. A read that was begun ahead of the demand and failed is

@@ -162,14 +162,24 @@ void mover_close(struct mover *m) {
 
 /* ---- slots ---- */
 
+/* What was read and never used was no first trip: its bytes still have to come. */
+static void waste(struct mover *m, const struct slot *s) {
+    if (s->cause == OT_CAUSE_LOAD && s->block != NO_BLOCK) {
+        m->block_seen[s->block] = false;
+    } else if (s->cause == OT_CAUSE_LOAD) {
+        experts_wasted(m, s);
+    }
+    ledger_repost(m->r->ledger, m->r->extents[s->extent].ledger_id, OT_DISK_RAM, s->cause,
+                  OT_CAUSE_PREFETCH_WASTED, s->moved_bytes, s->needed_bytes, s->rounding_bytes);
+}
+
 static void free_slot(struct mover *m, uint32_t slot) {
     struct slot *s = &m->slots[slot];
     if (s->block != NO_BLOCK && m->block_slot[s->block] == slot) {
         m->block_slot[s->block] = NO_SLOT;
     }
     if (s->state == READY && !s->used) {
-        ledger_repost(m->r->ledger, m->r->extents[s->extent].ledger_id, OT_DISK_RAM, s->cause,
-                      OT_CAUSE_PREFETCH_WASTED, s->moved_bytes, s->needed_bytes, s->rounding_bytes);
+        waste(m, s);
     }
     s->state = EMPTY;
     s->block = NO_BLOCK;
@@ -376,7 +386,10 @@ static void piece_landed(struct mover *m, const struct flight *f, bool ok) {
         m->fill_failed = true;
         return;
     }
-    m->filled_bytes += f->payload_bytes;
+    if (!p->lent && !p->kept) {
+        p->kept = true;
+        m->filled_bytes += f->payload_bytes;
+    }
     uint32_t *ready = &m->pieces_ready[p->section];
     while (*ready < x->n_pieces && m->pieces[x->first_piece + *ready].state == READY) {
         (*ready)++;

@@ -32,7 +32,8 @@ struct piece {
     uint32_t locked_bytes;   /* of them, now */
     uint8_t state; /* enum state */
     bool lent;     /* its memory is lent: read for its use, then dropped */
-    bool seen;     /* it was read before */
+    bool seen;     /* it was read before; kept: and its memory was not lent then */
+    bool kept;
     bool failed;   /* the last read of it failed; passing: as a disk's fault that may have passed */
     bool passing;
 };
@@ -195,6 +196,8 @@ void experts_release(struct mover *m, uint32_t unit);
 void experts_pump(struct mover *m);
 void experts_landed(struct mover *m, const struct flight *f, bool ok);
 bool experts_first_trip(struct mover *m, const struct flight *f);
+/* What the slot holds of a part was a first trip, and is not used. */
+void experts_wasted(struct mover *m, const struct slot *s);
 void experts_sweep_end(struct mover *m);
 /* Frames' memory for a loan; as lend and lend_most. */
 uint64_t experts_lend(struct mover *m, uint64_t bytes);
