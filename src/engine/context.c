@@ -245,7 +245,7 @@ void ot_context_get_info(const struct ot_context *ctx, struct ot_context_info *i
         .n_sweeps_prompt = ctx->n_sweeps_prompt,
         .n_sweeps_decode = ctx->n_sweeps_decode,
         .n_tokens = ctx->n_tokens,
-        .wait_disk_s = (double)r.wait_ns * 1e-9,
+        .wait_disk_s = (double)ctx->forward.phase_ns[OT_PHASE_WAIT] * 1e-9,
         .withheld_bytes = ctx->withheld_bytes,
         .withheld_most_bytes = ctx->withheld_most_bytes,
     };

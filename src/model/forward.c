@@ -131,7 +131,12 @@ int vector_get(struct forward *f, const struct weight *w, uint32_t space, struct
     if (!w->present) {
         return OT_OK;
     }
-    int rc = residency_acquire(f->residency, w->extent, 0, 0, &out->view, err);
+    int rc = residency_try(f->residency, w->extent, 0, 0, &out->view, err);
+    if (rc > 0) {
+        struct phase phase = phase_begin(f);
+        rc = residency_acquire(f->residency, w->extent, 0, 0, &out->view, err);
+        phase_end(f, phase, OT_PHASE_OTHER);
+    }
     if (rc != OT_OK) {
         return rc;
     }
@@ -242,13 +247,15 @@ void forward_drop(struct forward *f) {
 /* ---- where the time goes ---- */
 
 struct phase phase_begin(const struct forward *f) {
-    return (struct phase){clock_ns(), pool_waited_ns(f->pool)};
+    return (struct phase){clock_ns(), pool_waited_ns(f->pool), residency_waited_ns(f->residency)};
 }
 
 void phase_end(struct forward *f, struct phase begin, enum ot_phase phase) {
-    uint64_t waited_ns = pool_waited_ns(f->pool) - begin.waited_ns;
-    f->phase_ns[OT_PHASE_BARRIERS] += waited_ns;
-    f->phase_ns[phase] += clock_ns() - begin.start_ns - waited_ns;
+    uint64_t barriers_ns = pool_waited_ns(f->pool) - begin.barriers_ns;
+    uint64_t disk_ns = residency_waited_ns(f->residency) - begin.disk_ns;
+    f->phase_ns[OT_PHASE_BARRIERS] += barriers_ns;
+    f->phase_ns[OT_PHASE_WAIT] += disk_ns;
+    f->phase_ns[phase] += clock_ns() - begin.start_ns - barriers_ns - disk_ns;
 }
 
 /* ---- rows in parallel ---- */
@@ -424,7 +431,10 @@ static int embed(struct forward *f, struct ot_error *err) {
     }
     ledger_post(f->ledger, w->extent, OT_RAM_CACHE, OT_CAUSE_GATHER, f->n_tokens * w->row_bytes,
                 f->n_tokens * w->row_bytes);
-    return residency_rows(f->residency, w->extent, ids, f->n_tokens, embed_row, f, err);
+    struct phase phase = phase_begin(f);
+    int rc = residency_rows(f->residency, w->extent, ids, f->n_tokens, embed_row, f, err);
+    phase_end(f, phase, OT_PHASE_OTHER);
+    return rc;
 }
 
 struct angles_job {

@@ -215,9 +215,9 @@ int vector_get(struct forward *f, const struct weight *w, uint32_t space, struct
 void vector_put(struct forward *f, struct vector *v);
 
 /* What is done between these two counts as a phase, but for the time at the ends of jobs, which is
- * OT_PHASE_BARRIERS. Phases do not nest. */
+ * OT_PHASE_BARRIERS, and that in which residency waited for bytes, OT_PHASE_WAIT. Phases do not nest. */
 struct phase {
-    uint64_t start_ns, waited_ns;
+    uint64_t start_ns, barriers_ns, disk_ns;
 };
 struct phase phase_begin(const struct forward *f);
 void phase_end(struct forward *f, struct phase begin, enum ot_phase phase);

@@ -282,9 +282,9 @@ static int next_view(struct forward *f, const struct weight *w, uint32_t part, u
     if (rc != OT_OK) {
         return rc;
     }
-    uint64_t start_ns = clock_ns();
+    struct phase phase = phase_begin(f);
     rc = residency_acquire(f->residency, w->extent, part, row, view, err);
-    f->phase_ns[OT_PHASE_WAIT] += clock_ns() - start_ns;
+    phase_end(f, phase, OT_PHASE_OTHER);
     return rc;
 }
 

@@ -183,7 +183,7 @@ void report_judge(struct report *r) {
     for (int p = 0; p < OT_PHASE_COUNT; p++) {
         all_s += r->context.compute_s[p];
     }
-    r->stall_share = all_s > 0.0 ? fmin(1.0, r->context.wait_disk_s / all_s) : 0.0;
+    r->stall_share = all_s > 0.0 ? r->context.wait_disk_s / all_s : 0.0;
     judge_settings(r);
     judge_movements(r);
 }

@@ -311,12 +311,15 @@ bool residency_settle_needs(struct residency *r) {
     return mover_settle_needs(r->mover);
 }
 
+uint64_t residency_waited_ns(const struct residency *r) {
+    return r->wait_ns;
+}
+
 void residency_get_info(struct residency *r, struct residency_info *info) {
     if (r->mover != NULL) {
         mover_settle(r->mover);
     }
     *info = (struct residency_info){.mode = r->mode, .why = r->why, .io = "mmap"};
-    info->wait_ns = r->wait_ns;
     if (r->mover != NULL) {
         mover_info(r->mover, info);
     }

@@ -135,6 +135,9 @@ typedef void residency_row_fn(void *user, uint32_t i, const uint8_t *data);
 int residency_rows(struct residency *r, uint32_t extent, const uint32_t *rows, uint32_t n,
                    residency_row_fn *each, void *user, struct ot_error *err);
 
+/* Time that the calls above have waited for bytes, since residency was opened. */
+uint64_t residency_waited_ns(const struct residency *r);
+
 struct residency_info {
     const char *mode; /* "cache", "wired", "stream" */
     const char *why;  /* one phrase */
@@ -142,7 +145,6 @@ struct residency_info {
     uint64_t wired_bytes, locked_bytes, slot_bytes, streamed_bytes_per_sweep;
     uint64_t resident_bytes; /* of the wired ones, as mincore says now */
     uint64_t unread_bytes;   /* of the wired ones: not come to yet, or lent and not come back */
-    uint64_t wait_ns;        /* compute waited for bytes */
     uint64_t brought_bytes;  /* by reads: from disk, or copied from the page cache */
     uint64_t n_reads, n_reads_direct; /* that brought what was asked for; of them really direct */
 };
