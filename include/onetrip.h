@@ -133,6 +133,9 @@ struct ot_tensor_info {
 
 /* Opens and checks a GGUF file (or the first part of a split one): header, vocabulary, every
  * tensor's place and shape. No weight byte is read. params NULL: the whole model.
+ * While a model is open the process handles SIGBUS, which tells of mapped files that were cut; what
+ * is none of ours goes to the handler that was there before. A program that sets one later should
+ * hand on what is not its own.
  * Errors: ARGUMENT (an empty path), FORMAT, UNSUPPORTED, IO, CHANGED, MEMORY; nothing is left open
  * then. */
 OT_API int ot_model_open(const char *path, const struct ot_model_params *params,
@@ -227,15 +230,15 @@ enum ot_io {
 enum { OT_DRAFT_AUTO = 0x7fffffff };
 
 struct ot_context_params {
-    uint32_t n_ctx;      /* positions per sequence; 0: the smaller of the model's and 4096 */
+    uint32_t n_ctx;      /* positions per sequence, at most 2^26; 0: the model's, 4096 at most */
     uint32_t n_ctx_least; /* so many will do, where that is less than n_ctx: where the weights do not fit
                              the budget beside n_ctx, there are as many as leave room for them; where
                              none do, as many as take a 16th of it, fewer where it is too little, never
                              under these; ot_context_info has how many; 0: exactly n_ctx */
-    uint32_t n_seq;      /* sequences that share a sweep; 0: 1 */
+    uint32_t n_seq;      /* sequences that share a sweep, at most 4096; 0: 1 */
     uint32_t n_kv;       /* positions of all sequences together, those that they share counted once, in
                             blocks of OT_KV_BLOCK; 0: n_seq times n_ctx */
-    uint32_t n_threads;  /* 0: one a core, at least two if allowed, within affinity and quota */
+    uint32_t n_threads;  /* at most 1024; 0: one a core, two if allowed, within affinity and quota */
     uint64_t ram_bytes;  /* memory budget of the whole process; 0: chosen (cgroup, free memory) */
     enum ot_residency residency;
     enum ot_io io;
@@ -255,12 +258,13 @@ struct ot_context_params {
 };
 
 OT_API void ot_context_default_params(struct ot_context_params *params);
-/* Opens a context over a model, which must outlive it: divides the budget, takes all memory that it
- * will use, and begins to read weights that own memory will hold. params NULL: the defaults.
+/* Opens a context over a model, which must outlive it: divides the budget, takes the memory that it
+ * will use (a batch larger than those before may add tables), and begins to read weights that own
+ * memory will hold. params NULL: the defaults.
  * Errors: ARGUMENT (a parameter is out of range or none of its enum; the model was opened for its
  * vocabulary only), BUDGET (the message names the least budget in bytes), FORMAT (rope factors that
- * are no numbers), UNSUPPORTED (too many experts), IO, MEMORY, CHANGED; nothing is
- * left open then. */
+ * are no numbers), UNSUPPORTED (too many experts), IO, MEMORY, CHANGED; nothing is left open then.
+ */
 OT_API int ot_context_open(const struct ot_model *model, const struct ot_context_params *params,
                            struct ot_context **out, struct ot_error *err);
 OT_API void ot_context_close(struct ot_context *ctx);

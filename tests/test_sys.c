@@ -570,8 +570,7 @@ static void test_threads_are_one_a_core_but_two_where_two_are_allowed(void **sta
 static void test_this_machine_makes_sense(void **state) {
     (void)state;
     const struct sys_cpu *cpu = sys_cpu_facts();
-    assert_true(cpu->n_default >= 1 && cpu->n_default <= cpu->n_usable);
-    assert_true(cpu->n_usable <= cpu->n_logical || cpu->n_logical == 1);
+    assert_in_range(cpu->n_default, 1, cpu->n_logical);
     struct sys_limits l;
     sys_limits_read(&l);
     assert_true(l.available_bytes > 0 && l.available_bytes <= l.memory_bytes);

@@ -1,5 +1,5 @@
-/* alloc.h - the one place where heap memory is taken, so that tests can make it fail and a budget
- * can count it. Large weight, KV and activation buffers come from sys/memory.h instead.
+/* alloc.h - where the library takes heap memory, so that tests can make it fail and a budget can count
+ * it. Large weight, KV and activation buffers come from sys/memory.h instead.
  *
  * Threads: any. */
 #ifndef BASE_ALLOC_H

@@ -163,7 +163,7 @@ uint32_t forward_few(const struct ot_model *model, const struct kernels *kernels
 /* Bytes forward_open takes for activations and scratch. */
 uint64_t forward_need_bytes(const struct ot_model *model, const struct kernels *kernels,
                             uint32_t n_threads, uint32_t n_batch);
-/* Errors: MEMORY, IO (rope factors could not be read). */
+/* Errors: MEMORY; IO, CHANGED, FORMAT (of rope factors). */
 int forward_open(struct forward *f, const struct forward_params *params, struct ot_error *err);
 void forward_close(struct forward *f);
 

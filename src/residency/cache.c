@@ -32,10 +32,7 @@
 #include "residency/internal.h"
 #include "sys/facts.h"
 
-enum {
-    N_READERS = 6,
-    VIEW_BYTES_LEAST = 256 << 10, /* smaller ones are not worth a job of their own */
-};
+enum { N_READERS = 6 };
 
 struct extent_state {
     _Atomic uint64_t ready_bytes;         /* from the start on, in memory; parts: 0 */

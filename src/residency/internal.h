@@ -7,8 +7,12 @@
  *   reads.c      the reads themselves: issued, posted, checked
  *   lend.c       wired memory lent for a prompt's activations
  *   experts.c    parts of EXPERT extents on demand, kept by a policy
+ *   policy.c     what is kept: one interface, a file policy_NAME.c for each; policy_order.c their
+ *                lists and heaps
  *   bound.c      the least that any policy would have read of them
  *   rows.c       single rows
+ *   touch.c      threads that bring memory in ahead of the reads
+ *   trace.c      which bytes were used, to be simulated
  *   measure.c    the disk alone */
 #ifndef RESIDENCY_INTERNAL_H
 #define RESIDENCY_INTERNAL_H
@@ -20,6 +24,8 @@
 
 /* Tensors below this are always wired: their reads are too small to stream. */
 enum { SMALL_BYTES = 64 << 10 };
+/* Views of less than this are not worth a job of their own, where more is on its way. */
+enum { VIEW_BYTES_LEAST = 256 << 10 };
 /* A view's data may be read this far beyond its last row. */
 enum { OVERREAD_BYTES = KERNEL_OVERREAD };
 enum { NO_SLOT = UINT32_MAX };

@@ -17,10 +17,9 @@
 #include "sys/facts.h"
 #include "sys/memory.h"
 
-/* A view of wired rows has at least the first, where fewer are in memory yet; and while blocks are
- * being read, all views that are given out at once have little more than half of the slots' bytes,
- * or the second, so that the engine comes back soon enough to ask for the next ones. */
-enum { VIEW_BYTES_LEAST = 256 << 10, AT_ONCE_BYTES_LEAST = 4 << 20 };
+/* While blocks are being read, all views that are given out at once have little more than half of the
+ * slots' bytes, or this, so that the engine comes back soon enough to ask for the next ones. */
+enum { AT_ONCE_BYTES_LEAST = 4 << 20 };
 
 _Static_assert((int)SYS_MEMORY_TAIL >= (int)OVERREAD_BYTES,
                "a view may be read beyond its last row");
@@ -114,7 +113,7 @@ int mover_open(struct residency *r, const struct residency_params *params, struc
         code = take_memory(m, err);
     }
     if (code == 0) {
-        code = sys_reader_open(params->io, m->n_flights, params->n_threads, &m->reader, err);
+        code = sys_reader_open(params->io, m->n_flights, 0, &m->reader, err);
     }
     if (code == 0) {
         code = experts_open(m, err);

@@ -51,7 +51,6 @@ struct residency_params {
     uint64_t weights_budget_bytes; /* for wired bytes and slots together; UINT64_MAX: none */
     enum ot_residency residency;   /* AUTO: chosen here, from budget and sizes */
     enum ot_io io;
-    uint32_t n_threads;            /* of I/O, where threads read; 0: chosen */
     struct ledger *ledger;         /* borrowed */
     const char *trace_path;
     void (*progress)(void *user, uint64_t done, uint64_t total);

@@ -141,7 +141,6 @@ static void read_cpu(void) {
     uint32_t n_allowed, n_cores;
     count_cores(&n_allowed, &n_cores);
     uint32_t quota = sys_cpu_quota("");
-    cpu->n_usable = min_u32(n_allowed, quota);
     cpu->n_default = sys_cpu_default_threads(n_allowed, n_cores, quota);
 }
 

@@ -12,7 +12,6 @@
 struct sys_cpu {
     char name[64];           /* "AMD EPYC", from /proc/cpuinfo */
     uint32_t n_logical;      /* online */
-    uint32_t n_usable;       /* by affinity mask and CPU quota (rounded up), >= 1 */
     uint32_t n_default;      /* threads where none are asked for: sys_cpu_default_threads */
     uint32_t l2_bytes, l3_bytes; /* of one core / one cache; 0 unknown */
 };
