@@ -89,7 +89,16 @@ static int take_turn(struct session *s, struct answerer *a, struct history *h, c
     }
     stop_reset();
     int rc = ot_chat_tokenize(s->model, format, h->messages, h->n, &ids, &n_ids, &err);
-    rc = rc != 0 ? complain_error(&err) : answer(a, ids, n_ids, &out, &finish);
+    if (rc != 0) {
+        rc = complain_error(&err);
+    } else if (n_ids > s->context.n_ctx) {
+        complain("with this the conversation has %zu tokens, the context holds %u: /clear begins a new "
+                 "one, a larger -c holds more",
+                 n_ids, s->context.n_ctx);
+        rc = EXIT_FAILED;
+    } else {
+        rc = answer(a, ids, n_ids, &out, &finish);
+    }
     ot_free(ids);
     if (rc != 0) {
         history_cut(h, before);
@@ -203,6 +212,12 @@ static bool line_follows(void) {
     return select(STDIN_FILENO + 1, &input, NULL, NULL, &at_once) > 0;
 }
 
+/* The rest of a paste, of which a part is lost. */
+static void drop_paste(struct question *q) {
+    while (line_follows() && getline(&q->line, &q->line_capacity, stdin) >= 0) {
+    }
+}
+
 enum asked { ASKED, ASKED_NOTHING, ASKED_COMMAND, ASKED_END };
 
 /* Adds a line, and those that belong to it, to the question. A command is left in q->line. */
@@ -226,10 +241,10 @@ static enum asked ask(struct question *q) {
                 return ASKED_END;
             }
             if (n == TERMINAL_BYTES) {
+                drop_paste(q);
                 fprintf(stderr,
-                        "(the terminal cut this line off at %d bytes: /read FILE takes "
-                        "longer ones)\n",
-                        (int)n - 1);
+                        "(the terminal cut a line off at %d bytes: /read FILE takes longer ones)\n",
+                        TERMINAL_BYTES - 1);
                 return ASKED_NOTHING;
             }
             while (n > 0 && (q->line[n - 1] == '\n' || q->line[n - 1] == '\r')) {
