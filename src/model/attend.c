@@ -422,9 +422,11 @@ static void keep_wanted(struct forward *f, bool local) {
 }
 
 /* q, k and v. Of a token whose logits nobody wants, the last layer's keys and values are all that
- * is of use. */
+ * is of use. Where one token of the call goes on, it does so with the kernels for one, whether other
+ * tokens came with it or not: results must not depend on how a prompt is divided. */
 static int make_qkv(struct forward *f, uint32_t layer, struct ot_error *err) {
-    if (layer + 1 < f->hp->n_layers || f->n_wanted == f->n_tokens) {
+    const bool last_alone = f->one_logit && f->n_wanted == 1 && !f->decode;
+    if (layer + 1 < f->hp->n_layers || (f->n_wanted == f->n_tokens && !last_alone)) {
         return make_sides(f, layer, KEYS | QUERIES, err);
     }
     int rc = make_sides(f, layer, KEYS, err);
@@ -436,6 +438,7 @@ static int make_qkv(struct forward *f, uint32_t layer, struct ot_error *err) {
     if (f->n_tokens == 0) {
         return OT_OK;
     }
+    f->decode |= last_alone;
     attend_plan(f, local);
     return make_sides(f, layer, QUERIES, err);
 }

@@ -450,7 +450,7 @@ static void angle_rows(struct forward *f, void *arg, uint32_t first, uint32_t co
 }
 
 /* Logits of the tokens, all of which want them. */
-static int output(struct forward *f, bool one_logit, float *logits, struct ot_error *err) {
+static int output(struct forward *f, float *logits, struct ot_error *err) {
     const struct hparams *hp = f->hp;
     const struct bind *b = &f->model->bind;
     uint32_t d = hp->n_embd, n = f->n_tokens;
@@ -459,9 +459,8 @@ static int output(struct forward *f, bool one_logit, float *logits, struct ot_er
         return rc;
     }
     matmul_input(&f->prepared, f->act, f->norm, d, n, d);
-    bool decode = f->decode || (one_logit && n == 1);
     attend_ahead(f, 0);
-    if ((rc = matmul_add(f, &b->output, 0, &f->prepared, NULL, n, decode, logits, hp->n_vocab,
+    if ((rc = matmul_add(f, &b->output, 0, &f->prepared, NULL, n, f->decode, logits, hp->n_vocab,
                          err)) != OT_OK ||
         (rc = matmul_flush(f, err)) != OT_OK) {
         return rc;
@@ -520,6 +519,7 @@ int forward_sweep(struct forward *f, struct forward_token *tokens, uint32_t n, u
     f->n_tokens = n;
     f->n_room = n_room;
     f->decode = decode;
+    f->one_logit = one_logit;
     f->n_wanted = 0;
     for (uint32_t i = 0; i < n; i++) {
         f->n_wanted += tokens[i].want_logits;
@@ -543,7 +543,7 @@ int forward_sweep(struct forward *f, struct forward_token *tokens, uint32_t n, u
     post_activations(f);
     phase_end(f, phase, OT_PHASE_OTHER);
     if ((rc = embed(f, err)) == OT_OK && (rc = run_layers(f, err)) == OT_OK && f->n_wanted > 0) {
-        rc = output(f, one_logit, logits, err);
+        rc = output(f, logits, err);
     }
     if (rc != OT_OK) {
         matmul_drop(f);

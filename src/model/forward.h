@@ -146,7 +146,8 @@ struct forward {
     uint32_t n_tokens; /* that go on: from the last layer on those whose logits are wanted */
     uint32_t n_wanted;
     uint32_t n_room; /* tokens that memory may be touched for, of n_batch that are laid out */
-    bool decode; /* few tokens: the kernels for one and for a few */
+    bool decode; /* few tokens, or one that goes on alone: the kernels for one and for a few */
+    bool one_logit; /* of the call that the sweep belongs to */
     struct matmul_item items[FORWARD_MAX_ITEMS];
     uint32_t n_items;
     struct matmul_item next[FORWARD_MAX_NEXT]; /* of the job after this one, as far as known */
@@ -177,7 +178,8 @@ void forward_drop(struct forward *f);
  *   n_room      tokens whose activations there is memory for, n <= n_room <= n_batch
  *   decode      use the kernels for one token or a few (n <= FORWARD_FEW, or up to what
  *               forward_few gives): results are those of n sweeps of one token, to the bit
- *   one_logit   the whole call wants one row of logits: use the one-token kernel for the output
+ *   one_logit   the whole call wants one row of logits: use the kernels for one token where that
+ *               goes on alone, in the last layer and for the output
  *   logits      [number of wanted, n_vocab]
  * Errors: IO, CHANGED, NOT_FINITE, INTERRUPTED; KV beyond the sequences' lengths is then undefined.
  */
