@@ -145,8 +145,8 @@ static void gemm_piece(void *arg, uint32_t piece, uint32_t worker) {
     struct job *job = arg;
     uint32_t row = piece * job->rows_a_piece;
     uint32_t n = job->n_rows - row < job->rows_a_piece ? job->n_rows - row : job->rows_a_piece;
-    job->type->gemm(job->b->memory + row * job->row_bytes, job->row_bytes, n, job->n_cols, job->act,
-                    job->act_bytes, NULL, job->b->o.n_tokens, job->y + row, job->n_rows,
+    job->type->gemm(job->b->memory + row * job->row_bytes, job->row_bytes, n, job->n_rows - row - n,
+                    job->n_cols, job->act, job->act_bytes, NULL, job->b->o.n_tokens, job->y + row, job->n_rows,
                     job->scratch + worker * job->scratch_bytes);
 }
 

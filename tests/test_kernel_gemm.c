@@ -173,7 +173,9 @@ static void run_part(const struct kernels *k, const struct problem *p, const uin
                      float *y) {
     void *scratch = aligned_alloc(KERNEL_ALIGN, k->gemm_scratch_bytes(p->n_cols));
     assert_non_null(scratch);
-    k->type[p->dtype].gemm(p->w + r0 * p->row_bytes, p->row_bytes, r1 - r0, p->n_cols,
+    memset(scratch, 0, k->gemm_scratch_bytes(p->n_cols));
+    k->type[p->dtype].gemm(p->w + r0 * p->row_bytes, p->row_bytes, r1 - r0,
+                           p->n_rows - r1, p->n_cols,
                            acts + t0 * act_bytes, act_bytes, NULL, t1 - t0,
                            y + (uint64_t)t0 * p->n_rows + r0, p->n_rows, scratch);
     free(scratch);
@@ -340,7 +342,8 @@ static void test_tokens_are_taken_in_the_order_of_the_index(void **state) {
             memset(indexed, 0, sizeof indexed);
             void *scratch = aligned_alloc(KERNEL_ALIGN, k->gemm_scratch_bytes(p.n_cols));
             assert_non_null(scratch);
-            k->type[p.dtype].gemm(p.w, p.row_bytes, p.n_rows, p.n_cols, acts, act_bytes, index, 9,
+            memset(scratch, 0, k->gemm_scratch_bytes(p.n_cols));
+            k->type[p.dtype].gemm(p.w, p.row_bytes, p.n_rows, 0, p.n_cols, acts, act_bytes, index, 9,
                                   indexed, 50, scratch);
             for (uint32_t t = 0; t < 9; t++) {
                 check_same_bits(k, p.dtype, indexed + t * 50, y + index[t] * 40, 40);

@@ -145,6 +145,7 @@ INLINE void multiply_steps(const struct tile_tokens *a, uint32_t n, const struct
         }
         const uint32_t n_blocks = left < 8 ? left : 8;
         for (uint32_t b = 0; b < n_blocks; b++) {
+            tile_ahead(a, a->n_cols / 32 - left + b);
             add_32_columns(act, b, n, kind, &at, f);
             at.codes += 32 * PART_ROWS;
             at.scale += scales;
@@ -214,6 +215,7 @@ INLINE void multiply_flips(const struct tile_tokens *a, uint32_t n, const struct
     for (uint32_t m = 0; m < n; m++)
         act[m] = (const struct gemm_flips *)(const void *)a->row[m] + a->col / 32;
     for (uint32_t b = 0; b < a->n_cols / 32; b++) {
+        tile_ahead(a, b);
         results first_half;
         sums d;
         dot_flips(act, n, 0, codes, d);

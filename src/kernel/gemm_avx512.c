@@ -108,6 +108,7 @@ INLINE void multiply(const struct tile_tokens *a, uint32_t n, const struct tile 
     begin(a, n, n_rows, f);
     multiply_results(n, 1 / GEMM_BLOCK_UNIT, f);
     for (uint64_t b = 0; b < a->n_cols / 32; b++) {
+        tile_ahead(a, b);
         const struct gemm_block *act[MAX_TOKENS];
 #pragma GCC unroll 6
         for (uint32_t m = 0; m < n; m++)
@@ -166,6 +167,8 @@ INLINE void multiply_256(const struct tile_tokens *a, uint32_t n, const struct t
         }
 #pragma GCC unroll 1
         for (uint64_t g = 0; g < 16; g++) {
+            if (g % 2 == 0)
+                tile_ahead(a, b + g / 2);
             const int8_t *q[MAX_TOKENS];
             sums c;
 #pragma GCC unroll 6
@@ -270,6 +273,7 @@ INLINE void multiply_pairs(const struct tile_tokens *a, uint32_t n, const struct
         other_unit = false;
         const uint32_t n_blocks = left < 8 ? left : 8;
         for (uint32_t b = 0; b < n_blocks; b++) {
+            tile_ahead(a, a->n_cols / 32 - left + b);
             multiply_pair(act, b, n, codes, scale, min, 0, f);
             multiply_pair(act, b, n, codes + 64, scale + 16, has_min ? min + 16 : NULL, 1, f);
             codes += 32 * TILE_ROWS;

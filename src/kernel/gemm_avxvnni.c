@@ -41,6 +41,7 @@ INLINE void multiply_signed(const struct tile_tokens *a, uint32_t n, const struc
         d[m] = (const float *)(const void *)(a->row[m] + a->d_offset);
     }
     for (uint32_t b = 0; b < a->n_cols / 32; b++) {
+        tile_ahead(a, b);
         results first_half;
         sums t;
         dot_16(q, n, codes, t);

@@ -50,6 +50,8 @@ INLINE void multiply_part(const struct tile_tokens *a, uint32_t n, const struct 
         for (uint32_t r = 0; r < ROW_PAIRS; r++)
             f[p][r] = vld1q_f32(y[p][r]);
     for (uint64_t g = 0; g < a->n_cols / 16; g++) {
+        if (g % 2 == 0)
+            tile_ahead(a, g / 2);
         int8x16_t w[2][ROW_PAIRS];
         for (uint32_t h = 0; h < 2; h++)
             for (uint32_t r = 0; r < ROW_PAIRS; r++)

@@ -31,6 +31,8 @@ INLINE void multiply_part(const struct tile_tokens *a, uint32_t n, const struct 
         f[m][1] = vld1q_f32(y + 4);
     }
     for (uint64_t g = 0; g < a->n_cols / 16; g++) {
+        if (g % 2 == 0)
+            tile_ahead(a, g / 2);
         int8x16_t w[4][2];
         for (uint32_t k = 0; k < 4; k++) {
             w[k][0] = vld1q_s8(codes + (g * 8 + 2 * k) * 16);

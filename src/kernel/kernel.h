@@ -48,11 +48,14 @@ typedef void kernel_few_fn(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows
 /* y[t * y_stride + r] = sum over c of W[r, c] * x_t[c] for n_tokens >= 1 tokens.
  *   acts       prepared rows in the type's layout_gemm, act_bytes apart
  *   act_index  [n_tokens] which row of acts is token t; NULL: row t
- *   scratch    gemm_scratch_bytes(), KERNEL_ALIGN-aligned, this call's own
+ *   n_next     rows that follow in memory, and that this thread is likely to be given next: they may be
+ *              brought into its cache meanwhile
+ *   scratch    gemm_scratch_bytes(), KERNEL_ALIGN-aligned, this call's own, zeroed before its first use
  * n_rows need not be a multiple of KERNEL_TILE_ROWS (best if it is). */
-typedef void kernel_gemm_fn(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,
-                            const void *acts, uint64_t act_bytes, const uint32_t *act_index,
-                            uint32_t n_tokens, float *y, uint64_t y_stride, void *scratch);
+typedef void kernel_gemm_fn(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_next,
+                            uint32_t n_cols, const void *acts, uint64_t act_bytes,
+                            const uint32_t *act_index, uint32_t n_tokens, float *y,
+                            uint64_t y_stride, void *scratch);
 
 /* y [n_values] = the values of one row, exactly as the gguf Python package gives them. */
 typedef void kernel_dequant_fn(const uint8_t *w, uint64_t n_values, float *y);

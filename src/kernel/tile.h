@@ -52,7 +52,22 @@ struct tile_tokens {
     float *y[TILE_MAX_TOKENS];           /* at the tile's first row */
     uint32_t n_cols;
     bool add; /* not the first block of columns: add to what y holds */
+    /* packed rows to be asked for meanwhile, of those that are unpacked next */
+    const uint8_t *ahead;
+    uint64_t ahead_stride;
+    uint32_t n_ahead, ahead_bytes; /* rows; bytes of 32 columns */
+    uint32_t ahead_mask; /* a line is asked for where block & mask is 0: it has mask + 1 blocks */
 };
+
+/* Called for each 32 columns, from block 0 on: spread over the products, requests to memory cost next
+ * to nothing. */
+static inline void tile_ahead(const struct tile_tokens *a, uint64_t block) {
+    if ((block & a->ahead_mask) == 0) {
+        const uint8_t *p = a->ahead + block * a->ahead_bytes;
+        for (uint32_t i = 0; i < a->n_ahead; i++, p += a->ahead_stride)
+            __builtin_prefetch(p, 0, 2);
+    }
+}
 
 /* y[m][r] (+)= the products of token m with row r, for r < n_rows <= TILE_ROWS. */
 typedef void tile_multiply_fn(const struct tile_tokens *tokens, const struct tile *tile,
@@ -71,7 +86,7 @@ struct tile_isa {
 struct gemm {
     const uint8_t *w;
     uint64_t row_bytes;
-    uint32_t n_rows, n_cols;
+    uint32_t n_rows, n_next, n_cols;
     const void *acts; /* in the layout of the type */
     uint64_t act_bytes;
     const uint32_t *act_index;
@@ -91,10 +106,11 @@ uint64_t gemm_scratch_bytes(uint32_t n_cols);
 
 /* A kernel_gemm_fn: the table's signature has no room for what differs between types. */
 #define GEMM_ENTRY(name, call)                                                                     \
-    static void name(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_cols,       \
-                     const void *acts, uint64_t act_bytes, const uint32_t *act_index,              \
-                     uint32_t n_tokens, float *y, uint64_t y_stride, void *scratch) {              \
-        const struct gemm g = {w,         row_bytes, n_rows,   n_cols, acts,                       \
+    static void name(const uint8_t *w, uint64_t row_bytes, uint32_t n_rows, uint32_t n_next,       \
+                     uint32_t n_cols, const void *acts, uint64_t act_bytes,                        \
+                     const uint32_t *act_index, uint32_t n_tokens, float *y, uint64_t y_stride,    \
+                     void *scratch) {                                                              \
+        const struct gemm g = {w,         row_bytes, n_rows,   n_next, n_cols,  acts,              \
                                act_bytes, act_index, n_tokens, y,      y_stride};                  \
         call;                                                                                      \
     }

@@ -153,7 +153,8 @@ static void compute_item(struct forward *f, const struct matmul_item *item, uint
         compute_few(f, item, row, n);
     } else {
         f->k->type[item->dtype].gemm(item->w + row * item->row_bytes, item->row_bytes, n,
-                                     item->n_cols, item->acts, item->act_bytes, item->act_index,
+                                     item->n_rows - row - n, item->n_cols, item->acts,
+                                     item->act_bytes, item->act_index,
                                      item->n_tokens, item->y + row, item->y_stride,
                                      f->scratch + worker * f->scratch_bytes);
     }
