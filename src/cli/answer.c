@@ -199,7 +199,8 @@ static int show_token(struct answerer *a, uint32_t token, struct stream *out) {
     if (large == NULL) {
         return complain_memory();
     }
-    ot_token_bytes(a->session->model, token, false, large, n);
+    size_t now = ot_token_bytes(a->session->model, token, false, large, n);
+    n = now < n ? now : n;
     int rc = stream_add(out, large, n);
     free(large);
     return rc;

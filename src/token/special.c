@@ -97,12 +97,15 @@ int special_open(struct special *special, const struct words *words, const uint8
         special_close(&s);
         return error_memory(err, s.n * sizeof *entries);
     }
-    for (uint32_t id = 0; id < words->n; id++) {
+    /* Where the file is rewritten meanwhile, there may be more of them than were counted, or less.
+     */
+    for (uint32_t id = 0; id < words->n && n < s.n; id++) {
         if (is_special(&s, id)) {
             entries[n].text = words_text(words, id, &entries[n].bytes);
             entries[n++].id = id;
         }
     }
+    s.n = n;
     qsort(entries, n, sizeof *entries, compare_entries);
     take_entries(&s, entries);
     mem_free(entries);

@@ -448,8 +448,10 @@ static void put(struct sink *s, const char *data, size_t bytes) {
 
 static void put_bpe(struct sink *s, const char *text, uint32_t bytes) {
     for (uint32_t i = 0; i < bytes;) {
-        uint32_t n = utf8_char_bytes(text + i, bytes - i); /* tokens were checked: n is not 0 */
-        int32_t byte = bpe_byte_of_char(utf8_decode(text + i, n));
+        /* Tokens were checked, but their bytes are those of a file that others may write to. */
+        uint32_t n = utf8_char_bytes(text + i, bytes - i);
+        int32_t byte = n == 0 ? -1 : bpe_byte_of_char(utf8_decode(text + i, n));
+        n = n == 0 ? 1 : n;
         char c = (char)byte;
         put(s, byte >= 0 ? &c : text + i, byte >= 0 ? 1 : n);
         i += n;
@@ -529,7 +531,9 @@ int vocab_detokenize(const struct vocab *vocab, const uint32_t *ids, size_t n_id
     }
     size_t used = 0;
     for (size_t i = 0; i < n_ids; i++) {
-        size_t n = vocab_token_bytes(vocab, ids[i], special, out + used, total - used);
+        size_t room = total - used;
+        size_t n = vocab_token_bytes(vocab, ids[i], special, out + used, room);
+        n = n < room ? n : room; /* more where the file was rewritten since they were counted */
         if (n > 0 && out[used] == ' ' && space_was_added(vocab, ids, i)) {
             memmove(out + used, out + used + 1, n - 1);
             n--;
