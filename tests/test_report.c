@@ -2,12 +2,14 @@
 #include <jansson.h>
 #include <math.h>
 #include <setjmp.h>
+#include <sqlite3.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -281,6 +283,120 @@ static void test_ledgers_that_are_none_are_refused_with_file_and_line(void **sta
     assert_int_equal(print_ledger(RECORD("disk>ram", "1"), "hue", &err), OT_ERR_ARGUMENT);
 }
 
+/* A ledger of n rows whose names SQLite makes up as it reads them: id counts from 1. */
+static int print_made_up(const char *name, unsigned n, const char *by, struct ot_error *err) {
+    char path[128], sql[1024];
+    snprintf(path, sizeof path, "%s/made-up.db", directory);
+    snprintf(sql, sizeof sql,
+             "CREATE TABLE movements(id INTEGER, tensor TEXT GENERATED ALWAYS AS (%s) VIRTUAL,"
+             " layer DEFAULT 0, boundary DEFAULT 'disk>ram', class DEFAULT 'weight',"
+             " cause DEFAULT 'load', moved_bytes DEFAULT 1, needed_bytes DEFAULT 1,"
+             " rounding_bytes DEFAULT 0, times DEFAULT 1);"
+             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %u)"
+             "INSERT INTO movements(id) SELECT i FROM n",
+             name, n);
+    sqlite3 *db = NULL;
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    FILE *out = fopen("/dev/null", "w");
+    assert_non_null(out);
+    int rc = ot_ledger_print(path, by, 0, out, err);
+    fclose(out);
+    assert_int_equal(unlink(path), 0);
+    return rc;
+}
+
+static void test_names_of_a_ledger_are_bounded(void **state) {
+    enum { MOST = 160 << 20 };
+    struct ot_error err;
+    (void)state;
+    assert_int_equal(print_made_up("printf('%d%.*c', id, 9, 'x')", 100, "tensor", &err), 0);
+    assert_int_equal(print_made_up("printf('%d%.*c', id, 900000, 'x')", 300, "tensor", &err),
+                     OT_ERR_FORMAT);
+    assert_non_null(strstr(err.message, "name of 900001 bytes"));
+    assert_int_equal(print_made_up("printf('%d%.*c', id, 2000, 'x')", 100000, "tensor", &err),
+                     OT_ERR_FORMAT);
+    assert_non_null(strstr(err.message, "names"));
+    assert_true(mem_peak_bytes() < MOST);
+    assert_int_equal(print_made_up("cast(x'ff' as text)", 1, "tensor", &err), OT_ERR_FORMAT);
+    assert_non_null(strstr(err.message, "expected UTF-8"));
+    assert_int_equal(print_made_up("'a' || char(0) || 'b'", 1, "tensor", &err), OT_ERR_FORMAT);
+}
+
+static void test_a_full_table_still_takes_records_of_its_groups(void **state) {
+    struct ot_error err;
+    (void)state;
+    assert_int_equal(print_made_up("printf('%d', id % 1048576)", (1 << 20) + 1, "tensor", &err), 0);
+    assert_int_equal(print_made_up("printf('%d', id)", (1 << 20) + 1, "tensor", &err),
+                     OT_ERR_FORMAT);
+    assert_non_null(strstr(err.message, "groups"));
+}
+
+/* FNV-1a, which a table used to take for its hash. */
+static uint32_t fnv(uint32_t h, const char *text, uint32_t bytes) {
+    for (uint32_t i = 0; i < bytes; i++) {
+        h = (h ^ (unsigned char)text[i]) * 16777619u;
+    }
+    return h;
+}
+
+static void put_digits(char out[4], uint32_t number) {
+    for (int i = 0; i < 4; i++, number >>= 6) {
+        out[i] = (char)('0' + (number & 63)) == '\\' ? '~' : (char)('0' + (number & 63));
+    }
+}
+
+/* Two continuations of 4 bytes after which a hash of BITS bits is the same, one after the other
+ * [STEPS]: any choice of one of each makes names that all collide (Joux 2004). */
+enum { STEPS = 18, BITS = 22 };
+static void find_collisions(char steps[STEPS][2][4]) {
+    uint32_t *seen = calloc(1u << BITS, sizeof *seen), h = 2166136261u;
+    assert_non_null(seen);
+    for (int s = 0; s < STEPS; s++) {
+        memset(seen, 0, sizeof *seen << BITS);
+        for (uint32_t number = 1;; number++) {
+            put_digits(steps[s][1], number);
+            uint32_t next = fnv(h, steps[s][1], 4), low = next & ((1u << BITS) - 1);
+            if (seen[low] != 0) {
+                put_digits(steps[s][0], seen[low]);
+                h = next;
+                break;
+            }
+            seen[low] = number;
+        }
+    }
+    free(seen);
+}
+
+static void test_names_that_were_chosen_to_collide_take_no_longer(void **state) {
+    char steps[STEPS][2][4], path[128];
+    struct ot_error err;
+    (void)state;
+    find_collisions(steps);
+    snprintf(path, sizeof path, "%s/colliding", directory);
+    FILE *file = fopen(path, "w"), *out = fopen("/dev/null", "w");
+    assert_non_null(file);
+    assert_non_null(out);
+    for (uint32_t i = 0; i < 1u << STEPS; i++) {
+        char name[4 * STEPS];
+        for (int s = 0; s < STEPS; s++) {
+            memcpy(name + 4 * s, steps[s][i >> s & 1], 4);
+        }
+        fprintf(file,
+                "{\"tensor\":\"%.*s\",\"layer\":0,\"boundary\":\"disk>ram\",\"class\":\"weight\","
+                "\"cause\":\"load\",\"moved_bytes\":1,\"needed_bytes\":1,\"rounding_bytes\":0,"
+                "\"times\":1}\n",
+                (int)sizeof name, name);
+    }
+    assert_int_equal(fclose(file), 0);
+    alarm(40); /* a second will do, where it used to be minutes */
+    assert_int_equal(ot_ledger_print(path, "tensor", 0, out, &err), 0);
+    alarm(0);
+    fclose(out);
+    assert_int_equal(unlink(path), 0);
+}
+
 /* record_parse on a copy of its own, so that a sanitizer sees a step too far. */
 static bool parses(const char *text, struct record *r, char **line) {
     size_t bytes = strlen(text);
@@ -402,6 +518,9 @@ int main(void) {
         cmocka_unit_test(test_text_that_is_not_utf8_still_makes_json),
         cmocka_unit_test(test_numbers_that_are_not_finite_are_null_in_json),
         cmocka_unit_test(test_ledgers_that_are_none_are_refused_with_file_and_line),
+        cmocka_unit_test(test_names_of_a_ledger_are_bounded),
+        cmocka_unit_test(test_a_full_table_still_takes_records_of_its_groups),
+        cmocka_unit_test(test_names_that_were_chosen_to_collide_take_no_longer),
         cmocka_unit_test(test_lines_of_a_ledger_are_json),
         cmocka_unit_test(test_every_failing_allocation_of_the_reader_is_reported),
     };

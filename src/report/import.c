@@ -1,8 +1,9 @@
 /* import.c - reads a written ledger back (JSON lines or SQLite, told apart by the first bytes) and
  * prints it as tables.
  *
- * The file is untrusted: its size, the number of groups and every name and number are limited and
- * checked, SQLite runs on a copy in memory with its own limits and sees one SELECT. */
+ * The file is untrusted: its size, the number of groups, every name, all names together and every
+ * number are limited and checked. The file's bytes in memory are lent to SQLite, which has limits
+ * of its own and is asked one SELECT. */
 #include <inttypes.h>
 #include <sqlite3.h>
 #include <stdlib.h>
@@ -10,15 +11,20 @@
 
 #include "base/alloc.h"
 #include "base/checked.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/text.h"
+#include "base/utf8.h"
 #include "report/record.h"
 #include "report/report.h"
 #include "sys/file.h"
+#include "token/words.h"
 
 enum {
     MAX_FILE_MIB = 512,
     MAX_GROUPS = 1 << 20,
+    MAX_NAME_BYTES = 2048,      /* of a record; tensors' names have at most 1024 */
+    MAX_NAMES_BYTES = 64 << 20, /* of all groups together */
     MAX_LINE_BYTES = 1 << 20,
     MAX_STEPS = 200000, /* thousands of SQLite's instructions */
 };
@@ -38,6 +44,8 @@ struct table {
     uint32_t n_groups, capacity;
     uint32_t *index; /* owned [index_size], group + 1 by hash; a power of two */
     uint32_t index_size;
+    uint64_t seed; /* of the hash, so that a file cannot be made to collide */
+    uint64_t names_bytes;
 };
 
 static void table_deinit(struct table *t) {
@@ -48,12 +56,17 @@ static void table_deinit(struct table *t) {
     mem_free(t->index);
 }
 
-static uint32_t hash(uint64_t boundary, const char *name) {
-    uint32_t h = 2166136261u ^ (uint32_t)boundary;
-    for (; *name != '\0'; name++) {
-        h = (h ^ (unsigned char)*name) * 16777619u;
+/* The place in the index of a group, or of the gap where it belongs; there is always a gap. */
+static uint32_t table_place(const struct table *t, uint64_t boundary, const char *name) {
+    uint64_t hash = words_hash_seeded(t->seed ^ boundary, name, strlen(name));
+    uint32_t at = (uint32_t)hash & (t->index_size - 1);
+    for (; t->index[at] != 0; at = (at + 1) & (t->index_size - 1)) {
+        const struct group *g = &t->groups[t->index[at] - 1];
+        if (g->boundary == boundary && strcmp(g->name, name) == 0) {
+            break;
+        }
     }
-    return h;
+    return at;
 }
 
 static bool table_grow(struct table *t) {
@@ -63,42 +76,49 @@ static bool table_grow(struct table *t) {
         return false;
     }
     t->groups = groups;
-    t->capacity = capacity;
     uint32_t *index = mem_calloc(2 * (uint64_t)capacity, sizeof *index);
     if (index == NULL) {
         return false;
     }
     mem_free(t->index);
+    t->capacity = capacity;
     t->index = index;
     t->index_size = 2 * capacity;
     for (uint32_t i = 0; i < t->n_groups; i++) {
-        uint32_t at = hash(groups[i].boundary, groups[i].name) & (t->index_size - 1);
-        while (index[at] != 0) {
-            at = (at + 1) & (t->index_size - 1);
-        }
-        index[at] = i + 1;
+        index[table_place(t, groups[i].boundary, groups[i].name)] = i + 1;
     }
     return true;
 }
 
-static struct group *table_find(struct table *t, uint64_t boundary, const char *name) {
-    if (t->n_groups == t->capacity && (t->n_groups >= MAX_GROUPS || !table_grow(t))) {
-        return NULL;
+static int table_find(struct table *t, uint64_t boundary, const char *name, const char *at,
+                      struct group **found, struct ot_error *err) {
+    uint32_t place = t->index_size != 0 ? table_place(t, boundary, name) : 0;
+    if (t->index_size != 0 && t->index[place] != 0) {
+        *found = &t->groups[t->index[place] - 1];
+        return 0;
     }
-    uint32_t at = hash(boundary, name) & (t->index_size - 1);
-    for (; t->index[at] != 0; at = (at + 1) & (t->index_size - 1)) {
-        struct group *g = &t->groups[t->index[at] - 1];
-        if (g->boundary == boundary && strcmp(g->name, name) == 0) {
-            return g;
+    uint64_t bytes = strlen(name) + 1;
+    if (t->n_groups == MAX_GROUPS || t->names_bytes + bytes > MAX_NAMES_BYTES) {
+        return error_set(err, OT_ERR_FORMAT, at,
+                         "more than %d groups, or their names have more than %d MiB", MAX_GROUPS,
+                         MAX_NAMES_BYTES >> 20);
+    }
+    if (t->n_groups == t->capacity) {
+        if (!table_grow(t)) {
+            return error_set(err, OT_ERR_MEMORY, at, "no memory for more than %u groups",
+                             t->n_groups);
         }
+        place = table_place(t, boundary, name);
     }
     struct group *g = &t->groups[t->n_groups];
     *g = (struct group){.name = mem_strdup(name), .boundary = boundary};
     if (g->name == NULL) {
-        return NULL;
+        return error_memory(err, bytes);
     }
-    t->index[at] = ++t->n_groups;
-    return g;
+    t->names_bytes += bytes;
+    t->index[place] = ++t->n_groups;
+    *found = g;
+    return 0;
 }
 
 enum list { BOUNDARIES, CLASSES, CAUSES };
@@ -126,6 +146,12 @@ static int table_add(struct table *t, const struct record *r, const char *at,
                          "unknown boundary, class or cause: \"%.40s\", \"%.40s\", \"%.40s\"",
                          r->boundary, r->cls, r->cause);
     }
+    uint64_t name_bytes = strlen(r->tensor);
+    if (name_bytes > MAX_NAME_BYTES || !utf8_valid(r->tensor, name_bytes)) {
+        return error_set(err, OT_ERR_FORMAT, at,
+                         "a tensor's name of %" PRIu64 " bytes: expected UTF-8, %d bytes at most",
+                         name_bytes, MAX_NAME_BYTES);
+    }
     char layer[24];
     const char *name = r->boundary;
     switch (t->by) {
@@ -139,9 +165,10 @@ static int table_add(struct table *t, const struct record *r, const char *at,
     case BY_BOUNDARY:
     case BY_COUNT: break;
     }
-    struct group *g = table_find(t, (uint64_t)boundary, name);
-    if (g == NULL) {
-        return error_set(err, OT_ERR_MEMORY, at, "no memory for more than %u groups", t->n_groups);
+    struct group *g = NULL;
+    int rc = table_find(t, (uint64_t)boundary, name, at, &g, err);
+    if (rc != 0) {
+        return rc;
     }
     if (!checked_add(g->moved, r->moved_bytes, &g->moved) ||
         !checked_add(g->needed, r->needed_bytes, &g->needed) ||
@@ -203,7 +230,7 @@ static int add_row(struct table *t, sqlite3_stmt *row, const char *at, struct ot
     bool bad = false;
     for (int i = 0; i < 4; i++) {
         texts[i] = (const char *)sqlite3_column_text(row, i);
-        bad |= texts[i] == NULL;
+        bad |= texts[i] == NULL || strlen(texts[i]) != (size_t)sqlite3_column_bytes(row, i);
     }
     sqlite3_int64 layer = sqlite3_column_int64(row, 4);
     bad |= layer < -1 || layer > INT32_MAX;
@@ -320,6 +347,7 @@ static void print_table(const struct table *t, uint32_t top, FILE *out) {
 int ot_ledger_print(const char *path, const char *by, uint32_t top, FILE *out,
                     struct ot_error *err) {
     struct table t = {.by = BY_COUNT};
+    t.seed = words_mix(clock_ns() ^ (uintptr_t)&t);
     by = by != NULL ? by : "class";
     for (int i = 0; i < BY_COUNT; i++) {
         t.by = strcmp(by, key_names[i]) == 0 ? (enum key)i : t.by;

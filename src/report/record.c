@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "base/checked.h"
-#include "token/utf8.h"
+#include "base/utf8.h"
 
 struct cursor {
     char *at, *end; /* borrowed */

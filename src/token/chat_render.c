@@ -2,8 +2,8 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/utf8.h"
 #include "token/chat_parts.h"
-#include "token/utf8.h"
 
 #define DS_END                                                                                     \
     "<\xEF\xBD\x9C"                                                                                \

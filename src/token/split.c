@@ -14,7 +14,7 @@
 #include "base/alloc.h"
 #include "base/error.h"
 #include "base/text.h"
-#include "token/utf8.h"
+#include "base/utf8.h"
 
 /* Inside a class: White_Space without CR and LF, and with them. */
 #define BLANK                                                                                      \

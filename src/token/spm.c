@@ -6,8 +6,8 @@
 
 #include "base/alloc.h"
 #include "base/error.h"
+#include "base/utf8.h"
 #include "token/kinds.h"
-#include "token/utf8.h"
 
 /* Integers that sort as the scores do, the highest first. */
 static uint32_t priority_of(float score) {

@@ -9,12 +9,12 @@
 
 #include "base/alloc.h"
 #include "base/error.h"
+#include "base/utf8.h"
 #include "token/bpe.h"
 #include "token/kinds.h"
 #include "token/special.h"
 #include "token/split.h"
 #include "token/spm.h"
-#include "token/utf8.h"
 
 #define SPACE_MARK "\xE2\x96\x81" /* U+2581, SentencePiece's space */
 #define TEXT_BYTES_MAX (1ull << 30)

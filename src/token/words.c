@@ -25,14 +25,18 @@ static uint64_t load_short(const char *p, uint64_t bytes) {
     return bytes == 1 ? (uint8_t)p[0] : 0;
 }
 
-uint64_t words_hash(const struct words *words, const char *text, uint64_t bytes) {
-    uint64_t h = words->seed ^ bytes * 0xA0761D6478BD642Fu;
+uint64_t words_hash_seeded(uint64_t seed, const char *text, uint64_t bytes) {
+    uint64_t h = seed ^ bytes * 0xA0761D6478BD642Fu;
     while (bytes > 8) {
         h = words_mix(h ^ load(text, 8));
         text += 8;
         bytes -= 8;
     }
-    return words_mix(words_mix(h ^ load_short(text, bytes)) ^ words->seed >> 7);
+    return words_mix(words_mix(h ^ load_short(text, bytes)) ^ seed >> 7);
+}
+
+uint64_t words_hash(const struct words *words, const char *text, uint64_t bytes) {
+    return words_hash_seeded(words->seed, text, bytes);
 }
 
 /* The part of a hash that a slot keeps beside the id. */

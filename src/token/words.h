@@ -38,6 +38,8 @@ static inline const char *words_text(const struct words *w, uint32_t id, uint32_
 /* The id of a text, or WORD_NONE. The two-step form lets a caller have the slot fetched early. */
 uint32_t words_find(const struct words *words, const char *text, uint64_t bytes);
 uint64_t words_hash(const struct words *words, const char *text, uint64_t bytes);
+/* The same for tables of others, whose seed a file cannot know either. */
+uint64_t words_hash_seeded(uint64_t seed, const char *text, uint64_t bytes);
 uint32_t words_find_hashed(const struct words *words, const char *text, uint64_t bytes,
                            uint64_t hash);
 static inline void words_prefetch(const struct words *w, uint64_t hash) {

@@ -1,7 +1,7 @@
 /* utf8.h - where characters begin and end. Well-formed as Unicode defines it: no surrogates, no
  * overlong forms, nothing above U+10FFFF. */
-#ifndef TOKEN_UTF8_H
-#define TOKEN_UTF8_H
+#ifndef BASE_UTF8_H
+#define BASE_UTF8_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,5 +1,5 @@
 /* utf8.c - where characters begin and end. */
-#include "token/utf8.h"
+#include "base/utf8.h"
 
 #include <string.h>
 
