@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -160,6 +161,26 @@ static void test_a_system_message_without_a_question_is_not_lost(void **state) {
     render("llama2", NULL, system, 1, "[INST] <<SYS>>\nS\n<</SYS>>\n\n [/INST]");
 }
 
+/* Looking at every head would take minutes: each look goes through all of the text. */
+static void test_a_template_of_many_heads_takes_no_longer(void **state) {
+    static const char head[] = "<|im_start|>system\\n";
+    const size_t bytes = CHAT_TEMPLATE_BYTES_MAX / (sizeof head - 1) * (sizeof head - 1);
+    (void)state;
+    char *source = calloc(bytes + 1, 1);
+    assert_non_null(source);
+    for (size_t at = 0; at < bytes; at += sizeof head - 1) {
+        memcpy(source + at, head, sizeof head - 1);
+    }
+    alarm(20);
+    for (size_t i = 0; i < 2; i++) {
+        render("chatml", source, conversations[0].messages, 1,
+               "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n");
+        source[0] = i == 0 ? '\'' : '<';
+    }
+    alarm(0);
+    free(source);
+}
+
 static void test_bad_calls_are_refused(void **state) {
     (void)state;
     char *text = NULL;
@@ -312,6 +333,7 @@ int main(void) {
         cmocka_unit_test(test_formats_write_what_the_template_would),
         cmocka_unit_test(test_a_chosen_format_needs_no_template),
         cmocka_unit_test(test_a_system_message_without_a_question_is_not_lost),
+        cmocka_unit_test(test_a_template_of_many_heads_takes_no_longer),
         cmocka_unit_test(test_bad_calls_are_refused),
         cmocka_unit_test(test_ordinary_messages_give_the_tokens_of_the_whole_text),
         cmocka_unit_test(test_special_tokens_in_messages_stay_text),

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -173,6 +174,29 @@ static void test_a_tokens_bytes_are_counted_also_where_there_is_no_room(void **s
     ot_model_close(model);
 }
 
+static void test_a_template_above_a_mebibyte_is_refused(void **state) {
+    struct tiny_model options;
+    struct image image;
+    struct ot_model *model = NULL;
+    struct ot_error err;
+    (void)state;
+    char *source = calloc((1u << 20) + 2, 1);
+    assert_non_null(source);
+    memset(source, 'x', (1u << 20) + 1);
+    tiny_model_defaults(&options, TINY_LLAMA, OT_Q4_0, 1);
+    tiny_model_image(&options, &image);
+    image_set_text(&image, "tokenizer.chat_template", source);
+    image_write(&image, path);
+    assert_int_equal(ot_model_open(path, NULL, &model, &err), OT_ERR_FORMAT);
+    assert_null(model);
+    assert_non_null(strstr(err.message, "1048577 bytes"));
+    source[1u << 20] = '\0';
+    image_set_text(&image, "tokenizer.chat_template", source);
+    ot_model_close(open_model(&image));
+    image_deinit(&image);
+    free(source);
+}
+
 static int set_up(void **state) {
     (void)state;
     image_directory_make(directory);
@@ -194,6 +218,7 @@ int main(void) {
         cmocka_unit_test(test_a_special_token_in_a_message_is_text_in_a_chat_alone),
         cmocka_unit_test(test_a_format_that_is_not_there_is_refused_and_nothing_is_set),
         cmocka_unit_test(test_a_tokens_bytes_are_counted_also_where_there_is_no_room),
+        cmocka_unit_test(test_a_template_above_a_mebibyte_is_refused),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -224,6 +224,11 @@ static int read_strings(struct ot_model *m, struct ot_error *err) {
         (rc = gguf_get_string(g, m->path, "tokenizer.chat_template", NULL, &chat, err)) != 0) {
         return rc;
     }
+    if (chat.bytes > CHAT_TEMPLATE_BYTES_MAX) {
+        return error_set(err, OT_ERR_FORMAT, m->path,
+                         "key \"tokenizer.chat_template\": %llu bytes, at most %u are allowed",
+                         (unsigned long long)chat.bytes, CHAT_TEMPLATE_BYTES_MAX);
+    }
     m->name = mem_strndup(name.data, name.bytes);
     m->chat_template = chat.data != NULL ? mem_strndup(chat.data, chat.bytes) : NULL;
     if (m->name == NULL || (chat.data != NULL && m->chat_template == NULL)) {

@@ -10,6 +10,9 @@
 #include "onetrip.h"
 #include "token/vocab.h"
 
+/* Longer templates are no templates; the largest known ones have some 20 KB. */
+#define CHAT_TEMPLATE_BYTES_MAX (1u << 20)
+
 /* "chatml", "llama2", "llama3", "mistral", "gemma", "phi3", "deepseek", "zephyr"; NULL where the
  * template is none of them. */
 const char *chat_recognise(const char *template_text);

@@ -85,10 +85,13 @@ static char quote_before(const char *text, const char *p) {
     return 0;
 }
 
-/* The system prompt that a ChatML template writes by itself: whole in one literal. */
+/* The system prompt that a ChatML template writes by itself: whole in one literal. Templates have
+ * the head once or twice; looking at each of very many would take the square of the length. */
 static void chatml_default_system(struct chat_facts *f, const char *t) {
+    enum { LOOKS = 16 };
     static const char head[] = "<|im_start|>system";
-    for (const char *p = strstr(t, head); p != NULL; p = strstr(p + 1, head)) {
+    const char *p = strstr(t, head);
+    for (int i = 0; i < LOOKS && p != NULL; i++, p = strstr(p + 1, head)) {
         const char *from = p + strlen(head);
         size_t n = line_end(from);
         char quote = quote_before(t, p);
