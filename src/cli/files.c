@@ -151,8 +151,23 @@ static int check_output(const char *option, const char *path) {
     return 0;
 }
 
+/* The folder that a path's last part is in; *name is that part. False: there is no such folder. */
+static bool folder_of(const char *path, struct stat *folder, const char **name) {
+    char at[PATH_MAX];
+    const char *slash = strrchr(path, '/');
+    size_t bytes = slash == NULL ? 1 : slash == path ? 1 : (size_t)(slash - path);
+    *name = slash == NULL ? path : slash + 1;
+    if (bytes >= sizeof at) {
+        return false;
+    }
+    memcpy(at, slash == NULL ? "." : path, bytes);
+    at[bytes] = '\0';
+    return stat(at, folder) == 0;
+}
+
 /* Whether both names mean one file whose content would be lost: one that is there, or one that
- * both would make. Devices, pipes and our own output may be named twice. */
+ * both would make: of one name, in one folder. Devices, pipes and our own output may be named
+ * twice. */
 static bool same_file(const char *a, const char *b) {
     struct stat x, y;
     if (stat(a, &x) == 0 && stat(b, &y) == 0) {
@@ -160,7 +175,10 @@ static bool same_file(const char *a, const char *b) {
                x.st_ino == y.st_ino;
     }
     char a_real[PATH_MAX], b_real[PATH_MAX];
-    return strcmp(target_of(a, a_real), target_of(b, b_real)) == 0;
+    const char *a_name, *b_name;
+    return folder_of(target_of(a, a_real), &x, &a_name) &&
+           folder_of(target_of(b, b_real), &y, &b_name) && x.st_dev == y.st_dev &&
+           x.st_ino == y.st_ino && strcmp(a_name, b_name) == 0;
 }
 
 /* Whether the file, which is there, is what the shell gave us to read. */
