@@ -181,6 +181,11 @@ OT_API void ot_free(void *memory);
 /* Longest prefix of text that ends at a character boundary: what may be shown while more bytes are
  * to come. Broken bytes count as characters of their own. */
 OT_API size_t ot_utf8_complete(const char *text, size_t text_bytes);
+/* A text that somebody else chose (a name in a file, a path), NUL-terminated, for a terminal or a line
+ * of a log: control characters (U+0000 to U+001F, U+007F to U+009F) and bytes that form no character
+ * become '?'. Writes whole characters, as many as fit, and a NUL. Returns how many bytes of text that
+ * were: the next call goes on there. buf_bytes is 5 or more where all is to be written in the end. */
+OT_API size_t ot_text_printable(const char *text, char *buf, size_t buf_bytes);
 
 /* ---- chat --------------------------------------------------------------------------------- */
 

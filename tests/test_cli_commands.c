@@ -350,12 +350,53 @@ static void test_a_models_name_does_not_command_the_terminal(void **state) {
     (void)state;
     tiny_model_defaults(&options, TINY_LLAMA, OT_Q4_0, 1);
     tiny_model_image(&options, &image);
-    image_set_text(&image, "general.name", "a\x1b[2J\nname \x7f z");
-    image_write(&image, in_directory("name.gguf"));
+    image_set_text(&image, "general.name",
+                   "a\x1b[2J\nname \x7f \xc2\x9b"
+                   "2J \x9b \xc3\xa9");
+    const char *path = in_directory("n\xc2\x9b"
+                                    "2J\x9b\x1b.gguf");
+    image_write(&image, path);
     image_deinit(&image);
-    struct outcome o = onetrip(NULL, "inspect", in_directory("name.gguf"), NULL);
+    struct outcome o = onetrip(NULL, "inspect", path, NULL);
     assert_exit(&o, 0);
-    assert_says(o.out, " a?[2J?name ? z\n");
+    assert_says(o.out, " a?[2J?name ? ?2J ? \xc3\xa9\n");
+    assert_says(o.out, "/n?2J??.gguf\n");
+    outcome_free(&o);
+    o = onetrip(NULL, "run", path, "-p", "x", "-f", "y\xc2\x9bz\x9b", "--raw", NULL);
+    assert_exit(&o, 2);
+    assert_one_line(o.err);
+    outcome_free(&o);
+    o = onetrip(NULL, "eval", path, "-f", "y\xc2\x9bz\x9b", NULL);
+    assert_exit(&o, 1);
+    assert_says(o.err, "onetrip: y?z?: ");
+    outcome_free(&o);
+    const char *trace = in_directory("t\xc2\x9b"
+                                     "2J.trace");
+    o = onetrip(NULL, "run", path, "-p", "x", "--raw", "-n", "1", "-q", "--trace", trace, NULL);
+    assert_exit(&o, 0);
+    outcome_free(&o);
+    o = onetrip(NULL, "simulate", trace, "--budget", "1M", NULL);
+    assert_exit(&o, 0);
+    assert_says(o.out, "/t?2J.trace: ");
+    outcome_free(&o);
+    const char *ledger = in_directory("names.jsonl");
+    FILE *file = fopen(ledger, "w");
+    assert_non_null(file);
+    for (int i = 0; i < 2; i++) {
+        fprintf(file,
+                "{\"tensor\":\"%s%s\",\"layer\":0,\"boundary\":\"disk>ram\",\"class\":\"weight\","
+                "\"cause\":\"load\",\"moved_bytes\":1,\"needed_bytes\":1,\"rounding_bytes\":0,"
+                "\"times\":1}\n",
+                i == 0 ? "t\xc2\x9b"
+                         "2J"
+                       : "01234567890123456789012345678901234567890123456",
+                i == 0 ? "" : "\xe2\x82\xac\xe2\x82\xac");
+    }
+    fclose(file);
+    o = onetrip(NULL, "ledger", ledger, "--by", "tensor", NULL);
+    assert_exit(&o, 0);
+    assert_says(o.out, " t?2J ");
+    assert_says(o.out, "0123456\xe2\x82\xac     1 B");
     outcome_free(&o);
 }
 

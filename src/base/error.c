@@ -4,15 +4,6 @@
 #include <stdarg.h>
 #include <string.h>
 
-static void copy_printable(char *dst, size_t dst_bytes, const char *src) {
-    size_t i = 0;
-    for (; src[i] != '\0' && i + 1 < dst_bytes; i++) {
-        unsigned char c = (unsigned char)src[i];
-        dst[i] = (c < 0x20 || c == 0x7f) ? '?' : (char)c;
-    }
-    dst[i] = '\0';
-}
-
 static void fill(struct ot_error *err, int code, int sys_errno, const char *at, const char *fmt,
                  va_list args) {
     if (err == NULL) {
@@ -20,14 +11,16 @@ static void fill(struct ot_error *err, int code, int sys_errno, const char *at, 
     }
     char text[sizeof err->message];
     vsnprintf(text, sizeof text, fmt, args);
-    size_t used = strlen(text);
+    size_t used =
+        ot_utf8_complete(text, strlen(text)); /* it may have been cut inside a character */
+    text[used] = '\0';
     if (sys_errno != 0 && used + 3 < sizeof text) {
         snprintf(text + used, sizeof text - used, ": %s", strerror(sys_errno));
     }
     err->code = code;
     err->sys_errno = sys_errno;
-    copy_printable(err->at, sizeof err->at, at != NULL ? at : "");
-    copy_printable(err->message, sizeof err->message, text);
+    ot_text_printable(at != NULL ? at : "", err->at, sizeof err->at);
+    ot_text_printable(text, err->message, sizeof err->message);
 }
 
 int error_set(struct ot_error *err, int code, const char *at, const char *fmt, ...) {

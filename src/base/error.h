@@ -6,7 +6,7 @@
 
 /* Fills *err (which may be NULL) and returns code, so that callers can write
  * `return error_set(err, OT_ERR_FORMAT, path, "...")`. Text that is too long is cut; control
- * characters (of hostile files) are replaced by '?'. */
+ * characters and broken ones (of hostile files) are replaced by '?'. */
 int error_set(struct ot_error *err, int code, const char *at, const char *fmt, ...) OT_PRINTF(4, 5);
 
 /* The same for a failed system call: saves sys_errno and appends its text to the message. */

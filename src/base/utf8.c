@@ -1,4 +1,4 @@
-/* utf8.c - where characters begin and end. */
+/* utf8.c - where characters begin and end, and which of them may be shown. */
 #include "base/utf8.h"
 
 #include <string.h>
@@ -91,4 +91,28 @@ size_t ot_utf8_complete(const char *text, size_t text_bytes) {
         return begun ? text_bytes - back : text_bytes;
     }
     return text_bytes;
+}
+
+/* C0, DEL and C1: what a terminal may take for a command. */
+static bool is_control(uint32_t c) {
+    return c < 0x20 || (c >= 0x7F && c <= 0x9F);
+}
+
+size_t ot_text_printable(const char *text, char *buf, size_t buf_bytes) {
+    size_t i = 0, used = 0;
+    while (text[i] != '\0') {
+        uint32_t n = utf8_char_bytes(text + i, strnlen(text + i, 4));
+        bool shown = n != 0 && !is_control(utf8_decode(text + i, n));
+        size_t more = shown ? n : 1;
+        if (used + more >= buf_bytes) {
+            break;
+        }
+        memcpy(buf + used, shown ? text + i : "?", more);
+        used += more;
+        i += n == 0 ? 1 : n;
+    }
+    if (buf_bytes != 0) {
+        buf[used] = '\0';
+    }
+    return i;
 }

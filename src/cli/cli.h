@@ -107,8 +107,8 @@ bool bytes_append(char **data, size_t *bytes, size_t *capacity, const char *more
  */
 void print_wrapped(const char *text, int indent, FILE *out);
 
-/* Prints a name that a file holds, filled up to a width: what would command the terminal is a "?".
- */
+/* Prints a name that a file holds, or the path of one, filled up to a width: what would command the
+ * terminal is a "?". */
 void print_safe(const char *text, int width, FILE *out);
 
 /* "98.4 MB"; returns buf. */

@@ -9,16 +9,13 @@
 #include "cli/stop.h"
 
 void complain(const char *fmt, ...) {
-    char line[1200];
+    char text[1200], line[1200];
     va_list args;
     va_start(args, fmt);
-    vsnprintf(line, sizeof line, fmt, args);
+    vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
-    for (char *c = line; *c != '\0'; c++) {
-        if ((unsigned char)*c < 0x20 || *c == 0x7f) {
-            *c = '?'; /* names come from command lines and files: one line stays one line */
-        }
-    }
+    text[ot_utf8_complete(text, strlen(text))] = '\0'; /* it may have been cut inside a character */
+    ot_text_printable(text, line, sizeof line); /* names come from anywhere: it stays one line */
     output_flush();
     fprintf(stderr, "onetrip: %s\n", line);
 }
@@ -75,8 +72,13 @@ double now_s(void) {
 
 void print_safe(const char *text, int width, FILE *out) {
     int n = 0;
-    for (; *text != '\0'; text++, n++) {
-        fputc((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text, out);
+    while (*text != '\0') {
+        char part[256];
+        text += ot_text_printable(text, part, sizeof part);
+        fputs(part, out);
+        for (const char *c = part; *c != '\0'; c++) {
+            n += (*c & 0xc0) != 0x80; /* characters, by their first bytes */
+        }
     }
     fprintf(out, "%*s", n < width ? width - n : 0, "");
 }

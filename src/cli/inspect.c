@@ -67,8 +67,9 @@ static size_t sum_roles(const struct session *s, struct role_sum roles[MAX_ROLES
 static void print_model(const struct session *s, uint64_t per_token) {
     const struct ot_model_info *m = &s->info;
     char a[24], b[24];
-    printf("%-16s %s\n", "file", m->path);
-    printf("%-16s ", "name");
+    printf("%-16s ", "file");
+    print_safe(m->path, 0, stdout);
+    printf("\n%-16s ", "name");
     print_safe(m->name[0] != '\0' ? m->name : "-", 0, stdout);
     putchar('\n');
     printf("%-16s %s, mostly %s\n", "architecture", m->architecture, m->quantisation);

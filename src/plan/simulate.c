@@ -117,9 +117,14 @@ static double hit_share(const struct report *r, enum policy_kind kind) {
 static void print_text(const struct report *r, FILE *out) {
     char a[24], b[24], c[24];
     const struct plan_trace *t = r->trace;
+    for (const char *path = r->path; *path != '\0';) {
+        char part[256];
+        path += ot_text_printable(path, part, sizeof part);
+        fputs(part, out);
+    }
     fprintf(out,
-            "%s: %u extents, %u uses in %" PRIu64 " sweeps;\n%s used, %s compulsory; budget %s\n",
-            r->path, t->n_extents, t->n_uses, t->n_sweeps, text_bytes(a, (double)t->used_bytes),
+            ": %u extents, %u uses in %" PRIu64 " sweeps;\n%s used, %s compulsory; budget %s\n",
+            t->n_extents, t->n_uses, t->n_sweeps, text_bytes(a, (double)t->used_bytes),
             text_bytes(b, (double)t->compulsory_bytes), text_bytes(c, (double)r->budget_bytes));
     fprintf(out, "%-6s %9s %9s %7s %9s %9s %8s %15s\n", "policy", "hits", "misses", "read",
             "hit bytes", "per sweep", "/ MIN", "over compulsory");

@@ -310,13 +310,17 @@ static int by_moved(const void *a, const void *b) {
     return strcmp(x->name, y->name);
 }
 
+/* At most WIDTH characters of a name, which is UTF-8. */
 static void print_name(FILE *out, const char *name) {
-    int width = 0;
-    for (; *name != '\0' && width < 48; name++, width++) {
-        unsigned char c = (unsigned char)*name;
-        fputc(c < 0x20 || c == 0x7f ? '?' : c, out);
+    enum { WIDTH = 48, COLUMN = 28 };
+    char begin[4 * WIDTH + 1], shown[4 * WIDTH + 1];
+    int width = 0, bytes = 0;
+    for (; name[bytes] != '\0' && width < WIDTH; width++) {
+        bytes += (int)utf8_char_bytes(name + bytes, 4);
     }
-    fprintf(out, "%*s", width < 28 ? 28 - width : 0, "");
+    snprintf(begin, sizeof begin, "%.*s", bytes, name);
+    ot_text_printable(begin, shown, sizeof shown);
+    fprintf(out, "%s%*s", shown, width < COLUMN ? COLUMN - width : 0, "");
 }
 
 static void print_table(const struct table *t, uint32_t top, FILE *out) {
