@@ -15,6 +15,33 @@ static void test_eval_counts_its_sweeps_as_those_of_the_prompt(void **state) {
     outcome_free(&o);
 }
 
+/* Logits so far apart that no power of e is left of most. */
+static void test_a_perplexity_that_is_not_finite_is_null_in_json(void **state) {
+    struct tiny_model options;
+    struct image image;
+    (void)state;
+    tiny_model_defaults(&options, TINY_LLAMA, OT_Q4_0, 1);
+    tiny_model_image(&options, &image);
+    struct image_bytes *norm = &image_find_tensor(&image, "output_norm.weight")->data;
+    for (size_t at = 0; at + sizeof(float) <= norm->bytes; at += sizeof(float)) {
+        float weight;
+        memcpy(&weight, norm->data + at, sizeof weight);
+        weight *= 1e6f;
+        memcpy(norm->data + at, &weight, sizeof weight);
+    }
+    image_write(&image, in_directory("far.gguf"));
+    image_deinit(&image);
+    struct outcome o =
+        onetrip(NULL, "eval", in_directory("far.gguf"), "-p", "two words", "-q", "--json", NULL);
+    assert_exit(&o, 0);
+    json_t *root = parse_json(o.out);
+    assert_true(json_is_null(json_object_get(root, "perplexity")));
+    assert_true(json_is_null(json_object_get(root, "standard_error")));
+    assert_true(json_integer_value(json_object_get(root, "scored")) > 0);
+    json_decref(root);
+    outcome_free(&o);
+}
+
 static void test_eval_refuses_ids_that_are_none(void **state) {
     static const struct {
         const char *text, *says;
@@ -515,6 +542,7 @@ int main(void) {
         cmocka_unit_test(test_a_full_disk_is_called_that),
         cmocka_unit_test(test_a_models_name_does_not_command_the_terminal),
         cmocka_unit_test(test_eval_counts_its_sweeps_as_those_of_the_prompt),
+        cmocka_unit_test(test_a_perplexity_that_is_not_finite_is_null_in_json),
         cmocka_unit_test(test_eval_refuses_ids_that_are_none),
         cmocka_unit_test(test_eval_writes_every_logit_in_numpy_format),
         cmocka_unit_test(test_tokens_go_back_to_the_text_they_came_from),

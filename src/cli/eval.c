@@ -86,17 +86,24 @@ static int run_windows(struct evaluation *e) {
     return 0;
 }
 
+/* JSON has no word for what is not finite. */
+static void print_json_real(const char *key, double value, bool known) {
+    if (known && isfinite(value)) {
+        printf("\"%s\": %.6f, ", key, value);
+    } else {
+        printf("\"%s\": null, ", key);
+    }
+}
+
 static void print_result(const struct evaluation *e) {
     double n = (double)e->n_scored, mean = e->n_scored != 0 ? e->sum / n : 0.0;
     double variance = e->n_scored > 1 ? (e->sum_squares / n - mean * mean) / (n - 1.0) : 0.0;
     double perplexity = exp(mean), error = perplexity * sqrt(variance > 0.0 ? variance : 0.0);
     double rate = e->seconds > 0.0 ? (double)e->n_ids / e->seconds : 0.0;
     if (e->session->settings->json) {
-        if (e->n_scored != 0) {
-            printf("{\"perplexity\": %.6f, \"standard_error\": %.6f, ", perplexity, error);
-        } else {
-            printf("{\"perplexity\": null, \"standard_error\": null, ");
-        }
+        putchar('{');
+        print_json_real("perplexity", perplexity, e->n_scored != 0);
+        print_json_real("standard_error", error, e->n_scored != 0);
         printf("\"tokens\": %zu, \"scored\": %zu, \"windows\": %zu, \"n_ctx\": %u, "
                "\"seconds\": %.6f, \"tokens_per_s\": %.3f}\n",
                e->n_ids, e->n_scored, e->n_windows, e->session->context.n_ctx, e->seconds, rate);
