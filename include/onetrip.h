@@ -431,7 +431,7 @@ struct ot_run {
 };
 
 struct ot_bench_result {
-    char test[16]; /* "pp512", "tg64" */
+    char test[40]; /* "pp512", "tg64x4@d100" */
     double tokens_per_s, stddev;
     double needed_bytes_per_token;
 };

@@ -290,6 +290,43 @@ static void test_bench_disk_measures_the_disk_alone_and_reports_it(void **state)
     outcome_free(&o);
 }
 
+static void test_too_many_bench_tests_are_refused_before_the_first(void **state) {
+    static const char list[] = "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16";
+    (void)state;
+    struct outcome o =
+        onetrip(NULL, "bench", model, "-p", "0", "-n", list, "-d", list, "-t", "1,1", NULL);
+    assert_exit(&o, 2);
+    assert_one_line(o.err);
+    assert_says(o.err, "512 tests, at most 256");
+    assert_string_equal(o.out, "");
+    outcome_free(&o);
+    o = onetrip(NULL, "bench", model, "-p", list, "-n", "0", "-d", list, "-r", "1", "-q", NULL);
+    assert_exit(&o, 0);
+    assert_says(o.out, "\npp16@d16 ");
+    outcome_free(&o);
+}
+
+static void test_names_of_bench_tests_are_whole(void **state) {
+    static const char name[] = "tg1000x10@s10000";
+    struct tiny_model options;
+    const char *path = in_directory("one-layer.gguf"), *report = in_directory("named.json");
+    (void)state;
+    tiny_model_defaults(&options, TINY_LLAMA, OT_Q4_0, 1);
+    options.n_layers = 1;
+    tiny_model_write(&options, path);
+    struct outcome o =
+        onetrip(NULL, "bench", path, "-p", "0", "-n", "1000", "-npl", "10", "-d", "10000",
+                "--share-depth", "-r", "1", "--json", "--report", report, NULL);
+    assert_exit(&o, 0);
+    assert_says(o.out, name);
+    outcome_free(&o);
+    json_t *root = json_load_file(report, 0, NULL);
+    const json_t *results = json_object_get(root, "results");
+    const json_t *test = json_object_get(json_array_get(results, 0), "test");
+    assert_string_equal(json_string_value(test), name);
+    json_decref(root);
+}
+
 /* Over budget, a decode test is measured against the disk, not against the bus. */
 static void test_bench_over_budget_measures_the_disk(void **state) {
     (void)state;
@@ -302,7 +339,7 @@ static void test_bench_over_budget_measures_the_disk(void **state) {
     json_t *printed = parse_json(o.out);
     const json_t *results = json_object_get(printed, "results");
     const json_t *prompt = json_array_get(results, 0), *decode = json_array_get(results, 1);
-    assert_true(json_real_value(json_object_get(prompt, "limit_bytes_per_s")) == 0.0);
+    assert_true(json_is_null(json_object_get(prompt, "limit_bytes_per_s")));
     assert_string_equal(json_string_value(json_object_get(decode, "limit")), "disk");
     assert_true(json_real_value(json_object_get(decode, "limit_bytes_per_s")) > 0.0);
     assert_true(json_real_value(json_object_get(decode, "of_limit")) > 0.0);
@@ -550,6 +587,8 @@ int main(void) {
         cmocka_unit_test(test_inspect_sums_what_one_token_needs),
         cmocka_unit_test(test_bench_measures_each_test_of_its_lists),
         cmocka_unit_test(test_bench_disk_measures_the_disk_alone_and_reports_it),
+        cmocka_unit_test(test_too_many_bench_tests_are_refused_before_the_first),
+        cmocka_unit_test(test_names_of_bench_tests_are_whole),
         cmocka_unit_test(test_bench_over_budget_measures_the_disk),
         cmocka_unit_test(test_the_least_budget_is_a_line_that_does_not_move),
         cmocka_unit_test(test_eval_gives_the_same_logits_for_every_budget),

@@ -371,10 +371,6 @@ static int run_list(struct bench *b, bool prompt, const struct list_setting *len
         if (lengths->items[i] == 0) {
             continue;
         }
-        if (b->n_tests == MAX_TESTS) {
-            complain("bench: more than %d tests", (int)MAX_TESTS);
-            return EXIT_USAGE;
-        }
         if (stop_flag != 0) {
             return EXIT_INTERRUPTED;
         }
@@ -450,6 +446,23 @@ static int run_tests(struct bench *b, bool last) {
     return rc;
 }
 
+static uint64_t count_wanted(const struct list_setting *lengths) {
+    uint64_t n = 0;
+    for (uint32_t i = 0; i < lengths->n; i++) {
+        n += lengths->items[i] != 0;
+    }
+    return n;
+}
+
+/* As run_threads and run_tests go through the lists. */
+static uint64_t count_tests(const struct settings *set) {
+    uint64_t prompts = count_wanted(list_or(&set->prompts, &pp));
+    uint64_t generates = count_wanted(list_or(&set->generates, &tg));
+    uint64_t n_parallel = list_or(&set->parallels, &one)->n;
+    return (prompts + generates * n_parallel) * list_or(&set->depths, &zero)->n *
+           list_or(&set->threads, &zero)->n;
+}
+
 /* Whether there is something to measure, and it is one thing: of the disk there are no tests. */
 static int check_tests(const struct settings *set) {
     bool tests = longest(&set->prompts) != 0 || longest(&set->generates) != 0 ||
@@ -470,6 +483,13 @@ static int check_tests(const struct settings *set) {
     uint64_t generated = longest(list_or(&set->generates, &tg));
     if (prompt == 0 && generated == 0 && !set->disk) {
         complain("bench: -p 0 and -n 0 leave nothing to measure (--disk measures the disk alone)");
+        return EXIT_USAGE;
+    }
+    uint64_t n_tests = count_tests(set);
+    if (n_tests > MAX_TESTS) {
+        complain("bench: -p, -n, -npl, -d and -t ask for %" PRIu64
+                 " tests, at most %d are possible",
+                 n_tests, (int)MAX_TESTS);
         return EXIT_USAGE;
     }
     uint64_t n_ctx = (prompt > generated ? prompt : generated) + longest(&set->depths);
