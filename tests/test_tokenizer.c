@@ -87,6 +87,25 @@ static void test_each_pre_tokenizer_cuts_as_the_reference_does(void **state) {
     check_bundled("llama-bpe", "llama-v3", "llama-bpe");
 }
 
+/* Digits tell the two apart: "default" cuts them in groups of three. */
+static void test_a_file_that_names_no_pre_tokenizer_has_the_default_one(void **state) {
+    static const struct {
+        const char *pre, *ids;
+    } table[] = {{NULL, "257 52"}, {"default", "257 52"}, {"gpt-2", "258"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        struct small_vocab v;
+        small_bpe(&v);
+        small_merge(&v, "1", "2");
+        small_merge(&v, "12", "3");
+        small_merge(&v, "123", "4");
+        v.source.pre = table[i].pre;
+        struct vocab *vocab = small_open(&v);
+        assert_string_equal(ids_of(vocab, "1234", 4, 0), table[i].ids);
+        vocab_close(vocab);
+    }
+}
+
 static void check_set(const char *directory, const char *name) {
     char path[4096];
     size_t texts_bytes, expected_bytes;
@@ -484,6 +503,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_published_vocabularies_give_the_published_tokens),
         cmocka_unit_test(test_each_pre_tokenizer_cuts_as_the_reference_does),
+        cmocka_unit_test(test_a_file_that_names_no_pre_tokenizer_has_the_default_one),
         cmocka_unit_test(test_vectors_of_a_directory_are_exact),
         cmocka_unit_test(test_control_tokens_are_parsed_on_request_only),
         cmocka_unit_test(test_user_defined_tokens_are_found_in_any_text_longest_first),

@@ -151,7 +151,7 @@ int vocab_open(const struct vocab_source *source, struct vocab **out, struct ot_
         rc = bpe_open(&v->bpe, &v->words, source->merges, source->n_merges, source->path, err);
     }
     if (rc == 0 && !v->by_score) {
-        rc = split_open(source->pre == NULL ? "gpt-2" : source->pre, source->path, &v->splitter,
+        rc = split_open(source->pre == NULL ? "default" : source->pre, source->path, &v->splitter,
                         &v->rules, err);
     }
     if (rc == 0) {

@@ -32,7 +32,7 @@ enum vocab_token_type {
 struct vocab_source {
     const char *path;                  /* for messages */
     const char *model;                 /* "gpt2" (BPE) or "llama" (SentencePiece by score) */
-    const char *pre;                   /* tokenizer.ggml.pre; NULL: not given, as "gpt-2" */
+    const char *pre;                   /* tokenizer.ggml.pre; NULL: not given, as "default" */
     const struct vocab_string *tokens; /* [n_tokens]; kept by the vocab, not copied */
     const int32_t *types;              /* [n_tokens] or NULL: all normal */
     const float *scores;               /* [n_tokens] or NULL; needed by "llama" */
