@@ -106,6 +106,36 @@ static void test_a_file_that_names_no_pre_tokenizer_has_the_default_one(void **s
     }
 }
 
+static void test_whole_words_of_any_length_are_found(void **state) {
+    static const size_t lengths[] = {2, 200, 256, 257, 300, 5000};
+    static char names[6][5001], accents[601];
+    (void)state;
+    struct small_vocab v;
+    small_bpe(&v);
+    v.source.pre = "llama-bpe";
+    for (size_t i = 0; i < 6; i++) {
+        memset(names[i], 'a', lengths[i]);
+        small_add(&v, names[i], VOCAB_NORMAL, 0.0f); /* 256 and on */
+    }
+    /* "\xC3\xA9" as byte-level BPE writes it: two characters of two bytes each */
+    for (size_t i = 0; i + 4 < sizeof accents; i += 4) {
+        memcpy(accents + i, "\xC3\x83\xC2\xA9", 4);
+    }
+    uint32_t last = small_add(&v, accents, VOCAB_NORMAL, 0.0f);
+    struct vocab *vocab = small_open(&v);
+    char ids[16], word[301] = "";
+    for (size_t i = 0; i < 6; i++) {
+        snprintf(ids, sizeof ids, "%zu", 256 + i);
+        assert_string_equal(ids_of(vocab, names[i], lengths[i], 0), ids);
+    }
+    for (size_t i = 0; i + 1 < sizeof word; i += 2) {
+        memcpy(word + i, "\xC3\xA9", 3);
+    }
+    snprintf(ids, sizeof ids, "%u", last);
+    assert_string_equal(ids_of(vocab, word, 300, 0), ids);
+    vocab_close(vocab);
+}
+
 static void check_set(const char *directory, const char *name) {
     char path[4096];
     size_t texts_bytes, expected_bytes;
@@ -504,6 +534,7 @@ int main(void) {
         cmocka_unit_test(test_published_vocabularies_give_the_published_tokens),
         cmocka_unit_test(test_each_pre_tokenizer_cuts_as_the_reference_does),
         cmocka_unit_test(test_a_file_that_names_no_pre_tokenizer_has_the_default_one),
+        cmocka_unit_test(test_whole_words_of_any_length_are_found),
         cmocka_unit_test(test_vectors_of_a_directory_are_exact),
         cmocka_unit_test(test_control_tokens_are_parsed_on_request_only),
         cmocka_unit_test(test_user_defined_tokens_are_found_in_any_text_longest_first),

@@ -208,16 +208,24 @@ void bpe_close(struct bpe *bpe) {
     memset(bpe, 0, sizeof *bpe);
 }
 
-uint32_t bpe_whole(const struct bpe *bpe, const char *word, uint64_t bytes) {
-    char small[512];
-    if (bytes > bpe->words->max_bytes || bytes > sizeof small / 2) {
-        return WORD_NONE;
+bool bpe_whole(const struct bpe *bpe, const char *word, uint64_t bytes, uint32_t *id) {
+    char small[512], *text = small;
+    *id = WORD_NONE;
+    if (bytes == 0 || bytes > bpe->words->max_bytes) {
+        return true;
+    }
+    if (bytes > sizeof small / 2 && (text = mem_calloc(bytes, 2)) == NULL) {
+        return false;
     }
     uint32_t n = 0;
     for (uint64_t i = 0; i < bytes; i++) {
-        n += put_char(small + n, (uint8_t)word[i]);
+        n += put_char(text + n, (uint8_t)word[i]);
     }
-    return words_find(bpe->words, small, n);
+    *id = words_find(bpe->words, text, n);
+    if (text != small) {
+        mem_free(text);
+    }
+    return true;
 }
 
 static bool look(const void *arg, const struct merge *m, uint32_t left, uint32_t right,

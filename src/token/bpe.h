@@ -27,8 +27,8 @@ int bpe_open(struct bpe *bpe, const struct words *words, const struct vocab_stri
              uint32_t n_merges, const char *path, struct ot_error *err);
 void bpe_close(struct bpe *bpe);
 
-/* The whole word as one token, or WORD_NONE. */
-uint32_t bpe_whole(const struct bpe *bpe, const char *word, uint64_t bytes);
+/* The whole word as one token, or WORD_NONE. false: no memory. */
+bool bpe_whole(const struct bpe *bpe, const char *word, uint64_t bytes, uint32_t *id);
 /* Encodes one word; the result is in m's pieces. Bytes that no token stands for have the id
  * PIECE_NONE. false: no memory. */
 bool bpe_encode(const struct bpe *bpe, struct merge *m, const char *word, uint64_t bytes);

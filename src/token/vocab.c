@@ -252,7 +252,10 @@ static int add_word(void *arg, const char *word, uint64_t bytes) {
     struct work *w = arg;
     const struct bpe *bpe = &w->vocab->bpe;
     if (w->vocab->rules.whole_words) {
-        uint32_t id = bpe_whole(bpe, word, bytes);
+        uint32_t id;
+        if (!bpe_whole(bpe, word, bytes, &id)) {
+            return error_memory(w->err, bytes);
+        }
         if (id != WORD_NONE && (w->vocab->kinds[id] & SPECIAL_PARSED) == 0) {
             return add_id(w, id);
         }
