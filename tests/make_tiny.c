@@ -12,7 +12,7 @@
 #include "support/tiny_model.h"
 
 int main(int argc, char **argv) {
-    if (argc != 2 && argc < 4) {
+    if ((argc != 2 && argc < 4) || argv[1][0] == '-') { /* --help is no file to write */
         fprintf(stderr, "usage: make_tiny OUT.gguf [FAMILY DTYPE [SEED [LAYERS WIDTH]]]\n");
         return 2;
     }
