@@ -498,6 +498,19 @@ static void refuse_unknown(const struct command *command, const char *word, size
     }
 }
 
+/* "-p=x": what was meant is known. */
+static bool refuse_equals(const struct command *command, const char *arg) {
+    const char letter[] = {'-', arg[1], '\0'}, *none;
+    const struct option *o = find_letter(command->mask, letter, &none);
+    if (o != NULL && o->kind == FLAG) {
+        complain("%s: %s takes no value", command->name, letter);
+    } else if (o != NULL) {
+        complain("%s: %s= is not known: %s %s, or %s=%s", command->name, letter, letter, o->value,
+                 o->name, o->value);
+    }
+    return o != NULL;
+}
+
 /* The row that an argument names, NULL after one line on standard error; *attached is the text
  * after "=" or after the letter, or NULL. A name goes before a letter with a value, also one that
  * only others know: -ngl is no -n, -cnv no -c. */
@@ -515,6 +528,9 @@ static const struct option *find(const struct command *command, const char *arg,
     if (advice != NULL) {
         complain("%s: %.*s is an option of llama.cpp; here: %s", command->name, (int)length, arg,
                  advice);
+        return NULL;
+    }
+    if (length == 2 && arg[2] == '=' && refuse_equals(command, arg)) {
         return NULL;
     }
     o = find_letter(command->mask, arg, attached);
