@@ -448,8 +448,8 @@ OT_API int ot_report_write(struct ot_context *ctx, const struct ot_run *run, con
 /* Every record, by tensor: JSON lines, or SQLite where path ends in .sqlite or .db. Written as the
  * report is, with the same errors. */
 OT_API int ot_ledger_write(struct ot_context *ctx, const char *path, struct ot_error *err);
-/* Reads such a file (either kind) and prints tables; by: "boundary", "class", "tensor", "cause",
- * "layer"; NULL: class. top: rows of a boundary at most, 0 for all.
+/* Reads such a file (either kind), or standard input as "-", and prints tables; by: "boundary", "class",
+ * "tensor", "cause", "layer"; NULL: class. top: rows of a boundary at most, 0 for all.
  * Errors: ARGUMENT (by), IO, MEMORY, FORMAT; nothing was printed then. Faults of writing stay in out. */
 OT_API int ot_ledger_print(const char *path, const char *by, uint32_t top, FILE *out,
                            struct ot_error *err);

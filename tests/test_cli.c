@@ -433,7 +433,7 @@ static void test_hostile_prompts_end_clearly(void **state) {
     assert_says(o.err, "absent.txt: No such file");
     outcome_free(&o);
     o = onetrip(NULL, "run", model, "-f", "", NULL);
-    assert_exit(&o, 1);
+    assert_exit(&o, 2);
     assert_says(o.err, "is empty");
     outcome_free(&o);
     o = onetrip(NULL, "run", "", "-p", "x", NULL);
@@ -586,7 +586,7 @@ static void test_output_that_cannot_be_written_is_an_error(void **state) {
     static const char *const options[] = {"--report", "--ledger", "--trace"};
     for (size_t i = 0; i < sizeof options / sizeof options[0]; i++) {
         o = onetrip(NULL, "bench", model, options[i], "", NULL);
-        assert_exit(&o, 1);
+        assert_exit(&o, 2);
         assert_says(o.err, options[i]);
         assert_says(o.err, "empty");
         outcome_free(&o);

@@ -5,6 +5,14 @@
 
 #include "cli_fixture.h"
 
+static int in_shell(const char *commands) {
+    char line[1024];
+    snprintf(line, sizeof line, "cd %s && o=%s && %s", directory, ONETRIP_PROGRAM, commands);
+    int status = system(line);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
 static void test_eval_counts_its_sweeps_as_those_of_the_prompt(void **state) {
     (void)state;
     struct outcome o = onetrip(NULL, "eval", model, "-p", "two words", NULL);
@@ -13,6 +21,42 @@ static void test_eval_counts_its_sweeps_as_those_of_the_prompt(void **state) {
     assert_null(strstr(o.err, "first token"));             /* eval picks none */
     assert_says(o.err, "  draft     -          0 tokens"); /* and nobody asked for guesses */
     outcome_free(&o);
+}
+
+/* As it is in run: the model is open by then, but the command line is what is wrong. */
+static void test_what_is_empty_is_a_fault_of_the_command_line(void **state) {
+    (void)state;
+    static const char *const table[][6] = {
+        {"eval", "-p", ""},
+        {"run", "-p", ""},
+        {"run", "-p", "x", "-n", "1", "--report="},
+        {"run", "-p", "x", "-n", "1", "--trace="},
+        {"tokenize", "-f", ""},
+    };
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        const char *const *a = table[i];
+        struct outcome o = onetrip(NULL, a[0], model, a[1], a[2], a[3], a[4], a[5], NULL);
+        assert_exit(&o, 2);
+        assert_one_line(o.err);
+        assert_says(o.err, "is empty");
+        outcome_free(&o);
+    }
+}
+
+static void test_a_ledger_is_read_from_standard_input_whatever_it_is(void **state) {
+    static const char *const ways[] = {"$o ledger written", "$o ledger - <written",
+                                       "$o ledger /dev/stdin <written", "cat written | $o ledger -",
+                                       "cat written | $o ledger /dev/stdin"};
+    (void)state;
+    assert_int_equal(in_shell("$o run tiny.gguf -p x -n 1 -q --ledger written >out"), 0);
+    for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
+        char command[128];
+        snprintf(command, sizeof command, "%s >tables.%s", ways[i], i == 0 ? "first" : "next");
+        assert_int_equal(in_shell(command), 0);
+        assert_int_equal(
+            in_shell(i == 0 ? "grep -q weight tables.first" : "cmp tables.first tables.next"), 0);
+    }
+    assert_int_equal(in_shell("mkfifo other && $o ledger other 2>err"), 1);
 }
 
 /* Logits so far apart that no power of e is left of most. */
@@ -352,14 +396,6 @@ static void test_bench_over_budget_measures_the_disk(void **state) {
     outcome_free(&o);
 }
 
-static int in_shell(const char *commands) {
-    char line[1024];
-    snprintf(line, sizeof line, "cd %s && o=%s && %s", directory, ONETRIP_PROGRAM, commands);
-    int status = system(line);
-    assert_true(WIFEXITED(status));
-    return WEXITSTATUS(status);
-}
-
 static void assert_file_is(const char *name, const char *text) {
     char read_back[256];
     FILE *file = fopen(in_directory(name), "r");
@@ -579,6 +615,8 @@ int main(void) {
         cmocka_unit_test(test_a_full_disk_is_called_that),
         cmocka_unit_test(test_a_models_name_does_not_command_the_terminal),
         cmocka_unit_test(test_eval_counts_its_sweeps_as_those_of_the_prompt),
+        cmocka_unit_test(test_what_is_empty_is_a_fault_of_the_command_line),
+        cmocka_unit_test(test_a_ledger_is_read_from_standard_input_whatever_it_is),
         cmocka_unit_test(test_a_perplexity_that_is_not_finite_is_null_in_json),
         cmocka_unit_test(test_eval_refuses_ids_that_are_none),
         cmocka_unit_test(test_eval_writes_every_logit_in_numpy_format),

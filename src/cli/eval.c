@@ -178,7 +178,7 @@ static int read_tokens(const struct session *s, uint32_t **ids, size_t *n_ids) {
     free(text);
     if (rc == 0 && *n_ids == 0) {
         complain("the text is empty: there is nothing to evaluate");
-        rc = EXIT_FAILED;
+        rc = as_ids ? EXIT_FAILED : EXIT_USAGE;
     }
     return rc;
 }

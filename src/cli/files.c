@@ -123,7 +123,7 @@ static int folder_error(const char *path, bool replaced) {
 static int check_output(const char *option, const char *path) {
     if (path[0] == '\0') {
         complain("%s: the name of the file is empty", option);
-        return EXIT_FAILED;
+        return EXIT_USAGE;
     }
     if (strcmp(path, "-") == 0) {
         complain("%s -: the name of a file is expected (/dev/stdout is standard output)", option);

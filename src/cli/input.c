@@ -92,7 +92,7 @@ int input_read(const struct settings *set, const char *prompt, const char *file,
     }
     if (file[0] == '\0') {
         complain("the name of the file to read is empty");
-        return EXIT_FAILED;
+        return EXIT_USAGE;
     }
     int fd = open(file, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {

@@ -34,7 +34,8 @@ static const struct command commands[] = {
      "and after. Lists are comma-separated: -p 128,512.",
      command_bench},
     {"ledger", FOR_LEDGER, "FILE", "print a ledger written by --ledger",
-     "Reads the records of a run back, JSON lines or SQLite, and prints them as a table.",
+     "Reads the records of a run back, JSON lines or SQLite, and prints them as a table. FILE may "
+     "be - for standard input.",
      command_ledger},
     {"simulate", FOR_SIMULATE, "TRACE", "replay a trace against residency policies",
      "Replays a trace written by --trace with policies at a budget: hits, misses, bytes.",
