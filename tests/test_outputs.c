@@ -159,6 +159,27 @@ static void test_what_is_replaced_keeps_its_rights(void **state) {
     }
 }
 
+static void test_new_files_have_the_rights_that_the_umask_leaves(void **state) {
+    (void)state;
+    static const char *const commands[] = {
+        "run tiny.gguf -p x -n 1 -q --report fresh >/dev/null",
+        "run tiny.gguf -p x -n 1 -q --ledger fresh >/dev/null",
+        "run tiny.gguf -p x -n 1 -q --trace fresh >/dev/null",
+        "eval tiny.gguf --ids ids -q --logits fresh >/dev/null",
+    };
+    static const mode_t masks[] = {0, 002, 022, 077};
+    image_write_bytes(in_directory("ids"), "[1, 2]", 6);
+    for (size_t i = 0; i < 16; i++) {
+        struct stat facts;
+        mode_t before = umask(masks[i % 4]);
+        assert_int_equal(in_shell(commands[i / 4]), 0);
+        umask(before);
+        assert_int_equal(stat(in_directory("fresh"), &facts), 0);
+        assert_int_equal(facts.st_mode & 0777, 0666 & ~masks[i % 4]);
+        assert_int_equal(unlink(in_directory("fresh")), 0);
+    }
+}
+
 static void test_standard_input_is_not_written_over(void **state) {
     (void)state;
     static const char *const commands[] = {
@@ -377,6 +398,7 @@ int main(void) {
         cmocka_unit_test(test_writers_of_one_file_leave_it_whole_and_nothing_else),
         cmocka_unit_test(test_a_link_stays_and_what_it_leads_to_is_written),
         cmocka_unit_test(test_what_is_replaced_keeps_its_rights),
+        cmocka_unit_test(test_new_files_have_the_rights_that_the_umask_leaves),
         cmocka_unit_test(test_standard_input_is_not_written_over),
         cmocka_unit_test(test_one_new_file_of_two_names_is_noticed_before_the_work),
         cmocka_unit_test(test_a_file_with_our_number_in_its_name_may_be_somebody_elses),

@@ -374,7 +374,7 @@ static int open_temporary(const char *path, char *temporary, size_t temporary_by
     static _Atomic uint32_t n_made;
     struct stat st;
     const bool replaces = stat(path, &st) == 0;
-    const mode_t mode = replaces ? st.st_mode & 0777 : 0644;
+    const mode_t mode = replaces ? st.st_mode & 0777 : 0666;
     int fd = -1;
     errno = EEXIST;
     for (int i = 0; i < TRIES && fd < 0 && errno == EEXIST; i++) {
