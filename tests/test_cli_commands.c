@@ -418,6 +418,14 @@ static void test_bench_ends_where_nobody_takes_its_output(void **state) {
     assert_file_is("code", "141\n");
     assert_file_is("err", "");
     assert_int_not_equal(access(in_directory("b.json"), F_OK), 0);
+    /* JSON is printed in the end: a test of minutes would come before */
+    alarm(60);
+    assert_int_equal(in_shell("{ sleep 0.2; $o bench tiny.gguf -p 4,300000 -n 0 -r 1 -q --json "
+                              "2>err; echo $? >code; } | true"),
+                     0);
+    alarm(0);
+    assert_file_is("code", "141\n");
+    assert_file_is("err", "");
 }
 
 static void test_a_full_disk_is_called_that(void **state) {
@@ -428,8 +436,15 @@ static void test_a_full_disk_is_called_that(void **state) {
         "$o ledger big.jsonl --by tensor >/dev/full 2>err",
         "$o inspect tiny.gguf --tensors --json >/dev/full 2>err",
         "$o bench tiny.gguf -p 4 -n 0 -r 1 --json >/dev/full 2>err",
+        "$o inspect many.gguf --tensors >/dev/full 2>err",
+        "$o tokenize tiny.gguf -f big.jsonl >/dev/full 2>err",
+        "$o tokenize tiny.gguf -f ids --decode --json >/dev/full 2>err",
     };
+    struct tiny_model many;
     (void)state;
+    tiny_model_defaults(&many, TINY_LLAMA, OT_Q4_0, 1);
+    many.n_layers = 64;
+    tiny_model_write(&many, in_directory("many.gguf"));
     assert_int_equal(in_shell("$o run tiny.gguf --raw -p x -n 4 -q --trace t.trace "
                               "--ledger l.jsonl >out"),
                      0);
@@ -438,6 +453,8 @@ static void test_a_full_disk_is_called_that(void **state) {
                               "l.jsonl; i=$((i+1)); done >big.jsonl"),
                      0);
     assert_int_equal(in_shell("test $($o ledger big.jsonl --by tensor | wc -c) -gt 20000"), 0);
+    assert_int_equal(in_shell("test $($o inspect many.gguf --tensors | wc -c) -gt 20000"), 0);
+    assert_int_equal(in_shell("$o tokenize tiny.gguf -f big.jsonl >ids"), 0);
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
         assert_int_equal(in_shell(commands[i]), 1);
         assert_file_is("err", "onetrip: standard output: No space left on device\n");

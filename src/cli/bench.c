@@ -377,9 +377,12 @@ static int run_list(struct bench *b, bool prompt, const struct list_setting *len
         struct test test = {prompt, lengths->items[i], n_seq, depth,
                             b->set->share_depth && n_seq > 1 && depth > 0};
         int rc = run_test(b, &test);
-        if (rc == 0 && !b->set->json) {
+        /* Where nobody reads there is nothing more to measure. */
+        if (rc == 0 && b->set->json) {
+            rc = output_wanted();
+        } else if (rc == 0) {
             print_test(b, &b->tests[b->n_tests - 1]);
-            rc = output_flush(); /* where nobody reads there is nothing more to measure */
+            rc = output_flush();
         }
         if (rc != 0) {
             return rc;

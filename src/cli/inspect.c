@@ -1,7 +1,6 @@
 /* inspect.c - `onetrip inspect`: what a model file holds, and what one token needs of it. */
 #include <inttypes.h>
 #include <jansson.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "cli/output.h"
@@ -64,68 +63,70 @@ static size_t sum_roles(const struct session *s, struct role_sum roles[MAX_ROLES
 
 /* ---- text ---- */
 
-static void print_model(const struct session *s, uint64_t per_token) {
+static void print_model(const struct session *s, uint64_t per_token, FILE *out) {
     const struct ot_model_info *m = &s->info;
     char a[24], b[24];
-    printf("%-16s ", "file");
-    print_safe(m->path, 0, stdout);
-    printf("\n%-16s ", "name");
-    print_safe(m->name[0] != '\0' ? m->name : "-", 0, stdout);
-    putchar('\n');
-    printf("%-16s %s, mostly %s\n", "architecture", m->architecture, m->quantisation);
-    printf("%-16s %s in %" PRIu32 " file%s; weights %s in %" PRIu32 " tensors\n", "size",
-           human_bytes(a, (double)m->file_bytes), m->n_files, m->n_files == 1 ? "" : "s",
-           human_bytes(b, (double)m->weight_bytes), m->n_tensors);
+    fprintf(out, "%-16s ", "file");
+    print_safe(m->path, 0, out);
+    fprintf(out, "\n%-16s ", "name");
+    print_safe(m->name[0] != '\0' ? m->name : "-", 0, out);
+    fputc('\n', out);
+    fprintf(out, "%-16s %s, mostly %s\n", "architecture", m->architecture, m->quantisation);
+    fprintf(out, "%-16s %s in %" PRIu32 " file%s; weights %s in %" PRIu32 " tensors\n", "size",
+            human_bytes(a, (double)m->file_bytes), m->n_files, m->n_files == 1 ? "" : "s",
+            human_bytes(b, (double)m->weight_bytes), m->n_tensors);
     bool billions = m->n_params >= 1000000000u;
-    printf("%-16s %.1f %s (%.2f bits each)\n", "parameters",
-           (double)m->n_params * (billions ? 1e-9 : 1e-6), billions ? "billion" : "million",
-           m->n_params != 0 ? 8.0 * (double)m->weight_bytes / (double)m->n_params : 0.0);
-    printf("%-16s %" PRIu32 " layers, width %" PRIu32 ", feed-forward %" PRIu32 "\n", "shape",
-           m->n_layers, m->n_embd, m->n_ff);
-    printf("%-16s %" PRIu32 " heads of %" PRIu32 ", %" PRIu32 " for keys and values\n", "attention",
-           m->n_heads, m->head_dim, m->n_kv_heads);
+    fprintf(out, "%-16s %.1f %s (%.2f bits each)\n", "parameters",
+            (double)m->n_params * (billions ? 1e-9 : 1e-6), billions ? "billion" : "million",
+            m->n_params != 0 ? 8.0 * (double)m->weight_bytes / (double)m->n_params : 0.0);
+    fprintf(out, "%-16s %" PRIu32 " layers, width %" PRIu32 ", feed-forward %" PRIu32 "\n", "shape",
+            m->n_layers, m->n_embd, m->n_ff);
+    fprintf(out, "%-16s %" PRIu32 " heads of %" PRIu32 ", %" PRIu32 " for keys and values\n",
+            "attention", m->n_heads, m->head_dim, m->n_kv_heads);
     if (m->n_experts != 0) {
-        printf("%-16s %" PRIu32 ", %" PRIu32 " used for a token\n", "experts", m->n_experts,
-               m->n_experts_used);
+        fprintf(out, "%-16s %" PRIu32 ", %" PRIu32 " used for a token\n", "experts", m->n_experts,
+                m->n_experts_used);
     }
-    printf("%-16s %" PRIu32 " tokens; made for a context of %" PRIu32 "\n", "vocabulary",
-           m->n_vocab, m->n_ctx_train);
-    printf("%-16s %s\n", "chat format", m->chat_format[0] != '\0' ? m->chat_format : "none known");
-    printf(
+    fprintf(out, "%-16s %" PRIu32 " tokens; made for a context of %" PRIu32 "\n", "vocabulary",
+            m->n_vocab, m->n_ctx_train);
+    fprintf(out, "%-16s %s\n", "chat format",
+            m->chat_format[0] != '\0' ? m->chat_format : "none known");
+    fprintf(
+        out,
         "%-16s %s of weights, %.1f %% of the file;\n%-16s and %s of KV for each token before it\n",
         "one token needs", human_bytes(a, (double)per_token),
         m->file_bytes != 0 ? 100.0 * (double)per_token / (double)m->file_bytes : 0.0, "",
         human_bytes(b, (double)m->kv_bytes_per_token));
 }
 
-static void print_types(const struct type_sum sums[OT_DTYPE_MAX]) {
-    printf("\n%-28s %8s %12s %14s\n", "type", "tensors", "bytes", "bytes a token");
+static void print_types(const struct type_sum sums[OT_DTYPE_MAX], FILE *out) {
+    fprintf(out, "\n%-28s %8s %12s %14s\n", "type", "tensors", "bytes", "bytes a token");
     for (uint32_t t = 0; t < OT_DTYPE_MAX; t++) {
         if (sums[t].n_tensors != 0) {
             char a[24], b[24];
-            printf("%-28s %8" PRIu32 " %12s %14s\n", ot_dtype_name(t), sums[t].n_tensors,
-                   human_bytes(a, (double)sums[t].bytes),
-                   human_bytes(b, (double)sums[t].bytes_per_token));
+            fprintf(out, "%-28s %8" PRIu32 " %12s %14s\n", ot_dtype_name(t), sums[t].n_tensors,
+                    human_bytes(a, (double)sums[t].bytes),
+                    human_bytes(b, (double)sums[t].bytes_per_token));
         }
     }
 }
 
 /* Where a token's bytes are: by what the schedule uses the tensors for. */
-static void print_roles(const struct session *s) {
+static void print_roles(const struct session *s, FILE *out) {
     struct role_sum roles[MAX_ROLES];
     size_t n_roles = sum_roles(s, roles);
-    printf("\n%-28s %8s %12s %14s\n", "role", "tensors", "bytes", "bytes a token");
+    fprintf(out, "\n%-28s %8s %12s %14s\n", "role", "tensors", "bytes", "bytes a token");
     for (size_t r = 0; r < n_roles; r++) {
         char a[24], b[24];
         const char *role = roles[r].role[0] != '\0' ? roles[r].role : unused;
         const char *end = strstr(role, ".weight"); /* which nearly all have: left out */
-        printf("%-28.*s %8" PRIu32 " %12s %14s\n", (int)(end != NULL ? end - role : 28), role,
-               roles[r].n_tensors, human_bytes(a, (double)roles[r].bytes),
-               human_bytes(b, (double)roles[r].bytes_per_token));
+        fprintf(out, "%-28.*s %8" PRIu32 " %12s %14s\n", (int)(end != NULL ? end - role : 28), role,
+                roles[r].n_tensors, human_bytes(a, (double)roles[r].bytes),
+                human_bytes(b, (double)roles[r].bytes_per_token));
     }
 }
 
-/* As wide as the longest name, within limits: a hostile file's may have 64 KiB. */
+/* As wide as the longest name, within limits: a hostile file's may have 1024 bytes. */
 static int name_width(const struct session *s) {
     size_t width = 24;
     for (uint32_t i = 0; i < s->info.n_tensors; i++) {
@@ -138,10 +139,10 @@ static int name_width(const struct session *s) {
 }
 
 /* The role follows where the name does not say it. */
-static void print_tensors(const struct session *s) {
+static void print_tensors(const struct session *s, FILE *out) {
     int width = name_width(s);
-    printf("\n%-*s %-6s %-14s %8s %13s\n", width, "tensor", "type", "shape", "bytes",
-           "bytes a token");
+    fprintf(out, "\n%-*s %-6s %-14s %8s %13s\n", width, "tensor", "type", "shape", "bytes",
+            "bytes a token");
     for (uint32_t i = 0; i < s->info.n_tensors; i++) {
         struct ot_tensor_info t;
         char shape[96] = "", a[24], b[24];
@@ -151,14 +152,29 @@ static void print_tensors(const struct session *s) {
             snprintf(shape + used, sizeof shape - used, "%s%" PRIu64, used != 0 ? " x " : "",
                      t.dims[d]);
         }
-        print_safe(t.name, width, stdout);
+        print_safe(t.name, width, out);
         const char *role = t.role[0] == '\0'                ? unused
                            : strstr(t.name, t.role) == NULL ? t.role
                                                             : "";
-        printf(" %-6s %-14s %8s %13s%s%s\n", ot_dtype_name(t.dtype), shape,
-               human_bytes(a, (double)t.bytes), human_bytes(b, (double)t.bytes_per_token),
-               role[0] != '\0' ? "  " : "", role);
+        fprintf(out, " %-6s %-14s %8s %13s%s%s\n", ot_dtype_name(t.dtype), shape,
+                human_bytes(a, (double)t.bytes), human_bytes(b, (double)t.bytes_per_token),
+                role[0] != '\0' ? "  " : "", role);
     }
+}
+
+static int print_text(const struct session *s, uint64_t per_token,
+                      const struct type_sum sums[OT_DTYPE_MAX]) {
+    struct collected text;
+    if (collected_open(&text) == NULL) {
+        return EXIT_FAILED;
+    }
+    print_model(s, per_token, text.file);
+    print_types(sums, text.file);
+    print_roles(s, text.file);
+    if (s->settings->tensors) {
+        print_tensors(s, text.file);
+    }
+    return collected_close(&text, true);
 }
 
 /* ---- JSON ---- */
@@ -280,16 +296,7 @@ int command_inspect(const struct settings *set) {
     int rc = session_open_model(&s, set, false);
     if (rc == 0) {
         uint64_t per_token = sum_types(&s, sums);
-        if (set->json) {
-            rc = print_json(&s, per_token, sums);
-        } else {
-            print_model(&s, per_token);
-            print_types(sums);
-            print_roles(&s);
-            if (set->tensors) {
-                print_tensors(&s);
-            }
-        }
+        rc = set->json ? print_json(&s, per_token, sums) : print_text(&s, per_token, sums);
     }
     session_close(&s);
     return rc;

@@ -30,6 +30,10 @@ static int lost_errno(void) {
     return poll(&out, 1, 0) == 1 && (out.revents & POLLERR) != 0 ? EPIPE : 0;
 }
 
+int output_wanted(void) {
+    return failed_code != 0 || lost_errno() == 0 ? failed_code : fail(EPIPE);
+}
+
 int output_flush(void) {
     if (failed_code != 0) {
         return failed_code;

@@ -10,8 +10,10 @@
  * where a signal came first or closed the terminal, or EXIT_FAILED after a message. Once it failed
  * it fails again, silently. */
 int output_flush(void);
-/* The same, and text after it. Returns EXIT_INTERRUPTED, too, where a signal came while the reader
- * did not read: what it has not taken is lost, and the next text may be written. */
+/* Writes nothing; returns EXIT_PIPE where nobody would read it, or the code of an earlier fault. */
+int output_wanted(void);
+/* As output_flush, and text after it. Returns EXIT_INTERRUPTED, too, where a signal came while the
+ * reader did not read: what it has not taken is lost, and the next text may be written. */
 int output_write(const char *text, size_t bytes);
 /* What the library prints to a stream, to be written in one piece: the cause of a fault is not lost
  * then. */

@@ -16,19 +16,30 @@ static int print_ids(const struct session *s, const char *text, size_t bytes) {
     if (ot_tokenize(s->model, text, bytes, flags, &ids, &n, &err) != 0) {
         return complain_error(&err);
     }
-    const char *between = set->json ? ", " : " ";
-    printf("%s", set->json ? "[" : "");
-    for (size_t i = 0; i < n; i++) {
-        printf("%s%u", i != 0 ? between : "", ids[i]);
+    struct collected line;
+    FILE *out = collected_open(&line);
+    if (out == NULL) {
+        ot_free(ids);
+        return EXIT_FAILED;
     }
-    printf("%s\n", set->json ? "]" : "");
+    const char *between = set->json ? ", " : " ";
+    fprintf(out, "%s", set->json ? "[" : "");
+    for (size_t i = 0; i < n; i++) {
+        fprintf(out, "%s%u", i != 0 ? between : "", ids[i]);
+    }
+    fprintf(out, "%s\n", set->json ? "]" : "");
     ot_free(ids);
-    return 0;
+    return collected_close(&line, true);
 }
 
 /* A JSON string of any bytes: what is no character becomes U+FFFD. */
-static void print_json_text(const char *text, size_t bytes) {
-    putchar('"');
+static int print_json_text(const char *text, size_t bytes) {
+    struct collected string;
+    FILE *out = collected_open(&string);
+    if (out == NULL) {
+        return EXIT_FAILED;
+    }
+    fputc('"', out);
     for (size_t i = 0; i < bytes;) {
         unsigned char c = (unsigned char)text[i];
         size_t n = c < 0x80 ? 1 : c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : 2;
@@ -38,20 +49,21 @@ static void print_json_text(const char *text, size_t bytes) {
                 ((unsigned char)text[i + k] & 0xc0) == 0x80 && ot_utf8_complete(text + i, k) == 0;
         }
         if (n > 1 && !whole) {
-            printf("\\ufffd");
+            fprintf(out, "\\ufffd");
             i++;
         } else if (c == '"' || c == '\\') {
-            printf("\\%c", c);
+            fprintf(out, "\\%c", c);
             i++;
         } else if (c < 0x20) {
-            printf("\\u%04x", c);
+            fprintf(out, "\\u%04x", c);
             i++;
         } else {
-            fwrite(text + i, 1, n, stdout);
+            fwrite(text + i, 1, n, out);
             i += n;
         }
     }
-    printf("\"\n");
+    fprintf(out, "\"\n");
+    return collected_close(&string, true);
 }
 
 static int print_text(const struct session *s, const char *text, size_t bytes) {
@@ -66,7 +78,7 @@ static int print_text(const struct session *s, const char *text, size_t bytes) {
     if (ot_detokenize(s->model, ids, n, !s->settings->no_special, &out, &out_bytes, &err) != 0) {
         rc = complain_error(&err);
     } else if (s->settings->json) {
-        print_json_text(out, out_bytes);
+        rc = print_json_text(out, out_bytes);
     } else {
         rc = output_write(out, out_bytes);
         if (rc == 0 && isatty(STDOUT_FILENO)) {
