@@ -43,7 +43,7 @@ asan: deps ## the whole suite under ASan and UBSan
 	ctest --test-dir $(BUILD)-asan --output-on-failure -j $(JOBS)
 
 fuzz: ## every libFuzzer target for SECONDS_PER_TARGET=600
-	sh tools/deps.sh clang libclang-rt-14-dev
+	sh tools/deps.sh $$(sh tools/fuzz.sh --packages)
 	sh tools/fuzz.sh $(BUILD)-fuzz $(SECONDS_PER_TARGET)
 
 aarch64: ## the kernels' tests for aarch64, cross-compiled and run under qemu

@@ -1,17 +1,37 @@
 #!/bin/sh
 # Builds the libFuzzer targets and runs each for a while: fuzz.sh BUILD_DIR SECONDS. New inputs stay
 # in BUILD_DIR/corpus; a finding ends the script with its file's name.
+# `fuzz.sh --packages` prints the Debian packages that are missing for it.
 set -eu
-build=$1
-seconds=$2
 
-for compiler in clang clang-14 clang-15 clang-16; do
-    if command -v "$compiler" >/dev/null; then
+# Whether a compiler is there with its libFuzzer, which Debian packs by itself.
+can_fuzz() {
+    command -v "$1" >/dev/null && echo 'int LLVMFuzzerTestOneInput(const char *p, long n); int
+        LLVMFuzzerTestOneInput(const char *p, long n) { return p == 0 && n < 0; }' |
+        "$1" -x c -fsanitize=fuzzer,address - -o /dev/null 2>/dev/null
+}
+
+compiler="" packages=""
+for candidate in clang clang-19 clang-18 clang-17 clang-16 clang-15 clang-14; do
+    if can_fuzz "$candidate"; then
+        compiler=$candidate packages=""
         break
     fi
+    if [ -z "$packages" ] && command -v "$candidate" >/dev/null; then
+        packages=libclang-rt-$("$candidate" -dumpversion | cut -d. -f1)-dev
+    fi
 done
-if ! command -v "$compiler" >/dev/null; then
-    echo "fuzz.sh: clang is missing; run: apt-get install clang" >&2
+if [ -z "$compiler" ] && [ -z "$packages" ]; then
+    packages="clang libclang-rt-14-dev" # of Debian 12
+fi
+if [ "$1" = --packages ]; then
+    echo "$packages"
+    exit 0
+fi
+build=$1
+seconds=$2
+if [ -z "$compiler" ]; then
+    echo "fuzz.sh: clang with libFuzzer is missing; run: apt-get install $packages" >&2
     exit 1
 fi
 cmake -DCMAKE_C_COMPILER="$compiler" -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_FLAGS_DEBUG="-O1 -g" \
