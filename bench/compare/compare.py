@@ -89,15 +89,17 @@ def shown(argument):
     return os.path.basename(argument) if os.path.sep in argument else argument
 
 
+ENGINES = {
+    'onetrip': lambda o: peers.Onetrip(o.onetrip),
+    'onetrip-avx2': lambda o: peers.Onetrip(o.onetrip, {'ONETRIP_ISA': 'avx2'}, 'onetrip (AVX2)'),
+    'llama': lambda o: peers.LlamaCpp(o.llama_bench),
+    'norepack': lambda o: peers.LlamaCpp(o.llama_bench, repack=False),
+    'xllamacpp': lambda o: peers.Xllamacpp(o.xllamacpp_python),
+}
+
+
 def engines(o):
-    known = {
-        'onetrip': lambda: peers.Onetrip(o.onetrip),
-        'onetrip-avx2': lambda: peers.Onetrip(o.onetrip, {'ONETRIP_ISA': 'avx2'}, 'onetrip (AVX2)'),
-        'llama': lambda: peers.LlamaCpp(o.llama_bench),
-        'norepack': lambda: peers.LlamaCpp(o.llama_bench, repack=False),
-        'xllamacpp': lambda: peers.Xllamacpp(o.xllamacpp_python),
-    }
-    return [known[name]() for name in o.engines.split(',')]
+    return [ENGINES[name](o) for name in o.engines.split(',')]
 
 
 def attempt(measure, *arguments, **named):
@@ -230,6 +232,20 @@ def busy(o):
     return table(['model', 'engine', f'tg{o.gen} tok/s alone', 'with core 0 occupied', 'kept'], rows)
 
 
+def refuse(p, o):
+    """What would fail in the middle of the work, said before it."""
+    least = 3 if o.what == 'budget' else 1  # budget takes the difference of two lengths
+    if o.gen < least:
+        p.error(f'-n: {o.gen}, expected {least} or more')
+    if o.prompt < 0 or o.depth < 0 or o.rounds < 1:
+        p.error('-p and -d are 0 or more, -r is 1 or more')
+    for name in o.engines.split(','):
+        if name not in ENGINES:
+            p.error(f'--engines: {name} is none of {", ".join(ENGINES)}')
+    if 'xllamacpp' in o.engines.split(',') and (o.what == 'budget' or o.depth):
+        p.error('xllamacpp is measured in memory and at depth 0 only')
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -249,8 +265,10 @@ def main():
     p.add_argument('--xllamacpp-python', default=os.path.join(CACHE, 'venv', 'bin', 'python'))
     p.add_argument('-o', '--out', help='append to this file')
     o = p.parse_args()
-    o.gen = o.gen or (12 if o.what == 'budget' else 64)
+    if o.gen is None:
+        o.gen = 12 if o.what == 'budget' else 64
     o.engines = o.engines or ('norepack,onetrip' if o.what == 'budget' else 'llama,onetrip')
+    refuse(p, o)
     text = header(o) + '\n' + globals()[o.what](o)
     print(text)
     if o.out:
