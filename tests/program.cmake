@@ -22,3 +22,7 @@ if(NOT OT_SANITIZE)
                    ${CMAKE_INSTALL_LIBDIR} $<TARGET_FILE:make_tiny>)
 endif()
 set_tests_properties(example symbols manual PROPERTIES TIMEOUT 120)
+# Tools refuse what they do not know.
+add_test(NAME kernels_part COMMAND $<TARGET_FILE:onetrip-kernels> --only gem)
+add_test(NAME make_tiny_option COMMAND $<TARGET_FILE:make_tiny> --help)
+set_tests_properties(kernels_part make_tiny_option PROPERTIES WILL_FAIL TRUE)

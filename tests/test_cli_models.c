@@ -1,4 +1,5 @@
 /* test_cli_models.c - what the program says of a MODEL that it cannot take. */
+#include <errno.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -12,7 +13,7 @@ static void fill_cache(const char *const *files) {
     for (; *files != NULL; files++) {
         char path[256];
         snprintf(path, sizeof path, "%s/onetrip/models/%s", directory, *files);
-        assert_int_equal(symlink(model, path), 0);
+        assert_true(symlink(model, path) == 0 || errno == EEXIST);
     }
 }
 
@@ -72,6 +73,7 @@ static void test_a_model_in_the_place_of_a_command_is_recognised(void **state) {
     assert_one_line(o.err);
     assert_says(o.err, says);
     outcome_free(&o);
+    fill_cache((const char *const[]){"SmolLM2-135M-Instruct.Q4_1.gguf", NULL});
     o = onetrip("x", "smollm2", "-p", "x", NULL);
     assert_exit(&o, 2);
     assert_says(o.err, "\"smollm2\" is no command; to run that model: onetrip run smollm2");

@@ -173,7 +173,9 @@ static void test_measuring_the_disk_can_be_stopped(void **state) {
     (void)state;
     uint64_t ram = write_model_over_budget(in_directory("wide.gguf"));
     char arguments[160];
-    snprintf(arguments, sizeof arguments, "bench wide.gguf --disk --ram %llu >out 2>err",
+    /* the disk between repetitions of one token each, for hours */
+    snprintf(arguments, sizeof arguments,
+             "bench wide.gguf -p 0 -n 1 -r 10000 --json --ram %llu >out 2>err",
              (unsigned long long)ram);
     for (size_t i = 0; i < 3; i++) {
         pid_t child = start(arguments);
