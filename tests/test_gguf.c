@@ -29,7 +29,6 @@ static void test_keys_and_tensors_are_found_as_written(void **state) {
     assert_int_equal(p.g.n_kv, 6);
     assert_int_equal(p.g.n_tensors, 3);
     assert_int_equal(p.g.data_offset % 32, 0);
-    assert_true(p.g.data_offset >= p.g.header_bytes && p.g.data_offset < p.g.header_bytes + 32);
     assert_int_equal(p.g.kv[0].key.bytes, strlen("general.architecture"));
     assert_memory_equal(p.g.kv[0].key.data, "general.architecture", p.g.kv[0].key.bytes);
     assert_ptr_equal(gguf_find(&p.g, "flag"), &p.g.kv[3]);
@@ -149,7 +148,7 @@ static void test_the_header_alone_is_enough_to_parse(void **state) {
     gguf_small_image(&image);
     struct image_bytes file = image_serialise(&image, &header_bytes);
     assert_int_equal(gguf_parse(&g, file.data, header_bytes, file.bytes, path, &err), 0);
-    assert_int_equal(g.header_bytes, header_bytes);
+    assert_int_equal(g.data_offset, (header_bytes + 31) / 32 * 32);
     gguf_deinit(&g);
     assert_int_equal(gguf_parse(&g, file.data, header_bytes - 1, file.bytes, path, &err),
                      OT_ERR_FORMAT);

@@ -18,7 +18,8 @@ static const struct {
     {"gemma3", "gemma-3-270m-q4_k_m.gguf"},
 };
 
-const char *model_cache(char *buf, size_t n) {
+/* Where models are kept, "" where there is no home; buf [n]. */
+static const char *model_cache(char *buf, size_t n) {
     const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     if (cache != NULL && cache[0] == '/') {
         snprintf(buf, n, "%s/onetrip/models", cache);

@@ -8,9 +8,6 @@
 /* The file that the user means by MODEL: a path, or a name in the cache; owned by the caller. NULL:
  * no memory. */
 char *model_path(const char *name);
-/* Where models are kept, "" where there is no home; buf [n]. */
-const char *model_cache(char *buf, size_t n);
-
 /* Whether that is a file. */
 bool model_is_there(const char *name);
 /* Of a name that is no file's: one line on standard error, which says what there is instead; the exit

@@ -576,7 +576,6 @@ static int parse(struct cursor *c, struct gguf *g, uint64_t file_bytes) {
         return rc;
     }
     /* Cannot overflow: the header lies in memory, the alignment is at most 2^30. */
-    g->header_bytes = c->at;
     g->data_offset = round_up(c->at, g->alignment);
     return place_tensors(c, g, file_bytes);
 }
@@ -606,15 +605,16 @@ void gguf_deinit(struct gguf *g) {
     memset(g, 0, sizeof *g);
 }
 
-const struct gguf_kv *gguf_find(const struct gguf *g, const char *key) {
-    struct gguf_string wanted = {key, strlen(key)};
-    uint64_t from = 0, to = g->n_kv;
+/* The position of a name in a table in the order of names; n where it is not there. */
+static uint64_t find_name(struct gguf_string (*name_at)(const struct gguf *g, uint64_t at),
+                          const struct gguf *g, uint64_t n, const char *name) {
+    struct gguf_string wanted = {name, strlen(name)};
+    uint64_t from = 0, to = n;
     while (from < to) {
         uint64_t middle = from + (to - from) / 2;
-        const struct gguf_kv *kv = &g->kv[g->kv_by_name[middle]];
-        int order = compare_strings(kv->key, wanted);
+        int order = compare_strings(name_at(g, middle), wanted);
         if (order == 0) {
-            return kv;
+            return middle;
         }
         if (order < 0) {
             from = middle + 1;
@@ -622,24 +622,23 @@ const struct gguf_kv *gguf_find(const struct gguf *g, const char *key) {
             to = middle;
         }
     }
-    return NULL;
+    return n;
+}
+
+static struct gguf_string kv_name_at(const struct gguf *g, uint64_t at) {
+    return g->kv[g->kv_by_name[at]].key;
+}
+
+static struct gguf_string tensor_name_at(const struct gguf *g, uint64_t at) {
+    return g->tensors[g->tensor_by_name[at]].name;
+}
+
+const struct gguf_kv *gguf_find(const struct gguf *g, const char *key) {
+    uint64_t at = find_name(kv_name_at, g, g->n_kv, key);
+    return at < g->n_kv ? &g->kv[g->kv_by_name[at]] : NULL;
 }
 
 const struct gguf_tensor *gguf_find_tensor(const struct gguf *g, const char *name) {
-    struct gguf_string wanted = {name, strlen(name)};
-    uint64_t from = 0, to = g->n_tensors;
-    while (from < to) {
-        uint64_t middle = from + (to - from) / 2;
-        const struct gguf_tensor *t = &g->tensors[g->tensor_by_name[middle]];
-        int order = compare_strings(t->name, wanted);
-        if (order == 0) {
-            return t;
-        }
-        if (order < 0) {
-            from = middle + 1;
-        } else {
-            to = middle;
-        }
-    }
-    return NULL;
+    uint64_t at = find_name(tensor_name_at, g, g->n_tensors, name);
+    return at < g->n_tensors ? &g->tensors[g->tensor_by_name[at]] : NULL;
 }

@@ -57,8 +57,7 @@ struct gguf_tensor {
 struct gguf {
     uint32_t version;
     uint64_t alignment;
-    uint64_t header_bytes; /* up to the end of the tensor table */
-    uint64_t data_offset;  /* where tensor data begins */
+    uint64_t data_offset; /* where tensor data begins */
     uint64_t n_kv, n_tensors;
     struct gguf_kv *kv;          /* owned [n_kv], file order */
     struct gguf_tensor *tensors; /* owned [n_tensors], file order */

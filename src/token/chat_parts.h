@@ -27,6 +27,10 @@ enum chat_format {
     "<\xEF\xBD\x9C"                                                                                \
     "Assistant\xEF\xBD\x9C>"
 
+#define DS_END                                                                                     \
+    "<\xEF\xBD\x9C"                                                                                \
+    "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"
+
 enum chat_deepseek { DEEPSEEK_V3, DEEPSEEK_V2, DEEPSEEK_CODER };
 
 /* What a template's text says about its variant of a format. Zeros mean the format's usual form. */

@@ -5,10 +5,6 @@
 #include "base/utf8.h"
 #include "token/chat_parts.h"
 
-#define DS_END                                                                                     \
-    "<\xEF\xBD\x9C"                                                                                \
-    "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"
-
 struct part {
     const char *data;
     size_t bytes;

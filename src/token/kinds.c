@@ -4,10 +4,7 @@
 #include <string.h>
 
 #include "base/error.h"
-
-#define DEEPSEEK_END                                                                               \
-    "<\xEF\xBD\x9C"                                                                                \
-    "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"
+#include "token/chat_parts.h"
 
 /* Tokens that end an answer, in whatever model has them. */
 static const char *const ends[] = {"<|eot_id|>",
@@ -30,7 +27,7 @@ static const char *const ends[] = {"<|eot_id|>",
                                    "<eos>",
                                    "<turn|>",
                                    "<|tool_response>",
-                                   DEEPSEEK_END,
+                                   DS_END,
                                    "[e~["};
 
 /* Tokens of fill-in-the-middle prompts. Of each row, the first one that exists is a control token;

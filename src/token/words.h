@@ -1,8 +1,8 @@
 /* words.h - the texts of the tokens: from id to bytes and from bytes to id.
  *
- * The bytes stay where the file's mapping has them. 8 bytes a token say where, 8 more (two slots of
- * a hash table) find them. The hash is seeded, so that a file cannot be made to collide.
- * Read-only after words_open. */
+ * The bytes stay where the file's mapping has them. 8 bytes a token say where, 8 to 16 more (two to
+ * four slots of a hash table) find them. The hash is seeded, so that a file cannot be made to
+ * collide. Read-only after words_open. */
 #ifndef TOKEN_WORDS_H
 #define TOKEN_WORDS_H
 
