@@ -26,7 +26,8 @@ enum {
     MAX_NAME_BYTES = 2048,      /* of a record; tensors' names have at most 1024 */
     MAX_NAMES_BYTES = 64 << 20, /* of all groups together */
     MAX_LINE_BYTES = 1 << 20,
-    MAX_STEPS = 200000, /* thousands of SQLite's instructions */
+    MAX_ROW_BYTES = 1 << 14, /* of SQLite, values that it computes included */
+    MAX_STEPS = 200000,      /* thousands of SQLite's instructions */
 };
 
 enum key { BY_BOUNDARY, BY_CLASS, BY_TENSOR, BY_CAUSE, BY_LAYER, BY_COUNT };
@@ -290,7 +291,7 @@ static int read_database(struct table *t, const char *path, char *data, uint64_t
         sqlite3_db_config(db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
         sqlite3_db_config(db, SQLITE_DBCONFIG_ENABLE_VIEW, 0, NULL);
         sqlite3_db_config(db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
-        sqlite3_limit(db, SQLITE_LIMIT_LENGTH, MAX_LINE_BYTES);
+        sqlite3_limit(db, SQLITE_LIMIT_LENGTH, MAX_ROW_BYTES);
         rc = read_rows(t, db, path, err);
     }
     sqlite3_close(db);
