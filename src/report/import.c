@@ -23,7 +23,7 @@
 enum {
     MAX_FILE_MIB = 512,
     MAX_GROUPS = 1 << 20,
-    MAX_NAME_BYTES = 2048,      /* of a record; tensors' names have at most 1024 */
+    MAX_NAME_BYTES = 1024,      /* of a record, as of a tensor */
     MAX_NAMES_BYTES = 64 << 20, /* of all groups together */
     MAX_LINE_BYTES = 1 << 20,
     MAX_ROW_BYTES = 1 << 14, /* of SQLite, values that it computes included */
