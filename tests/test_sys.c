@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -236,6 +237,100 @@ static void test_a_bus_error_elsewhere_goes_to_who_had_the_handler_before(void *
     sigaction(SIGBUS, NULL, &now); /* the last mapping gone, the handler is the old one again */
     assert_ptr_equal(now.sa_handler, on_foreign);
     sigaction(SIGBUS, &before, NULL);
+}
+
+static struct sigaction host_before;
+static volatile sig_atomic_t n_host;
+
+/* As of a program that tells of its crashes: notes the fault, and hands it on to who was there. */
+static void on_host(int sig, siginfo_t *info, void *context) {
+    if (++n_host > 3) {
+        _exit(99);
+    }
+    if ((host_before.sa_flags & SA_SIGINFO) != 0) {
+        host_before.sa_sigaction(sig, info, context);
+    } else {
+        signal(sig, SIG_DFL);
+    }
+}
+
+static int wait_for(pid_t child) {
+    int status = 0;
+    assert_true(child > 0);
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+    }
+    return status;
+}
+
+static void map_file(struct sys_file *f, struct sys_map *m) {
+    struct ot_error err;
+    if (sys_file_open(f, path, &err) != 0 || sys_map_open(m, f, &err) != 0) {
+        _exit(98);
+    }
+}
+
+/* Each in a process of its own, which the signal may end. */
+static void test_a_bus_error_of_a_host_that_hands_on_to_ours_ends_the_process(void **state) {
+    (void)state;
+    for (int n_over = 1; n_over < 3; n_over++) {
+        pid_t child = fork();
+        if (child == 0) {
+            struct sys_file f;
+            struct sys_map m;
+            struct sigaction host = {.sa_sigaction = on_host, .sa_flags = SA_SIGINFO | SA_NODEFER};
+            signal(SIGBUS, SIG_DFL);
+            for (int i = 0; i < n_over; i++) { /* the host comes over ours, which comes over it */
+                map_file(&f, &m);
+                sigaction(SIGBUS, &host, i == 0 ? &host_before : NULL);
+                sys_map_close(&m);
+                sys_file_close(&f);
+            }
+            map_file(&f, &m);
+            int program = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+            struct stat st;
+            fstat(program, &st);
+            size_t whole = ((size_t)st.st_size + 4095) / 4096 * 4096;
+            const volatile uint8_t *beyond =
+                mmap(NULL, whole + 4096, PROT_READ, MAP_SHARED, program, 0);
+            (void)beyond[whole];
+            _exit(97);
+        }
+        int status = wait_for(child);
+        assert_true(WIFSIGNALED(status));
+        assert_int_equal(WTERMSIG(status), SIGBUS);
+    }
+}
+
+static void test_a_mapping_is_guarded_over_a_host_that_keeps_a_fault_to_itself(void **state) {
+    (void)state;
+    pid_t child = fork();
+    if (child == 0) {
+        struct sys_file f;
+        struct sys_map m;
+        map_file(&f, &m);
+        signal(SIGBUS, on_foreign);
+        sys_map_close(&m);
+        sys_file_close(&f);
+        map_file(&f, &m);
+        bool same = truncate(path, 4096) == 0 && m.data[FILE_BYTES - 1] == 0;
+        _exit(same && sys_map_damaged(&m) ? 0 : 1);
+    }
+    int status = wait_for(child);
+    write_content();
+    assert_int_equal(status, 0);
+}
+
+static void test_a_bus_signal_that_is_ignored_does_not_end_the_process(void **state) {
+    (void)state;
+    pid_t child = fork();
+    if (child == 0) {
+        struct sys_file f;
+        struct sys_map m;
+        signal(SIGBUS, SIG_IGN);
+        map_file(&f, &m);
+        _exit(kill(getpid(), SIGBUS) == 0 && raise(SIGBUS) == 0 ? 0 : 1);
+    }
+    assert_int_equal(wait_for(child), 0);
 }
 
 /* ---- memory ---- */
@@ -592,6 +687,9 @@ int main(void) {
         cmocka_unit_test(test_a_page_that_the_file_lost_reads_as_zeros_and_is_told),
         cmocka_unit_test(test_a_damaged_mapping_can_be_repaired),
         cmocka_unit_test(test_a_bus_error_elsewhere_goes_to_who_had_the_handler_before),
+        cmocka_unit_test(test_a_bus_error_of_a_host_that_hands_on_to_ours_ends_the_process),
+        cmocka_unit_test(test_a_mapping_is_guarded_over_a_host_that_keeps_a_fault_to_itself),
+        cmocka_unit_test(test_a_bus_signal_that_is_ignored_does_not_end_the_process),
         cmocka_unit_test(test_memory_is_aligned_zeroed_counted_and_given_back),
         cmocka_unit_test(test_touched_memory_is_resident_and_unchanged),
         cmocka_unit_test(test_many_reads_come_back_whole_in_any_order),

@@ -4,6 +4,9 @@
  * address up in a table of guarded mappings, puts a page of zeros there, and marks the mapping
  * damaged; any other SIGBUS goes to whoever handled it before.
  *
+ * Who puts a handler over ours may hand on to ours for ever after, also when no mapping is left:
+ * ours is then in the chain twice once a mapping is opened again, over that handler and below it.
+ *
  * Invariants:
  *   a slot's start is non-zero exactly while its mapping exists
  *   the handler is installed while any slot is in use
@@ -35,14 +38,24 @@ static struct {
 static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
 static uint32_t n_maps;          /* under table_lock */
 static _Atomic uint32_t n_slots; /* slots from here on were never used */
-static struct sigaction previous;
+static struct sigaction previous; /* what ours was put over last */
+static struct sigaction first;    /* what it was put over when it came into the chain */
+static bool in_chain;             /* under table_lock: others may hand on to ours */
+
+/* The fault that this thread is handing on. It is no more than an address to compare with: who
+ * jumps out of his handler leaves it behind. Not taken from the heap at its first use. */
+static _Thread_local const void *handing_on __attribute__((tls_model("initial-exec")));
 
 static void pass_on(int sig, siginfo_t *info, void *context) {
-    if ((previous.sa_flags & SA_SIGINFO) != 0 && previous.sa_sigaction != NULL) {
-        previous.sa_sigaction(sig, info, context);
-    } else if (previous.sa_handler != SIG_DFL && previous.sa_handler != SIG_IGN) {
-        previous.sa_handler(sig);
-    } else {
+    /* a fault that comes back was handed on by the handler that ours lies over */
+    const void *before = handing_on;
+    const struct sigaction *next = before == context ? &first : &previous;
+    handing_on = context;
+    if ((next->sa_flags & SA_SIGINFO) != 0 && next->sa_sigaction != NULL) {
+        next->sa_sigaction(sig, info, context);
+    } else if (next->sa_handler != SIG_DFL && next->sa_handler != SIG_IGN) {
+        next->sa_handler(sig);
+    } else if (next->sa_handler != SIG_IGN || info->si_code > 0) {
         /* The access is repeated on return, and then ends the process as it would have. */
         struct sigaction fallback = {.sa_handler = SIG_DFL};
         sigaction(sig, &fallback, NULL);
@@ -50,6 +63,7 @@ static void pass_on(int sig, siginfo_t *info, void *context) {
             raise(sig);
         }
     }
+    handing_on = before;
 }
 
 static void on_bus_error(int sig, siginfo_t *info, void *context) {
@@ -78,6 +92,38 @@ static void on_bus_error(int sig, siginfo_t *info, void *context) {
     errno = saved_errno;
 }
 
+static bool is_ours(const struct sigaction *action) {
+    return (action->sa_flags & SA_SIGINFO) != 0 && action->sa_sigaction == on_bus_error;
+}
+
+/* Puts the handler over what is there, unless it is ours. Under table_lock. */
+static void install(void) {
+    struct sigaction now, action = {.sa_sigaction = on_bus_error,
+                                    .sa_flags =
+                                        SA_SIGINFO | SA_ONSTACK | SA_RESTART | SA_NODEFER};
+    sigaction(SIGBUS, NULL, &now);
+    if (is_ours(&now)) { /* who was over it has put it back */
+        return;
+    }
+    previous = now;
+    if (!in_chain) {
+        first = now;
+    }
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGBUS, &action, NULL);
+}
+
+/* Takes the handler away, unless another is over it, which may hand on to it. Under table_lock. */
+static void uninstall(void) {
+    struct sigaction now;
+    sigaction(SIGBUS, NULL, &now);
+    if (is_ours(&now)) {
+        sigaction(SIGBUS, &previous, NULL);
+    } else {
+        in_chain = true;
+    }
+}
+
 /* Enters a mapping in the table; its slot, or -1 where the table is full. */
 static int guard(uintptr_t start, uintptr_t end) {
     pthread_mutex_lock(&table_lock);
@@ -91,10 +137,7 @@ static int guard(uintptr_t start, uintptr_t end) {
     }
     if (n_maps++ == 0) {
         sys_page_bytes(); /* the handler must not be the first to ask */
-        struct sigaction action = {.sa_sigaction = on_bus_error,
-                                   .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART | SA_NODEFER};
-        sigemptyset(&action.sa_mask);
-        sigaction(SIGBUS, &action, &previous);
+        install();
     }
     atomic_store(&table[slot].damaged, false);
     atomic_store(&table[slot].end, end);
@@ -110,11 +153,7 @@ static void unguard(int slot) {
     pthread_mutex_lock(&table_lock);
     atomic_store(&table[slot].start, 0);
     if (--n_maps == 0) {
-        struct sigaction now;
-        sigaction(SIGBUS, NULL, &now);
-        if ((now.sa_flags & SA_SIGINFO) != 0 && now.sa_sigaction == on_bus_error) {
-            sigaction(SIGBUS, &previous, NULL);
-        }
+        uninstall();
     }
     pthread_mutex_unlock(&table_lock);
 }
