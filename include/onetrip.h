@@ -154,19 +154,20 @@ enum ot_tokenize_flags {
 };
 
 /* Text to token ids. *ids is allocated by the library; free it with ot_free. Text is any bytes, also
- * broken UTF-8 and NUL. Errors: MEMORY, ARGUMENT (text above 1 GiB). */
+ * broken UTF-8 and NUL. Errors: MEMORY, ARGUMENT (text above 1 GiB); CHANGED or IO, here and below,
+ * where the model's file was cut or written to, or a page of the vocabulary cannot be read. */
 OT_API int ot_tokenize(const struct ot_model *model, const char *text, size_t text_bytes,
                        uint32_t flags, uint32_t **ids, size_t *n_ids, struct ot_error *err);
 
 /* The bytes a token stands for, written to buf (not NUL-terminated). Returns their number, which
  * may exceed buf_bytes (then buf holds the first buf_bytes). Control tokens give 0 bytes unless
- * special is set, ids outside the vocabulary always. A token's bytes may be part of a UTF-8
- * character. */
+ * special is set, ids outside the vocabulary always, and all where the file was
+ * cut or written to. A token's bytes may be part of a UTF-8 character. */
 OT_API size_t ot_token_bytes(const struct ot_model *model, uint32_t token, bool special, char *buf,
                              size_t buf_bytes);
 /* Ids to text, the bytes of ot_token_bytes one after the other: *text is NUL-terminated and
  * allocated; free with ot_free. Undoes the space that ot_tokenize puts before the text. Errors:
- * MEMORY. */
+ * MEMORY, CHANGED, IO. */
 OT_API int ot_detokenize(const struct ot_model *model, const uint32_t *ids, size_t n_ids,
                          bool special, char **text, size_t *text_bytes, struct ot_error *err);
 /* True for tokens that end an answer (EOS, end of turn, ...). */
@@ -200,7 +201,7 @@ struct ot_message {
 /* The conversation as the model was trained to read it, ending where the assistant speaks.
  * format: NULL for the file's own, else a name ("chatml", "llama2", "llama3", "mistral", "gemma",
  * "phi3", "deepseek", "zephyr"). *text is allocated, NUL-terminated; it does not hold a BOS token.
- * Errors: UNSUPPORTED (the file has no template that is recognised), ARGUMENT, MEMORY. */
+ * Errors: UNSUPPORTED (the file has no template that is recognised), ARGUMENT, MEMORY, CHANGED, IO. */
 OT_API int ot_chat_render(const struct ot_model *model, const char *format,
                           const struct ot_message *messages, size_t n_messages, char **text,
                           size_t *text_bytes, struct ot_error *err);

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -105,6 +106,28 @@ static void test_a_conversation_is_written_as_the_files_template_has_it(void **s
     ot_free(ids);
     ot_free(whole);
     ot_free(text);
+    ot_model_close(model);
+}
+
+static void test_a_vocabulary_that_lost_a_page_gives_an_error(void **state) {
+    static const struct ot_message message = SAY(USER, "hi");
+    (void)state;
+    struct ot_model *model = open_family(TINY_LLAMA);
+    struct ot_error err = {0};
+    uint32_t *ids = NULL, id = (uint32_t)id_of(model, "<|im_end|>");
+    char *text = NULL, small[32];
+    size_t n = 0, bytes = 0;
+    assert_int_equal(ot_token_bytes(model, id, true, small, sizeof small), 10);
+    assert_int_equal(truncate(path, 64), 0);
+    assert_int_equal(ot_detokenize(model, &id, 1, true, &text, &bytes, &err), OT_ERR_CHANGED);
+    assert_non_null(strstr(err.message, "had"));
+    assert_null(text);
+    assert_int_equal(ot_tokenize(model, "hi", 2, 0, &ids, &n, &err), OT_ERR_CHANGED);
+    assert_int_equal(ot_chat_render(model, NULL, &message, 1, &text, &bytes, &err), OT_ERR_CHANGED);
+    assert_int_equal(ot_chat_tokenize(model, NULL, &message, 1, &ids, &n, &err), OT_ERR_CHANGED);
+    assert_null(text);
+    assert_null(ids);
+    assert_int_equal(ot_token_bytes(model, id, true, small, sizeof small), 0);
     ot_model_close(model);
 }
 
@@ -215,6 +238,7 @@ int main(void) {
         cmocka_unit_test(test_bos_and_eos_are_the_files_own),
         cmocka_unit_test(test_a_vocabulary_without_bos_and_eos_says_so),
         cmocka_unit_test(test_a_conversation_is_written_as_the_files_template_has_it),
+        cmocka_unit_test(test_a_vocabulary_that_lost_a_page_gives_an_error),
         cmocka_unit_test(test_a_special_token_in_a_message_is_text_in_a_chat_alone),
         cmocka_unit_test(test_a_format_that_is_not_there_is_refused_and_nothing_is_set),
         cmocka_unit_test(test_a_tokens_bytes_are_counted_also_where_there_is_no_room),

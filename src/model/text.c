@@ -1,21 +1,59 @@
-/* text.c - text to ids and back, and conversations, by a model's vocabulary and template. */
+/* text.c - text to ids and back, and conversations, by a model's vocabulary and template.
+ *
+ * The vocabulary's words lie in the mapped header of the first file: where that was cut or written
+ * to, or a page of it was lost, what was made of it does not count. */
+#include "base/alloc.h"
 #include "base/error.h"
 #include "model/model.h"
 #include "token/chat.h"
 
+/* 0 while the words are those that were opened. A file that ends within a page reads as zeros from
+ * there on, without a fault. */
+static int check_words(const struct ot_model *m, struct ot_error *err) {
+    return sys_map_damaged(&m->headers[0]) ? sys_map_fault(&m->files[0], err)
+                                           : sys_file_check(&m->files[0], err);
+}
+
+/* What a call returns that has made something of the words: its own code, or the error for words
+ * that are no longer there; then what was made is freed. */
+static int whole(const struct ot_model *m, int rc, void *made, struct ot_error *err) {
+    int lost = check_words(m, rc == OT_OK ? err : NULL);
+    if (lost != 0 && rc == OT_OK) {
+        mem_free(made);
+    }
+    return rc == OT_OK ? lost : rc;
+}
+
 int ot_tokenize(const struct ot_model *m, const char *text, size_t text_bytes, uint32_t flags,
                 uint32_t **ids, size_t *n_ids, struct ot_error *err) {
-    return vocab_tokenize(m->vocab, text, text_bytes, flags, ids, n_ids, err);
+    uint32_t *made = NULL;
+    size_t n = 0;
+    int rc = vocab_tokenize(m->vocab, text, text_bytes, flags, &made, &n, err);
+    rc = whole(m, rc, made, err);
+    if (rc == OT_OK) {
+        *ids = made;
+        *n_ids = n;
+    }
+    return rc;
 }
 
 size_t ot_token_bytes(const struct ot_model *m, uint32_t token, bool special, char *buf,
                       size_t buf_bytes) {
-    return vocab_token_bytes(m->vocab, token, special, buf, buf_bytes);
+    size_t bytes = vocab_token_bytes(m->vocab, token, special, buf, buf_bytes);
+    return check_words(m, NULL) == 0 ? bytes : 0;
 }
 
 int ot_detokenize(const struct ot_model *m, const uint32_t *ids, size_t n_ids, bool special,
                   char **text, size_t *text_bytes, struct ot_error *err) {
-    return vocab_detokenize(m->vocab, ids, n_ids, special, text, text_bytes, err);
+    char *made = NULL;
+    size_t bytes = 0;
+    int rc = vocab_detokenize(m->vocab, ids, n_ids, special, &made, &bytes, err);
+    rc = whole(m, rc, made, err);
+    if (rc == OT_OK) {
+        *text = made;
+        *text_bytes = bytes;
+    }
+    return rc;
 }
 
 bool ot_token_ends(const struct ot_model *m, uint32_t token) {
@@ -46,16 +84,36 @@ static const char *choose_format(const struct ot_model *m, const char *format,
 int ot_chat_render(const struct ot_model *m, const char *format, const struct ot_message *messages,
                    size_t n_messages, char **text, size_t *text_bytes, struct ot_error *err) {
     const char *chosen = choose_format(m, format, err);
-    return chosen == NULL ? OT_ERR_UNSUPPORTED
-                          : chat_render(chosen, m->chat_template, m->vocab, messages, n_messages,
-                                        text, text_bytes, err);
+    if (chosen == NULL) {
+        return OT_ERR_UNSUPPORTED;
+    }
+    char *made = NULL;
+    size_t bytes = 0;
+    int rc =
+        chat_render(chosen, m->chat_template, m->vocab, messages, n_messages, &made, &bytes, err);
+    rc = whole(m, rc, made, err);
+    if (rc == OT_OK) {
+        *text = made;
+        *text_bytes = bytes;
+    }
+    return rc;
 }
 
 int ot_chat_tokenize(const struct ot_model *m, const char *format,
                      const struct ot_message *messages, size_t n_messages, uint32_t **ids,
                      size_t *n_ids, struct ot_error *err) {
     const char *chosen = choose_format(m, format, err);
-    return chosen == NULL ? OT_ERR_UNSUPPORTED
-                          : chat_tokenize(m->vocab, chosen, m->chat_template, messages, n_messages,
-                                          ids, n_ids, err);
+    if (chosen == NULL) {
+        return OT_ERR_UNSUPPORTED;
+    }
+    uint32_t *made = NULL;
+    size_t n = 0;
+    int rc =
+        chat_tokenize(m->vocab, chosen, m->chat_template, messages, n_messages, &made, &n, err);
+    rc = whole(m, rc, made, err);
+    if (rc == OT_OK) {
+        *ids = made;
+        *n_ids = n;
+    }
+    return rc;
 }
