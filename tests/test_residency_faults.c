@@ -95,6 +95,10 @@ static void test_partial_and_interrupted_reads_are_carried_on(void **state) {
     (void)state;
     fail_each_read(&small, OT_RESIDENCY_STREAM, OT_IO_AUTO, -1);
     fail_each_read(&mixture, OT_RESIDENCY_STREAM, OT_IO_THREADS, -1);
+    setenv("ONETRIP_NO_DIRECT", "1", 1);
+    fail_each_read(&small, OT_RESIDENCY_STREAM, OT_IO_AUTO, -1);
+    fail_each_read(&mixture, OT_RESIDENCY_STREAM, OT_IO_THREADS, -1);
+    unsetenv("ONETRIP_NO_DIRECT");
     struct fixture f;
     fixture_open(&f, &small);
     const int transient[] = {EINTR, EAGAIN};
@@ -120,6 +124,39 @@ static int walk_swept(struct fixture *f, struct residency *r, struct ot_error *e
     bool all_true = let_go(f, r, &held);
     residency_sweep_end(r, code != 0);
     return code == 0 && !all_true ? 1 : code;
+}
+
+/* A read that ends behind what was wanted is not carried on: only what came is posted. */
+static void
+test_a_buffered_read_that_ends_behind_what_was_wanted_is_posted_as_it_came(void **state) {
+    (void)state;
+    struct fixture f;
+    setenv("ONETRIP_NO_DIRECT", "1", 1);
+    fixture_open(&f, &small);
+    unsetenv("ONETRIP_NO_DIRECT");
+    fixture_make_cold(&f);
+    struct residency_params params = params_of(&f, OT_RESIDENCY_STREAM);
+    params.io = OT_IO_THREADS;
+    struct ot_error err = {0};
+    struct residency *r;
+    assert_int_equal(residency_open(&params, &r, &err), 0);
+    const uint64_t offset = f.extents[0].offset, row_bytes = f.extents[0].row_bytes;
+    uint32_t row = 0; /* in the first half of its page */
+    while ((offset + row * row_bytes) % 4096 + row_bytes > 2048) {
+        row++;
+    }
+    struct row_check check = {.f = &f, .rows = &row};
+    sys_fail_reads(1, 1u << 20, -1);
+    if (residency_rows(r, 0, &row, 1, check_row, &check, &err) != 0) {
+        fail_msg("%s", err.message);
+    }
+    sys_fail_reads(0, 0, 0);
+    assert_false(check.wrong);
+    const uint32_t id = f.extents[0].ledger_id;
+    assert_int_equal(ledger_get(f.ledger, id, OT_RAM_RAM, OT_CAUSE_COPY)->moved_bytes, 2048);
+    assert_true(ledger_get(f.ledger, id, OT_DISK_RAM, OT_CAUSE_LOAD)->moved_bytes <= 2048);
+    residency_close(r);
+    fixture_close(&f);
 }
 
 static void test_a_read_ahead_that_failed_is_read_again_when_it_is_needed(void **state) {
@@ -629,6 +666,8 @@ int main(void) {
         cmocka_unit_test(test_each_read_failing_once_is_an_error_and_passes),
         cmocka_unit_test(test_each_read_ending_early_is_an_error_and_passes),
         cmocka_unit_test(test_partial_and_interrupted_reads_are_carried_on),
+        cmocka_unit_test(
+            test_a_buffered_read_that_ends_behind_what_was_wanted_is_posted_as_it_came),
         cmocka_unit_test(test_a_read_ahead_that_failed_is_read_again_when_it_is_needed),
         cmocka_unit_test(test_an_experts_part_that_failed_is_read_again_when_it_is_needed),
         cmocka_unit_test(test_a_part_that_fails_twice_is_an_error_and_passes),

@@ -70,6 +70,20 @@ static inline uint64_t extent_bytes(const struct residency_extent *e) {
 void residency_post(struct residency *r, uint32_t extent, enum ot_cause cause, uint64_t moved_bytes,
                     uint64_t needed_bytes, uint64_t rounding_bytes);
 
+/* A read that has come, to be posted. */
+struct residency_read {
+    uint32_t extent;
+    enum ot_cause cause;
+    bool direct;
+    uint64_t asked_bytes, got_bytes; /* got: fewer at the end of a file, or where a read ended early */
+    uint64_t payload_bytes;          /* of them wanted */
+    uint64_t cached_bytes;           /* not direct: of those asked for, in the page cache before */
+    uint64_t needed_bytes;           /* in: at most; out, as posted */
+    uint64_t moved_bytes, rounding_bytes; /* out, as posted */
+};
+/* A buffered read brings from disk what was not in the page cache, and copies all from there. */
+void residency_post_read(struct residency *r, struct residency_read *read);
+
 /* ---- cache.c ---- */
 int cache_open(struct residency *r, struct cache **out, struct ot_error *err);
 void cache_close(struct cache *c);

@@ -66,6 +66,8 @@ struct flight {
     uint32_t extent;
     uint64_t offset, bytes; /* in the file */
     uint64_t payload_bytes; /* of them wanted */
+    uint64_t need_bytes;    /* from the start to the last one wanted */
+    uint64_t got_bytes;     /* have come; with the payload, but not always all that was asked for */
     void *buf;
     bool direct, sampled;
     uint64_t cached_before; /* sampled, or not direct: bytes of the range in the page cache */

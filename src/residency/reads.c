@@ -54,6 +54,7 @@ bool reads_issue(struct mover *m, enum flight_kind kind, uint32_t index, uint32_
         .buf = buf,
         .direct = direct,
     };
+    f->need_bytes = offset + payload_bytes - f->offset;
     f->sampled = f->direct && (m->n_reads < SAMPLE_FIRST || m->n_reads % SAMPLE_EVERY == 0);
     if (f->sampled || !f->direct) {
         f->cached_before = sys_file_cached_range(file, f->offset, f->bytes);
@@ -67,7 +68,7 @@ bool reads_issue(struct mover *m, enum flight_kind kind, uint32_t index, uint32_
         .offset = f->offset + (planted == RESIDENCY_PLANT_SHIFT ? align : 0),
         .buf = buf,
         .bytes = f->bytes,
-        .need_bytes = offset + payload_bytes - f->offset,
+        .need_bytes = f->need_bytes,
         .direct = f->direct && planted != RESIDENCY_PLANT_BUFFERED,
         .tag = tag,
     };
@@ -154,23 +155,23 @@ static void post(struct mover *m, const struct flight *f) {
                  : part ? experts_needed_again(m, f->payload_bytes)
                         : 0;
     }
-    /* a buffered read brings from disk what was not in the page cache, and copies all from there */
-    const uint64_t found = f->direct ? 0 : min_u64(f->cached_before, f->bytes);
-    const uint64_t moved = f->bytes - found;
-    needed = min_u64(needed, moved);
-    const uint64_t rounding = min_u64(f->bytes - f->payload_bytes, moved - needed);
+    struct residency_read read = {
+        .extent = f->extent,
+        .cause = cause,
+        .direct = f->direct,
+        .asked_bytes = f->bytes,
+        .got_bytes = f->got_bytes,
+        .payload_bytes = f->payload_bytes,
+        .cached_bytes = f->cached_before,
+        .needed_bytes = needed,
+    };
+    residency_post_read(m->r, &read);
     if (f->kind == FLIGHT_SLOT) {
         struct slot *s = &m->slots[f->index];
         s->cause = cause;
-        s->moved_bytes = moved;
-        s->needed_bytes = needed;
-        s->rounding_bytes = rounding;
-    }
-    residency_post(m->r, f->extent, cause, moved, needed, rounding);
-    if (!f->direct) {
-        m->r->brought_bytes += found;
-        ledger_post(m->r->ledger, m->r->extents[f->extent].ledger_id, OT_RAM_RAM, OT_CAUSE_COPY,
-                    f->bytes, 0);
+        s->moved_bytes = read.moved_bytes;
+        s->needed_bytes = read.needed_bytes;
+        s->rounding_bytes = read.rounding_bytes;
     }
 }
 
@@ -196,7 +197,7 @@ static int64_t read_again(const struct sys_file *file, const struct flight *f, u
 
 /* For the test build and ONETRIP_VERIFY=1: the bytes are those of the file at the right place. They
  * are read a second time for that, which is posted like any trip. */
-static bool same_as_file(struct mover *m, const struct flight *f, uint64_t got_bytes) {
+static bool same_as_file(struct mover *m, const struct flight *f) {
     if (!m->verify) {
         return true;
     }
@@ -205,7 +206,7 @@ static bool same_as_file(struct mover *m, const struct flight *f, uint64_t got_b
     if (again == NULL) {
         return false;
     }
-    uint64_t bytes = min_u64(got_bytes, file->bytes - f->offset);
+    uint64_t bytes = min_u64(f->got_bytes, file->bytes - f->offset);
     int64_t n = read_again(file, f, again);
     if (n < 0) {
         error_sys(&m->failure, OT_ERR_IO, (int)-n, file->path,
@@ -227,7 +228,7 @@ static bool same_as_file(struct mover *m, const struct flight *f, uint64_t got_b
     return same;
 }
 
-static bool arrived(struct mover *m, const struct flight *f, const struct sys_read_done *done) {
+static bool arrived(struct mover *m, struct flight *f, const struct sys_read_done *done) {
     const struct sys_file *file = &m->r->files[m->r->extents[f->extent].file];
     if (done->error != 0) {
         m->n_reads_failed++;
@@ -236,17 +237,17 @@ static bool arrived(struct mover *m, const struct flight *f, const struct sys_re
                   (unsigned long long)f->offset);
         return false;
     }
-    uint64_t end = f->offset + done->got_bytes;
-    if (end < min_u64(f->offset + f->bytes, file->bytes)) {
+    f->got_bytes = done->got_bytes;
+    if (f->got_bytes < f->need_bytes) { /* the reader goes on until they are there */
         m->n_reads_failed++;
         error_set(&m->failure, OT_ERR_CHANGED, file->path,
-                  "ends at byte %llu now, had %llu when it was opened", (unsigned long long)end,
-                  (unsigned long long)file->bytes);
+                  "ends at byte %llu now, had %llu when it was opened",
+                  (unsigned long long)(f->offset + f->got_bytes), (unsigned long long)file->bytes);
         return false;
     }
     look_for_cache(m, f);
     post(m, f);
-    return same_as_file(m, f, done->got_bytes);
+    return same_as_file(m, f);
 }
 
 bool reads_take(struct mover *m, bool wait) {

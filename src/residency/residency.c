@@ -35,6 +35,22 @@ uint64_t residency_table_bytes(const struct residency_extent *extents, uint32_t 
     return bytes;
 }
 
+void residency_post_read(struct residency *r, struct residency_read *read) {
+    const uint64_t asked = max_u64(read->asked_bytes, read->got_bytes), got = read->got_bytes;
+    const uint64_t missing = read->direct ? got : asked - min_u64(read->cached_bytes, asked);
+    read->moved_bytes = min_u64(missing, got);
+    read->needed_bytes = min_u64(read->needed_bytes, read->moved_bytes);
+    read->rounding_bytes =
+        min_u64(got - min_u64(read->payload_bytes, got), read->moved_bytes - read->needed_bytes);
+    residency_post(r, read->extent, read->cause, read->moved_bytes, read->needed_bytes,
+                   read->rounding_bytes);
+    if (!read->direct) {
+        r->brought_bytes += got - read->moved_bytes;
+        ledger_post(r->ledger, r->extents[read->extent].ledger_id, OT_RAM_RAM, OT_CAUSE_COPY, got,
+                    0);
+    }
+}
+
 uint64_t residency_cache_bytes(const struct residency_extent *extents, uint32_t n_extents) {
     uint64_t sum = 0;
     for (uint32_t i = 0; i < n_extents; i++) {
