@@ -391,6 +391,42 @@ static void test_buffered_reads_are_copies_and_only_what_was_missing_is_from_dis
     fixture_close(&f);
 }
 
+static void test_measuring_by_buffered_reads_counts_what_came_from_disk(void **state) {
+    (void)state;
+    struct fixture f;
+    fixture_open(&f, &plain);
+    fixture_make_cold(&f);
+    open_buffered(&f);
+    struct residency_params params = fixture_params(&f, UINT64_MAX);
+    params.residency = OT_RESIDENCY_WIRED;
+    struct residency *r = walked(&f, &params, 1);
+    for (uint32_t i = 0; i < 2; i++) { /* warm, then dropped behind */
+        uint8_t *all = malloc(f.n_bytes[0]);
+        struct ot_error err;
+        assert_int_equal(sys_file_read(&f.files[0], 0, all, i == 0 ? f.n_bytes[0] : 0, &err), 0);
+        free(all);
+        ledger_reset(f.ledger);
+        const uint64_t before = process_read_bytes();
+        double speed;
+        uint64_t bytes;
+        assert_int_equal(residency_measure_disk(r, NULL, &speed, &bytes, &err), 0);
+        const uint64_t system = process_read_bytes() - before;
+        const struct ledger_counter wasted = fixture_disk(&f, OT_CAUSE_PREFETCH_WASTED);
+        const uint64_t copied =
+            ledger_sum(f.ledger, OT_RAM_RAM, OT_CLASS_WEIGHT, OT_CAUSE_COPY).moved_bytes;
+        assert_int_equal(wasted.needed_bytes, 0);
+        assert_true(wasted.rounding_bytes < wasted.moved_bytes / 10 + 1);
+        assert_true(copied >= bytes && copied >= fixture_sum(&f, RESIDENCY_SWEEP));
+        if (i == 0) {
+            assert_true(wasted.moved_bytes < copied / 10);
+        } else if (system > 0) { /* else the kernel counts no reads here */
+            assert_in_range(wasted.moved_bytes, system / 100 * 97, system / 100 * 103);
+        }
+    }
+    residency_close(r);
+    fixture_close(&f);
+}
+
 static void test_own_memory_leaves_nothing_in_the_page_cache(void **state) {
     (void)state;
     struct fixture f;
@@ -885,6 +921,7 @@ int main(void) {
         cmocka_unit_test(test_the_ledger_closes_against_the_kernel_in_every_mode),
         cmocka_unit_test(test_a_warm_page_cache_moves_nothing),
         cmocka_unit_test(test_buffered_reads_are_copies_and_only_what_was_missing_is_from_disk),
+        cmocka_unit_test(test_measuring_by_buffered_reads_counts_what_came_from_disk),
         cmocka_unit_test(test_own_memory_leaves_nothing_in_the_page_cache),
         cmocka_unit_test(test_every_way_of_reading_gives_the_same_bytes),
         cmocka_unit_test(test_a_file_in_memory_is_read_buffered_and_says_so),

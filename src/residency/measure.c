@@ -45,6 +45,7 @@ struct pass {
         struct sys_read read;
         uint32_t extent;
         uint64_t payload_bytes;
+        uint64_t cached_bytes;   /* not direct: in the page cache before */
     } readings[DEPTH];           /* into each buffer */
     uint32_t extent;             /* to be read next */
     uint64_t at;                 /* of it */
@@ -78,6 +79,9 @@ static bool add_next(struct pass *p, uint32_t buffer) {
         .extent = p->extent,
         .payload_bytes = payload,
     };
+    if (!reading->read.direct) {
+        reading->cached_bytes = sys_file_cached_range(file, start, reading->read.bytes);
+    }
     p->at += payload;
     p->asked_bytes += payload;
     return sys_reader_add(p->reader, &reading->read);
@@ -101,8 +105,15 @@ static int take_in(struct pass *p, const struct sys_read_done *done, struct ot_e
         sys_file_drop(read->file, read->offset, read->bytes);
     }
     p->bytes += done->got_bytes;
-    residency_post(p->r, reading->extent, OT_CAUSE_PREFETCH_WASTED, done->got_bytes, 0,
-                   done->got_bytes - reading->payload_bytes);
+    residency_post_read(p->r, &(struct residency_read){
+                                  .extent = reading->extent,
+                                  .cause = OT_CAUSE_PREFETCH_WASTED,
+                                  .direct = read->direct,
+                                  .asked_bytes = read->bytes,
+                                  .got_bytes = done->got_bytes,
+                                  .payload_bytes = reading->payload_bytes,
+                                  .cached_bytes = reading->cached_bytes,
+                              });
     return 0;
 }
 
