@@ -373,17 +373,21 @@ static uint64_t process_read_bytes(void) {
 }
 
 /* A header of 7 MB, so that reading ahead goes on behind its end also where it is of 8 MB. */
+static void make_cold(void) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(fsync(fd), 0);
+    assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+    close(fd);
+}
+
 static void test_a_cold_header_is_counted_as_the_kernel_counts_it(void **state) {
     (void)state;
     struct tiny_model options;
     tiny_model_defaults(&options, TINY_GEMMA3, OT_Q8_0, 7);
     options.n_vocab = 300000;
     tiny_model_write(&options, path);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    assert_true(fd >= 0);
-    assert_int_equal(fsync(fd), 0);
-    assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
-    close(fd);
+    make_cold();
     struct ot_model *model;
     struct ot_context *ctx;
     struct ot_error err;
@@ -402,6 +406,60 @@ static void test_a_cold_header_is_counted_as_the_kernel_counts_it(void **state) 
         skip();
     }
     assert_in_range(counted, system / 100 * 99, system / 100 * 101);
+}
+
+/* Opens a context, runs it and closes it. Returns what its ledger has of headers. */
+static uint64_t run_and_report(const struct ot_model *model, struct report *r) {
+    struct ot_context_params params = {.n_ctx = 64, .residency = OT_RESIDENCY_WIRED};
+    struct ot_context *ctx;
+    struct ot_error err;
+    uint64_t headers, needed;
+    if (ot_context_open(model, &params, &ctx, &err) != 0) {
+        fail_with(&err);
+    }
+    struct ot_model_info info;
+    ot_model_get_info(model, &info);
+    float *logits = logits_for(info.n_vocab);
+    struct ot_input in = {.token = 5, .want_logits = true};
+    if (ot_decode(ctx, &in, 1, logits, &err) != 0 || report_gather(ctx, NULL, r, &err) != 0) {
+        fail_with(&err);
+    }
+    free(logits);
+    ot_ledger_total(ctx, OT_DISK_RAM, OT_CLASS_OTHER, &headers, &needed);
+    ot_context_close(ctx);
+    return headers;
+}
+
+static void test_each_context_of_a_model_closes_its_own_account(void **state) {
+    (void)state;
+    struct tiny_model options;
+    tiny_model_defaults(&options, TINY_LLAMA, OT_Q8_0, 7);
+    options.n_layers = 4;
+    options.n_embd = options.n_ff = 1024;
+    options.n_heads = options.n_kv_heads = 16;
+    options.head_dim = 64;
+    tiny_model_write(&options, path);
+    make_cold();
+    struct ot_model *model;
+    struct ot_context *ctx;
+    struct ot_error err;
+    assert_int_equal(ot_model_open(path, NULL, &model, &err), 0);
+    struct ot_context_params refused = {.ram_bytes = 1};
+    assert_int_not_equal(ot_context_open(model, &refused, &ctx, &err), 0);
+    for (uint32_t i = 0; i < 3; i++) {
+        struct report r;
+        uint64_t headers = run_and_report(model, &r);
+        assert_int_equal(headers, i == 0 ? model->header_disk_bytes : 0);
+        assert_true(r.n_closures > 0);
+        const struct report_closure *c = &r.closures[0];
+        if (c->system_bytes >= c->ledger_bytes / 2) { /* else the kernel counts no reads here */
+            assert_true(c->residual < 0.01);
+        }
+        uint64_t whole = r.model.sweep_bytes + headers + (1u << 20);
+        assert_true(c->system_bytes <= whole && c->ledger_bytes <= whole);
+        report_deinit(&r);
+    }
+    ot_model_close(model);
 }
 
 /* With a small header the kernel reads ahead far into the weights, or so would a fault there. */
@@ -741,6 +799,7 @@ int main(void) {
         cmocka_unit_test(test_only_wanted_logits_are_written_in_order),
         cmocka_unit_test(test_without_logits_a_sweep_ends_with_the_last_keys),
         cmocka_unit_test(test_a_cold_header_is_counted_as_the_kernel_counts_it),
+        cmocka_unit_test(test_each_context_of_a_model_closes_its_own_account),
         cmocka_unit_test(
             test_weights_in_own_memory_leave_no_more_than_the_header_in_the_page_cache),
         cmocka_unit_test(test_own_memory_finds_nothing_in_the_page_cache),

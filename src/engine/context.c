@@ -62,12 +62,21 @@ static int open_ledger(struct ot_context *ctx, struct ot_error *err) {
         rc = ledger_add_extent(ctx->ledger, "headers", 7, m->header_bytes, OT_CLASS_OTHER, -1,
                                &ctx->header_extent, err);
     }
-    if (rc == OT_OK && m->header_disk_bytes > 0) {
+    return rc;
+}
+
+/* The headers were read once, for all contexts: the first that opens has them in its account. */
+static void account_headers(struct ot_context *ctx) {
+    const struct ot_model *m = ctx->model;
+    if (atomic_exchange(m->header_accounted, true)) {
+        return;
+    }
+    ctx->at_start.read_bytes -= min_u64(ctx->at_start.read_bytes, m->opening_read_bytes);
+    if (m->header_disk_bytes > 0) {
         uint64_t needed = min_u64(m->header_disk_bytes, m->header_bytes);
         ledger_post_rounded(ctx->ledger, ctx->header_extent, OT_DISK_RAM, OT_CAUSE_LOAD,
                             m->header_disk_bytes, needed, m->header_disk_bytes - needed);
     }
-    return rc;
 }
 
 /* Behind the headers the kernel may have read ahead megabytes of weights into the page cache: of
@@ -168,6 +177,7 @@ int ot_context_open(const struct ot_model *model, const struct ot_context_params
     if (ctx == NULL) {
         return error_memory(err, sizeof *ctx);
     }
+    sys_process_read(&ctx->at_start);
     ctx->model = model;
     ctx->requested = *params;
     ctx->kernels = kernels_get();
@@ -192,6 +202,7 @@ int ot_context_open(const struct ot_model *model, const struct ot_context_params
         ot_context_close(ctx);
         return rc;
     }
+    account_headers(ctx);
     *out = ctx;
     return OT_OK;
 }
@@ -264,5 +275,5 @@ struct residency *engine_residency(const struct ot_context *ctx) {
     return ctx->residency;
 }
 const struct sys_process *engine_process_at_start(const struct ot_context *ctx) {
-    return &ctx->model->at_start;
+    return &ctx->at_start;
 }

@@ -12,7 +12,8 @@
 const struct ot_model *engine_model(const struct ot_context *ctx);
 const struct ledger *engine_ledger(const struct ot_context *ctx);
 struct residency *engine_residency(const struct ot_context *ctx);
-/* The process's counters as they were when the model was opened: closures compare with now. */
+/* The process's counters as they were when the context was opened, before what the headers took of
+ * the disk where they are in its ledger: closures compare with now. */
 const struct sys_process *engine_process_at_start(const struct ot_context *ctx);
 
 #endif

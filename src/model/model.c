@@ -278,14 +278,19 @@ int ot_model_open(const char *path, const struct ot_model_params *params, struct
     if (m == NULL) {
         return error_memory(err, sizeof *m);
     }
-    sys_process_read(&m->at_start);
+    struct sys_process before, after;
+    sys_process_read(&before);
     m->vocab_only = params != NULL && params->vocab_only;
     m->path = mem_strdup(path);
-    int rc = m->path != NULL ? open_all(m, err) : error_memory(err, strlen(path));
+    m->header_accounted = mem_calloc(1, sizeof *m->header_accounted);
+    int rc = m->path != NULL && m->header_accounted != NULL ? open_all(m, err)
+                                                            : error_memory(err, strlen(path));
     if (rc != OT_OK) {
         ot_model_close(m);
         return rc;
     }
+    sys_process_read(&after);
+    m->opening_read_bytes = after.read_bytes - before.read_bytes;
     *out = m;
     return OT_OK;
 }
@@ -308,6 +313,7 @@ void ot_model_close(struct ot_model *m) {
     mem_free(m->headers);
     mem_free(m->parts);
     mem_free(m->ahead_bytes);
+    mem_free(m->header_accounted);
     mem_free(m->chat_template);
     mem_free(m->name);
     mem_free(m->path);

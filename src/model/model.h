@@ -1,6 +1,9 @@
-/* model.h - struct ot_model: a GGUF file, opened and bound. Read-only after ot_model_open. */
+/* model.h - struct ot_model: a GGUF file, opened and bound. Read-only after ot_model_open,
+ * but for one flag. */
 #ifndef MODEL_MODEL_H
 #define MODEL_MODEL_H
+
+#include <stdatomic.h>
 
 #include "format/gguf.h"
 #include "model/bind.h"
@@ -30,7 +33,8 @@ struct ot_model {
     uint64_t header_bytes;       /* of all parts */
     uint64_t header_disk_bytes;  /* of them, not in the page cache when opened */
     uint64_t *ahead_bytes;       /* owned [n_files]: behind each header, read ahead by the kernel */
-    struct sys_process at_start; /* the process's counters before the first byte was read */
+    uint64_t opening_read_bytes;   /* that the process read from disk while the model was opened */
+    atomic_bool *header_accounted; /* owned: one context has the header in its account */
 };
 
 #endif
