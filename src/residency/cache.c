@@ -34,9 +34,13 @@
 
 enum { N_READERS = 6 };
 
+/* Of a page: it comes for the first time, or comes back. */
+enum trip { TRIP_FIRST, TRIP_AGAIN, N_TRIPS };
+
 struct extent_state {
-    _Atomic uint64_t ready_bytes;         /* from the start on, in memory; parts: 0 */
-    uint64_t moved_bytes, rounding_bytes; /* counted, not posted yet; under count_lock */
+    _Atomic uint64_t ready_bytes; /* from the start on, in memory; parts: 0 */
+    /* Counted, not posted yet; under count_lock. */
+    uint64_t moved_bytes[N_TRIPS], rounding_bytes[N_TRIPS];
 };
 
 /* The part of an extent that lies in one window. */
@@ -56,6 +60,7 @@ struct cache {
     uint32_t n_steps, n_ready;    /* n_ready under lock */
     bool *counted;                /* owned: windows of all files that were counted in this pass */
     uint64_t *first_window;       /* owned [r->n_files + 1] */
+    uint8_t *had;                 /* owned bits: pages of all files that were asked for before */
     bool *part_ready;             /* owned, of all EXPERT extents; first_part says where */
     uint32_t *first_part;         /* owned [r->n_extents] */
     uint64_t total_bytes;         /* of the swept extents */
@@ -84,37 +89,83 @@ static uint64_t overlap(const struct residency_extent *e, uint64_t start, uint64
     return to > from ? to - from : 0;
 }
 
-/* Counts `missing` of the bytes [start, end) of a file for the extents that lie there; what belongs
- * to none that is swept, or to an expert's part or a row that was not asked for, is rounding. */
-static void count(struct cache *c, uint32_t extent, uint64_t start, uint64_t end,
-                  uint64_t missing) {
-    const struct residency_extent *asked = &c->r->extents[extent];
+/* The first extent, by place, that ends behind a place in a file. */
+static uint32_t first_place(const struct cache *c, uint32_t file, uint64_t start) {
     uint32_t low = 0, high = c->r->n_extents;
-    while (low < high) { /* the first extent that ends after start */
+    while (low < high) {
         uint32_t middle = low + (high - low) / 2;
         const struct residency_extent *e = &c->r->extents[c->by_place[middle]];
-        bool before =
-            e->file != asked->file ? e->file < asked->file : e->offset + extent_bytes(e) <= start;
+        bool before = e->file != file ? e->file < file : e->offset + extent_bytes(e) <= start;
         low = before ? middle + 1 : low;
         high = before ? high : middle;
     }
-    uint64_t left = missing;
-    for (; low < c->r->n_extents; low++) {
-        uint32_t i = c->by_place[low];
+    return low;
+}
+
+/* The end of a run of pages that are all of one extent, or of none; or one page, where an extent
+ * begins or ends in it. */
+static uint64_t run_end(const struct cache *c, uint32_t file, uint64_t start, uint64_t end) {
+    const uint64_t page = sys_page_bytes();
+    const uint32_t place = first_place(c, file, start);
+    uint64_t border = end;
+    if (place < c->r->n_extents && c->r->extents[c->by_place[place]].file == file) {
+        const struct residency_extent *e = &c->r->extents[c->by_place[place]];
+        border = e->offset > start ? e->offset : e->offset + extent_bytes(e);
+    }
+    return min_u64(end, max_u64(border / page * page, start + page));
+}
+
+/* Shares `moved` of the bytes of a run out to the extents that lie there; what belongs to none that
+ * is swept, nor to the one that is asked for, is rounding of that. */
+static void share_out(struct cache *c, uint32_t extent, uint64_t start, uint64_t end,
+                      uint64_t moved, enum trip trip) {
+    const uint32_t file = c->r->extents[extent].file;
+    uint64_t left = moved;
+    for (uint32_t place = first_place(c, file, start); left > 0 && place < c->r->n_extents;
+         place++) {
+        uint32_t i = c->by_place[place];
         const struct residency_extent *e = &c->r->extents[i];
-        if (e->file != asked->file || e->offset >= end) {
+        if (e->file != file || e->offset >= end) {
             break;
         }
         if (i == extent || e->contract == RESIDENCY_SWEEP) {
-            uint64_t share =
-                (uint64_t)((unsigned __int128)overlap(e, start, end) * missing / (end - start));
-            share = min_u64(share, left);
-            c->extents[i].moved_bytes += share;
+            uint64_t part = overlap(e, start, end);
+            uint64_t share = (uint64_t)((unsigned __int128)part * moved / (end - start));
+            share = min_u64(share, min_u64(part, left));
+            c->extents[i].moved_bytes[trip] += share;
             left -= share;
         }
     }
-    c->extents[extent].moved_bytes += left;
-    c->extents[extent].rounding_bytes += left;
+    c->extents[extent].moved_bytes[trip] += left;
+    c->extents[extent].rounding_bytes[trip] += left;
+}
+
+/* The bytes of the pages [start, end) of a file that were asked for before; afterwards all were. */
+static uint64_t had_before(struct cache *c, uint32_t file, uint64_t start, uint64_t end) {
+    const uint64_t page = sys_page_bytes();
+    uint64_t bit = c->first_window[file] * (SYS_MAP_WINDOW / page) + start / page, n = 0;
+    for (uint64_t at = start; at < end; at += page, bit++) {
+        n += c->had[bit / 8] >> (bit % 8) & 1;
+        c->had[bit / 8] = (uint8_t)(c->had[bit / 8] | 1u << (bit % 8));
+    }
+    return n * page;
+}
+
+/* Counts what of the pages [start, end) of an extent's file is missing. Returns how many bytes. */
+static uint64_t count(struct cache *c, uint32_t extent, uint64_t start, uint64_t end) {
+    const uint32_t file = c->r->extents[extent].file;
+    uint64_t missing = 0;
+    for (uint64_t at = start, next; at < end; at = next) {
+        next = run_end(c, file, at, end);
+        const uint64_t bytes = next - at;
+        const uint64_t moved =
+            bytes - min_u64(sys_file_cached_range(&c->r->files[file], at, bytes), bytes);
+        const uint64_t first = min_u64(moved, bytes - had_before(c, file, at, next));
+        share_out(c, extent, at, next, first, TRIP_FIRST);
+        share_out(c, extent, at, next, moved - first, TRIP_AGAIN);
+        missing += moved;
+    }
+    return missing;
 }
 
 /* The bytes of the file that come in for a range: its pages, or its window. */
@@ -143,13 +194,9 @@ static bool ask_for(struct cache *c, uint32_t extent, uint64_t start, uint64_t b
         c->counted[window] = true;
     }
     if (!counted) {
-        uint64_t cached = sys_file_cached_range(file, from, to - from);
-        all = cached >= to - from;
-        if (!all) {
-            count(c, extent, from, to, to - from - cached);
-            if (!large) {
-                sys_file_will_need(file, from, to - from);
-            }
+        all = count(c, extent, from, to) == 0;
+        if (!all && !large) {
+            sys_file_will_need(file, from, to - from);
         }
     }
     pthread_mutex_unlock(&c->count_lock);
@@ -245,24 +292,20 @@ static void begin_pass(struct cache *c) {
     }
 }
 
-static void post_count(struct cache *c, uint32_t extent, uint64_t moved, uint64_t rounding) {
-    /* Every byte once is the compulsory load; what comes after that came back. */
-    uint64_t *seen = &c->r->seen_bytes[extent];
-    bool first = *seen + moved - rounding <= extent_bytes(&c->r->extents[extent]);
-    *seen += first ? moved - rounding : 0;
-    residency_post(c->r, extent, first ? OT_CAUSE_LOAD : OT_CAUSE_RELOAD, moved,
-                   first ? moved - rounding : 0, rounding);
-}
-
-/* Writes what the threads counted to the ledger. */
+/* Writes what the threads counted to the ledger: the first trip of each page is the compulsory
+ * load, what comes after that came back. */
 static void post_counts(struct cache *c) {
     pthread_mutex_lock(&c->count_lock);
     for (uint32_t i = 0; i < c->r->n_extents; i++) {
         struct extent_state *e = &c->extents[i];
-        if (e->moved_bytes > 0) {
-            post_count(c, i, e->moved_bytes, e->rounding_bytes);
+        for (uint32_t t = 0; t < N_TRIPS; t++) {
+            uint64_t moved = e->moved_bytes[t], rounding = e->rounding_bytes[t];
+            if (moved > 0) {
+                residency_post(c->r, i, t == TRIP_FIRST ? OT_CAUSE_LOAD : OT_CAUSE_RELOAD, moved,
+                               t == TRIP_FIRST ? moved - rounding : 0, rounding);
+            }
+            e->moved_bytes[t] = e->rounding_bytes[t] = 0;
         }
-        e->moved_bytes = e->rounding_bytes = 0;
     }
     pthread_mutex_unlock(&c->count_lock);
 }
@@ -381,10 +424,11 @@ static int take_arrays(struct cache *c, struct ot_error *err) {
         c->first_window[i + 1] = c->first_window[i] + r->files[i].bytes / SYS_MAP_WINDOW + 1;
     }
     c->counted = mem_calloc(c->first_window[r->n_files], sizeof *c->counted);
+    c->had = mem_calloc(c->first_window[r->n_files], SYS_MAP_WINDOW / sys_page_bytes() / 8);
     c->part_ready = mem_calloc(n_parts, sizeof *c->part_ready);
     c->steps = mem_calloc(n_steps, sizeof *c->steps);
     c->n_steps = (uint32_t)n_steps;
-    if (c->counted == NULL || c->part_ready == NULL || c->steps == NULL) {
+    if (c->counted == NULL || c->had == NULL || c->part_ready == NULL || c->steps == NULL) {
         return error_memory(err, n_steps * sizeof *c->steps);
     }
     sort_by_place(c);
@@ -433,6 +477,7 @@ void cache_close(struct cache *c) {
     pthread_mutex_destroy(&c->count_lock);
     pthread_mutex_destroy(&c->lock);
     mem_free(c->counted);
+    mem_free(c->had);
     mem_free(c->first_window);
     mem_free(c->steps);
     mem_free(c->by_place);

@@ -37,7 +37,6 @@ struct rows;
 struct residency {
     const struct sys_file *files;     /* borrowed [n_files] */
     struct residency_extent *extents; /* owned [n_extents] */
-    uint64_t *seen_bytes;             /* owned [n_extents] that came from disk a first time */
     uint32_t last_extent;             /* of this sweep */
     uint32_t n_files, n_extents;
     uint64_t budget_bytes;

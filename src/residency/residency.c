@@ -143,8 +143,7 @@ static int copy_params(struct residency *r, const struct residency_params *param
     r->progress = params->progress;
     r->progress_user = params->progress_user;
     r->extents = mem_calloc(r->n_extents, sizeof *r->extents);
-    r->seen_bytes = mem_calloc(r->n_extents, sizeof *r->seen_bytes);
-    if (r->extents == NULL || r->seen_bytes == NULL) {
+    if (r->extents == NULL) {
         return error_memory(err, r->n_extents * sizeof *r->extents);
     }
     for (uint32_t i = 0; i < r->n_extents; i++) {
@@ -194,7 +193,6 @@ void residency_close(struct residency *r) {
     residency_trace_close(r->trace, NULL);
     mem_free(r->traced);
     mem_free(r->trace_first);
-    mem_free(r->seen_bytes);
     mem_free(r->extents);
     mem_free(r);
 }
