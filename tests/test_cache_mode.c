@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 
 static const struct fixture_options plain = {.seed = 21, .n_layers = 8, .n_files = 1};
 static const struct fixture_options split = {.seed = 22, .n_layers = 8, .n_files = 2, .tied = true};
@@ -165,10 +167,132 @@ static void test_an_experts_part_that_comes_back_is_reloaded(void **state) {
     fixture_close(&f);
 }
 
+/* ---- a user who is not told ---- */
+
+static uint64_t process_read_bytes(void) {
+    struct sys_process p;
+    sys_process_read(&p);
+    return p.read_bytes;
+}
+
+static bool is_about(uint64_t counted, uint64_t system, uint32_t percent) {
+    uint64_t room = system / 100 * percent;
+    if (counted + room >= system && counted <= system + room) {
+        return true;
+    }
+    print_error("counted %llu, the system %llu\n", (unsigned long long)counted,
+                (unsigned long long)system);
+    return false;
+}
+
+/* Walks, and compares the ledger with the kernel. NULL, or what is wrong. */
+static const char *run_untold(struct fixture *f, const struct residency_params *params, bool warm) {
+    struct ot_error err;
+    struct residency *r;
+    struct residency_info info;
+    uint8_t *all = malloc(f->n_bytes[0] + f->n_bytes[1]);
+    fixture_make_cold(f);
+    for (uint32_t i = 0; warm && i < f->n_files; i++) {
+        if (sys_file_read(&f->files[i], 0, all, f->n_bytes[i], &err) != 0) {
+            return "the file cannot be read";
+        }
+    }
+    free(all);
+    ledger_reset(f->ledger);
+    const uint64_t before = process_read_bytes();
+    if (residency_open(params, &r, &err) != 0) {
+        return "cannot be opened";
+    }
+    for (uint32_t i = 0; i < 3; i++) {
+        if (walk(f, r, &err) != 0) {
+            return "a sweep failed";
+        }
+    }
+    residency_get_info(r, &info);
+    const uint64_t system = process_read_bytes() - before;
+    const uint64_t counted = fixture_disk(f, OT_CAUSE_COUNT).moved_bytes;
+    const uint64_t least = warm ? 0 : fixture_sum(f, RESIDENCY_SWEEP);
+    residency_close(r);
+    if (!info.cache_unknown) {
+        return "it does not say so";
+    }
+    if (strcmp(info.mode, "cache") == 0 && fixture_disk(f, OT_CAUSE_RELOAD).moved_bytes > 65536) {
+        return "what came once is posted as reload";
+    }
+    if (warm && strcmp(info.mode, "cache") == 0 && counted > 0) {
+        return "what was in the page cache is counted";
+    }
+    return is_about(counted, system, 1) && counted >= least ? NULL : "the ledger is not closed";
+}
+
+/* As another user, who may read the files. */
+static const char *all_untold(struct fixture *f) {
+    struct ot_error err;
+    for (uint32_t i = 0; i < f->n_files; i++) {
+        sys_file_close(&f->files[i]);
+    }
+    if (setresgid(65534, 65534, 65534) != 0 || setresuid(65534, 65534, 65534) != 0) {
+        return "cannot become another user";
+    }
+    prctl(PR_SET_DUMPABLE, 1); /* else it may not look at its own /proc */
+    for (uint32_t i = 0; i < 4; i++) {
+        setenv("ONETRIP_NO_DIRECT", "1", 1);
+        for (uint32_t k = 0; k < f->n_files; k++) {
+            if (sys_file_open(&f->files[k], f->paths[k], &err) != 0) {
+                _exit(77);
+            }
+            if (!f->files[k].cache_unknown || sys_file_cached_bytes(&f->files[k]) != 0) {
+                return "the file does not say that its pages are not told";
+            }
+        }
+        struct residency_params params = cache_params(f);
+        if (i >= 2) {
+            params = fixture_params(f, fixture_sum(f, RESIDENCY_SWEEP) / 2 + (1 << 20));
+        }
+        const char *wrong = run_untold(f, &params, i % 2 == 1);
+        if (wrong != NULL) {
+            print_error("way %u: ", i);
+            return wrong;
+        }
+        for (uint32_t k = 0; k < f->n_files; k++) {
+            sys_file_close(&f->files[k]);
+        }
+    }
+    return NULL;
+}
+
+static void test_who_is_not_told_what_is_cached_counts_what_the_kernel_counts(void **state) {
+    (void)state;
+    struct fixture f;
+    if (geteuid() != 0) {
+        print_message("skipped: no file of another user can be made\n");
+        skip();
+    }
+    open_cold(&f, &mixture);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        const char *wrong = all_untold(&f);
+        if (wrong != NULL) {
+            print_error("%s\n", wrong);
+        }
+        _exit(wrong == NULL ? 0 : 1);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    fixture_close(&f);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
+        print_message("skipped: another user cannot come here\n");
+        skip();
+    }
+    assert_int_equal(status, 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_byte_is_loaded_once_and_reloaded_when_it_comes_back),
         cmocka_unit_test(test_an_experts_part_that_comes_back_is_reloaded),
+        cmocka_unit_test(test_who_is_not_told_what_is_cached_counts_what_the_kernel_counts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

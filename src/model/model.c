@@ -47,6 +47,16 @@ static int parse_header(struct ot_model *m, uint32_t no, const char *path, struc
     return gguf_parse(&m->parts[no], map->data, map->bytes, file_bytes, path, err);
 }
 
+/* What grows by the bytes of a file that come into the page cache. */
+static uint64_t brought_bytes(const struct sys_file *file) {
+    struct sys_reads reads;
+    if (!file->cache_unknown) {
+        return sys_file_cached_bytes(file);
+    }
+    sys_thread_reads(&reads);
+    return reads.read_bytes;
+}
+
 /* Maps and parses part `no`, whose path is given. */
 static int open_part(struct ot_model *m, uint32_t no, const char *path, struct ot_error *err) {
     int rc = sys_file_open(&m->files[no], path, err);
@@ -57,7 +67,7 @@ static int open_part(struct ot_model *m, uint32_t no, const char *path, struct o
     if ((rc = sys_map_open(&m->headers[no], &m->files[no], err)) != OT_OK) {
         return rc;
     }
-    uint64_t cached = sys_file_cached_bytes(&m->files[no]);
+    uint64_t before = brought_bytes(&m->files[no]);
     rc = parse_header(m, no, path, err);
     if (sys_map_damaged(&m->headers[no])) {
         rc = sys_map_fault(&m->files[no], err);
@@ -69,8 +79,8 @@ static int open_part(struct ot_model *m, uint32_t no, const char *path, struct o
         sys_file_will_need(&m->files[no], 0, m->parts[no].data_offset);
         m->file_bytes += m->files[no].bytes;
         m->header_bytes += m->parts[no].data_offset;
-        uint64_t now = sys_file_cached_bytes(&m->files[no]);
-        uint64_t read = now > cached ? now - cached : 0;
+        uint64_t now = brought_bytes(&m->files[no]);
+        uint64_t read = now > before ? now - before : 0;
         m->header_disk_bytes += read;
         m->ahead_bytes[no] = read > m->parts[no].data_offset ? read - m->parts[no].data_offset : 0;
     }

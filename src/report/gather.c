@@ -170,7 +170,9 @@ void report_judge(struct report *r) {
     }
     if (r->start.io_known && r->now.io_known) {
         close_boundary(r, OT_DISK_RAM, disk_bytes, r->now.read_bytes - r->start.read_bytes,
-                       "/proc/self/io read_bytes");
+                       r->residency.cache_unknown
+                           ? "/proc/self/io read_bytes (the ledger's source here, too)"
+                           : "/proc/self/io read_bytes");
         /* Reads by pread also pass rchar; reads by io_uring and by mapping, as of headers, do not.
          * What is not read directly is copied from the page cache, wherever it was before. */
         if (r->residency.io != NULL && strncmp(r->residency.io, "threads", 7) == 0) {

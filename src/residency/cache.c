@@ -7,7 +7,9 @@
  * needed.
  *
  * Windows that lie in swept extents alone are read as large pages. The rest of a mapping takes no
- * readahead of its own (sys_map_random). So nothing moves that is not counted here.
+ * readahead of its own (sys_map_random). So nothing moves that is not counted here. To a user who
+ * neither owns a file nor may write to it, it is not told what is in the page cache: then what the
+ * kernel says that a thread has read while it brought a window in is what moved.
  *
  * When the kernel has evicted pages since, the process has had major faults: the threads then go
  * through everything again, and what they find missing is a reload.
@@ -151,6 +153,27 @@ static uint64_t had_before(struct cache *c, uint32_t file, uint64_t start, uint6
     return n * page;
 }
 
+/* The part of told bytes of [start, end) that lies before a place. */
+static uint64_t told_before(uint64_t told, uint64_t start, uint64_t at, uint64_t end) {
+    return (uint64_t)((unsigned __int128)told * (at - start) / (end - start));
+}
+
+/* Counts what was told to have come of the pages [start, end) of an extent's file, where it is not
+ * told what was there before. Pages that came only in part, if so, may come for the first time yet.
+ */
+static void count_told(struct cache *c, uint32_t extent, uint64_t start, uint64_t end,
+                       uint64_t told) {
+    const uint32_t file = c->r->extents[extent].file;
+    for (uint64_t at = start, next; told > 0 && at < end; at = next) {
+        next = run_end(c, file, at, end);
+        const uint64_t moved =
+            told_before(told, start, next, end) - told_before(told, start, at, end);
+        uint64_t again = moved >= next - at ? had_before(c, file, at, next) : 0;
+        share_out(c, extent, at, next, moved - again, TRIP_FIRST);
+        share_out(c, extent, at, next, again, TRIP_AGAIN);
+    }
+}
+
 /* Counts what of the pages [start, end) of an extent's file is missing. Returns how many bytes. */
 static uint64_t count(struct cache *c, uint32_t extent, uint64_t start, uint64_t end) {
     const uint32_t file = c->r->extents[extent].file;
@@ -178,20 +201,32 @@ static void affected(const struct cache *c, uint32_t extent, uint64_t start, uin
                   round_up(file_of(c, extent)->bytes, sys_page_bytes()));
 }
 
+static uint64_t thread_read_bytes(void) {
+    struct sys_reads reads;
+    sys_thread_reads(&reads);
+    return reads.read_bytes;
+}
+
 /* Counts what of a range is not in the page cache, and asks for it. True where all of it is there:
  * then touching it takes no more than entries of the page table. Under count_lock, since two
  * extents may share a window, and what one thread brings in must not change what another counts: a
- * window is counted by the first that comes to it in a pass, before any brings it in. */
+ * window is counted by the first that comes to it in a pass, before any brings it in.
+ *
+ * Where it is not told what is there, what the kernel says that this thread has read is counted. */
 static bool ask_for(struct cache *c, uint32_t extent, uint64_t start, uint64_t bytes, bool large) {
     const struct sys_file *file = file_of(c, extent);
     uint64_t from, to;
     affected(c, extent, start, bytes, large, &from, &to);
     pthread_mutex_lock(&c->count_lock);
-    bool counted = false, all = false;
+    bool counted = file->cache_unknown, all = false;
     if (large) {
         uint64_t window = c->first_window[c->r->extents[extent].file] + from / SYS_MAP_WINDOW;
-        counted = c->counted[window];
+        counted = counted || c->counted[window];
         c->counted[window] = true;
+    } else if (file->cache_unknown) {
+        uint64_t before = thread_read_bytes();
+        sys_file_will_need(file, from, to - from);
+        count_told(c, extent, from, to, thread_read_bytes() - before);
     }
     if (!counted) {
         all = count(c, extent, from, to) == 0;
@@ -204,9 +239,21 @@ static bool ask_for(struct cache *c, uint32_t extent, uint64_t start, uint64_t b
 }
 
 /* Waits until a range is in memory. False with errno set where it cannot be read. */
-static bool bring_in(struct cache *c, uint32_t extent, uint64_t start, uint64_t bytes) {
+static bool bring_in(struct cache *c, uint32_t extent, uint64_t start, uint64_t bytes, bool large) {
     const struct residency_extent *e = &c->r->extents[extent];
-    return sys_map_populate(&c->maps[e->file], e->offset + start, bytes);
+    const bool unknown = file_of(c, extent)->cache_unknown;
+    uint64_t before = unknown ? thread_read_bytes() : 0;
+    bool there = sys_map_populate(&c->maps[e->file], e->offset + start, bytes);
+    if (unknown) {
+        int error = errno;
+        uint64_t from, to;
+        affected(c, extent, start, bytes, large, &from, &to);
+        pthread_mutex_lock(&c->count_lock);
+        count_told(c, extent, from, to, thread_read_bytes() - before);
+        pthread_mutex_unlock(&c->count_lock);
+        errno = error;
+    }
+    return there;
 }
 
 /* ---- reading ahead ---- */
@@ -236,7 +283,7 @@ static void *read_ahead(void *arg) {
         }
         const struct step *s = &c->steps[i];
         ask_for(c, s->extent, s->start, s->bytes, s->large);
-        if (!bring_in(c, s->extent, s->start, s->bytes)) {
+        if (!bring_in(c, s->extent, s->start, s->bytes, s->large)) {
             atomic_store(&c->failed_errno, errno != 0 ? errno : EIO);
             atomic_store(&c->stop, true);
             break;
@@ -567,7 +614,7 @@ static int bring_part(struct cache *c, uint32_t extent, uint32_t part, struct ot
     uint64_t bytes = part_bytes(e), start = part * bytes;
     uint64_t start_ns = clock_ns();
     ask_for(c, extent, start, bytes, false);
-    bool there = bring_in(c, extent, start, bytes);
+    bool there = bring_in(c, extent, start, bytes, false);
     int error = errno;
     c->r->wait_ns += clock_ns() - start_ns;
     if (!there) {
@@ -648,7 +695,7 @@ int cache_rows(struct cache *c, uint32_t extent, const uint32_t *rows, uint32_t 
     }
     for (uint32_t i = 0; i < n; i++) {
         uint64_t start = rows[i] * e->row_bytes;
-        if (ready < start + e->row_bytes && !bring_in(c, extent, start, e->row_bytes)) {
+        if (ready < start + e->row_bytes && !bring_in(c, extent, start, e->row_bytes, false)) {
             int error = errno;
             const struct sys_file *file = file_of(c, extent);
             int code = sys_file_check(file, err);

@@ -54,6 +54,7 @@ struct residency {
     const char *mode, *why;
     uint64_t trace_sweep, wait_ns;
     uint64_t brought_bytes; /* by reads, all extents together: from disk, or from the page cache */
+    uint64_t claimed_bytes; /* of what storage gave the process: belongs to reads that were posted */
     bool in_sweep;
     bool measuring; /* sweeps are no use of what they read */
 };
@@ -80,8 +81,11 @@ struct residency_read {
     uint64_t needed_bytes;           /* in: at most; out, as posted */
     uint64_t moved_bytes, rounding_bytes; /* out, as posted */
 };
-/* A buffered read brings from disk what was not in the page cache, and copies all from there. */
+/* A buffered read brings from disk what was not in the page cache, and copies all from there. Where
+ * that is not told it is what storage gave the process and no other read has claimed. */
 void residency_post_read(struct residency *r, struct residency_read *read);
+/* No read is under way: what storage gave so far is nobody's. */
+void residency_claim_anew(struct residency *r);
 
 /* ---- cache.c ---- */
 int cache_open(struct residency *r, struct cache **out, struct ot_error *err);

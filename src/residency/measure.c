@@ -129,6 +129,7 @@ static int read_extents(struct residency *r, volatile const int *stop, uint64_t 
         sys_reader_close(p.reader);
         return OT_ERR_MEMORY;
     }
+    residency_claim_anew(r);
     for (uint32_t i = 0; i < DEPTH; i++) {
         add_next(&p, i);
     }

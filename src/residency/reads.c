@@ -55,7 +55,11 @@ bool reads_issue(struct mover *m, enum flight_kind kind, uint32_t index, uint32_
         .direct = direct,
     };
     f->need_bytes = offset + payload_bytes - f->offset;
-    f->sampled = f->direct && (m->n_reads < SAMPLE_FIRST || m->n_reads % SAMPLE_EVERY == 0);
+    f->sampled = f->direct && !file->cache_unknown &&
+                 (m->n_reads < SAMPLE_FIRST || m->n_reads % SAMPLE_EVERY == 0);
+    if (!direct && file->cache_unknown && m->n_free_flights + 1 == m->n_flights) {
+        residency_claim_anew(m->r);
+    }
     if (f->sampled || !f->direct) {
         f->cached_before = sys_file_cached_range(file, f->offset, f->bytes);
     }

@@ -35,9 +35,31 @@ uint64_t residency_table_bytes(const struct residency_extent *extents, uint32_t 
     return bytes;
 }
 
+void residency_claim_anew(struct residency *r) {
+    struct sys_reads reads;
+    sys_process_reads(&reads);
+    r->claimed_bytes = reads.read_bytes;
+}
+
+static uint64_t claim(struct residency *r, uint64_t most_bytes) {
+    struct sys_reads reads;
+    sys_process_reads(&reads);
+    uint64_t given = reads.read_bytes - min_u64(r->claimed_bytes, reads.read_bytes);
+    uint64_t bytes = min_u64(given, most_bytes);
+    r->claimed_bytes += bytes;
+    return bytes;
+}
+
 void residency_post_read(struct residency *r, struct residency_read *read) {
     const uint64_t asked = max_u64(read->asked_bytes, read->got_bytes), got = read->got_bytes;
-    const uint64_t missing = read->direct ? got : asked - min_u64(read->cached_bytes, asked);
+    uint64_t missing = got;
+    if (read->direct) {
+        r->claimed_bytes += got;
+    } else if (r->files[r->extents[read->extent].file].cache_unknown) {
+        missing = claim(r, got);
+    } else {
+        missing = asked - min_u64(read->cached_bytes, asked);
+    }
     read->moved_bytes = min_u64(missing, got);
     read->needed_bytes = min_u64(read->needed_bytes, read->moved_bytes);
     read->rounding_bytes =
@@ -334,6 +356,10 @@ void residency_get_info(struct residency *r, struct residency_info *info) {
         mover_settle(r->mover);
     }
     *info = (struct residency_info){.mode = r->mode, .why = r->why, .io = "mmap"};
+    for (uint32_t i = 0; i < r->n_files; i++) {
+        bool buffered = r->cache != NULL || r->files[i].direct_fd < 0;
+        info->cache_unknown = info->cache_unknown || (buffered && r->files[i].cache_unknown);
+    }
     if (r->mover != NULL) {
         mover_info(r->mover, info);
     }

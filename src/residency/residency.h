@@ -145,6 +145,8 @@ struct residency_info {
     uint64_t resident_bytes; /* of the wired ones, as mincore says now */
     uint64_t unread_bytes;   /* of the wired ones: not come to yet, or lent and not come back */
     uint64_t brought_bytes;  /* by reads: from disk, or copied from the page cache */
+    bool cache_unknown; /* it is not told what was in the page cache: what came from disk is the kernel's
+                           count of what was read */
     uint64_t n_reads, n_reads_direct; /* that brought what was asked for; of them really direct */
 };
 /* Before the ledger's needed bytes are read: of experts' parts that were evicted and came again, what

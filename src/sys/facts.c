@@ -196,3 +196,22 @@ void sys_process_read(struct sys_process *process) {
     read_status(process);
     read_io(process);
 }
+
+static void read_usage(int who, struct sys_reads *reads) {
+    struct rusage usage;
+    *reads = (struct sys_reads){0};
+    if (getrusage(who, &usage) == 0) {
+        *reads = (struct sys_reads){
+            .read_bytes = (uint64_t)usage.ru_inblock * 512,
+            .n_major_faults = (uint64_t)usage.ru_majflt,
+        };
+    }
+}
+
+void sys_process_reads(struct sys_reads *reads) {
+    read_usage(RUSAGE_SELF, reads);
+}
+
+void sys_thread_reads(struct sys_reads *reads) {
+    read_usage(RUSAGE_THREAD, reads);
+}

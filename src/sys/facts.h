@@ -55,6 +55,14 @@ struct sys_process {
 };
 void sys_process_read(struct sys_process *process);
 
+/* What storage delivered so far, as the kernel counts it for the process (as read_bytes of
+ * /proc/self/io), or for the calling thread; and how often a fault had to wait for it. A microsecond. */
+struct sys_reads {
+    uint64_t read_bytes, n_major_faults;
+};
+void sys_process_reads(struct sys_reads *reads);
+void sys_thread_reads(struct sys_reads *reads);
+
 /* Bytes of a page. */
 uint32_t sys_page_bytes(void);
 

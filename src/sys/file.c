@@ -132,6 +132,38 @@ static void open_direct(struct sys_file *file, const struct stat *st) {
     file->direct_fd = fd;
 }
 
+static bool on_overlay(int fd) {
+    struct statfs fs;
+    return fstatfs(fd, &fs) == 0 && (uint32_t)fs.f_type == (uint32_t)FS_OVERLAY;
+}
+
+/* Linux 6.5 and later answer without a mapping; those that came soon after answer only whom mincore
+ * answers. */
+static bool cached_by_cachestat(const struct sys_file *file, uint64_t offset, uint64_t bytes,
+                                uint64_t *cached) {
+    struct {
+        uint64_t offset, bytes;
+    } range = {offset, bytes};
+    struct {
+        uint64_t n_cache, n_dirty, n_writeback, n_evicted, n_recently_evicted;
+    } stat = {0};
+    if (syscall(SYSCALL_CACHESTAT, file->fd, &range, &stat, 0) != 0) {
+        return false;
+    }
+    *cached = stat.n_cache * sys_page_bytes();
+    return true;
+}
+
+/* How the page cache is asked about this file. What of a file is there tells what others do with
+ * it: to a user who neither owns the file nor may write to it, mincore says that every page is. An
+ * overlay's own files have no pages; mapping one maps the file below. */
+static void choose_question(struct sys_file *file, const struct stat *st) {
+    uint64_t cached;
+    file->by_mincore = on_overlay(file->fd) || !cached_by_cachestat(file, 0, 1, &cached);
+    file->cache_unknown = file->by_mincore && st->st_uid != geteuid() &&
+                          faccessat(AT_FDCWD, file->path, W_OK, AT_EACCESS) != 0;
+}
+
 int sys_file_open(struct sys_file *file, const char *path, struct ot_error *err) {
     /* Asked before the file is opened, since opening a device may do something. */
     struct stat st;
@@ -167,6 +199,7 @@ int sys_file_open(struct sys_file *file, const char *path, struct ot_error *err)
         .mtime_ns = mtime_ns(&st),
     };
     open_direct(file, &st);
+    choose_question(file, &st);
     return 0;
 }
 
@@ -255,27 +288,6 @@ int64_t sys_file_pread(const struct sys_file *file, bool direct, uint64_t offset
     return read_once(direct ? file->direct_fd : file->fd, offset, buf, bytes);
 }
 
-/* Linux 6.5 and later answer without a mapping. */
-static bool on_overlay(int fd) {
-    struct statfs fs;
-    return fstatfs(fd, &fs) == 0 && (uint32_t)fs.f_type == (uint32_t)FS_OVERLAY;
-}
-
-static bool cached_by_cachestat(const struct sys_file *file, uint64_t offset, uint64_t bytes,
-                                uint64_t *cached) {
-    struct {
-        uint64_t offset, bytes;
-    } range = {offset, bytes};
-    struct {
-        uint64_t n_cache, n_dirty, n_writeback, n_evicted, n_recently_evicted;
-    } stat = {0};
-    if (syscall(SYSCALL_CACHESTAT, file->fd, &range, &stat, 0) != 0) {
-        return false;
-    }
-    *cached = stat.n_cache * sys_page_bytes();
-    return true;
-}
-
 static uint64_t cached_by_mincore(const struct sys_file *file, uint64_t offset, uint64_t bytes) {
     uint64_t page = sys_page_bytes(), cached = 0;
     void *map = mmap(NULL, (size_t)bytes, PROT_READ, MAP_SHARED, file->fd, (off_t)offset);
@@ -298,14 +310,13 @@ static uint64_t cached_by_mincore(const struct sys_file *file, uint64_t offset, 
 
 uint64_t sys_file_cached_range(const struct sys_file *file, uint64_t offset, uint64_t bytes) {
     uint64_t page = sys_page_bytes();
-    if (offset >= file->bytes || bytes == 0) {
+    if (offset >= file->bytes || bytes == 0 || file->cache_unknown) {
         return 0;
     }
     uint64_t start = offset / page * page;
     uint64_t end = min_u64(file->bytes, offset + min_u64(bytes, file->bytes - offset));
     uint64_t cached;
-    /* An overlay's own files have no pages; mapping one maps the file below. */
-    if (on_overlay(file->fd) || !cached_by_cachestat(file, start, end - start, &cached)) {
+    if (file->by_mincore || !cached_by_cachestat(file, start, end - start, &cached)) {
         cached = cached_by_mincore(file, start, end - start);
     }
     return cached;

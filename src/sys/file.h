@@ -22,6 +22,8 @@ struct sys_file {
                             * where there are none, a page */
     uint64_t bytes;      /* when opened */
     uint64_t mtime_ns;   /* then, too */
+    bool by_mincore;     /* the page cache is asked through a mapping */
+    bool cache_unknown;  /* it is not told: the user neither owns the file nor may write to it */
 };
 
 /* Opens a regular file for reading; a directory, FIFO or device is refused at once, without
@@ -39,7 +41,7 @@ int sys_file_read(const struct sys_file *file, uint64_t offset, void *buf, uint6
 int64_t sys_file_pread(const struct sys_file *file, bool direct, uint64_t offset, void *buf,
                        uint64_t bytes);
 /* Bytes now in the page cache, in whole pages (cachestat or mincore): of the file (at most its
- * length), and of the pages that [offset, offset + bytes) touches. */
+ * length), and of the pages that [offset, offset + bytes) touches. 0 where cache_unknown. */
 uint64_t sys_file_cached_bytes(const struct sys_file *file);
 uint64_t sys_file_cached_range(const struct sys_file *file, uint64_t offset, uint64_t bytes);
 /* Asks the kernel to drop the range from / bring the range into the page cache. */
