@@ -89,13 +89,36 @@ static void fixture_write(struct fixture *f, uint32_t file) {
     assert_int_equal(fclose(out), 0);
 }
 
-static void fixture_open(struct fixture *f, const struct fixture_options *o) {
+/* Before extents are added. */
+static void fixture_begin(struct fixture *f, const struct fixture_options *o) {
     *f = (struct fixture){.random = o->seed * 0x9e3779b97f4a7c15u + 1, .n_files = o->n_files};
     for (uint32_t i = 0; i < o->n_files; i++) {
         f->n_bytes[i] = 100 + fixture_below(f, 5000);
         snprintf(f->paths[i], sizeof f->paths[i], "%s/residency-%ld-%u.bin",
                  o->directory != NULL ? o->directory : ".", (long)getpid(), i);
     }
+}
+
+/* After the last: writes and opens the files. */
+static void fixture_end(struct fixture *f) {
+    struct ot_error err;
+    assert_int_equal(ledger_open(MAX_EXTENTS, &f->ledger, &err), 0);
+    for (uint32_t i = 0; i < f->n_extents; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "extent.%u", i);
+        assert_int_equal(ledger_add_extent(f->ledger, name, strlen(name),
+                                           fixture_extent_bytes(&f->extents[i]), OT_CLASS_WEIGHT,
+                                           (int32_t)i, &f->extents[i].ledger_id, &err),
+                         0);
+    }
+    for (uint32_t i = 0; i < f->n_files; i++) {
+        fixture_write(f, i);
+        assert_int_equal(sys_file_open(&f->files[i], f->paths[i], &err), 0);
+    }
+}
+
+static void fixture_open(struct fixture *f, const struct fixture_options *o) {
+    fixture_begin(f, o);
     if (!o->tied) {
         fixture_add(f, 0, 34 * (20 + fixture_below(f, 60)), 1000, 1, RESIDENCY_ROWS);
     }
@@ -113,20 +136,7 @@ static void fixture_open(struct fixture *f, const struct fixture_options *o) {
     }
     fixture_add(f, 0, 34 * 30, o->wide ? 6000 : 1200, 1, RESIDENCY_SWEEP);
     f->extents[f->n_extents - 1].also_rows = o->tied;
-    struct ot_error err;
-    assert_int_equal(ledger_open(MAX_EXTENTS, &f->ledger, &err), 0);
-    for (uint32_t i = 0; i < f->n_extents; i++) {
-        char name[32];
-        snprintf(name, sizeof name, "extent.%u", i);
-        assert_int_equal(ledger_add_extent(f->ledger, name, strlen(name),
-                                           fixture_extent_bytes(&f->extents[i]), OT_CLASS_WEIGHT,
-                                           (int32_t)i, &f->extents[i].ledger_id, &err),
-                         0);
-    }
-    for (uint32_t i = 0; i < o->n_files; i++) {
-        fixture_write(f, i);
-        assert_int_equal(sys_file_open(&f->files[i], f->paths[i], &err), 0);
-    }
+    fixture_end(f);
 }
 
 static void fixture_close(struct fixture *f) {

@@ -64,6 +64,7 @@ struct cache {
     uint64_t *first_window;       /* owned [r->n_files + 1] */
     uint8_t *had;                 /* owned bits: pages of all files that were asked for before */
     bool *part_ready;             /* owned, of all EXPERT extents; first_part says where */
+    bool *part_counted;           /* owned, likewise: in this pass */
     uint32_t *first_part;         /* owned [r->n_extents] */
     uint64_t total_bytes;         /* of the swept extents */
     uint64_t faults_before;       /* major faults of the process when the last sweep ended */
@@ -473,9 +474,11 @@ static int take_arrays(struct cache *c, struct ot_error *err) {
     c->counted = mem_calloc(c->first_window[r->n_files], sizeof *c->counted);
     c->had = mem_calloc(c->first_window[r->n_files], SYS_MAP_WINDOW / sys_page_bytes() / 8);
     c->part_ready = mem_calloc(n_parts, sizeof *c->part_ready);
+    c->part_counted = mem_calloc(n_parts, sizeof *c->part_counted);
     c->steps = mem_calloc(n_steps, sizeof *c->steps);
     c->n_steps = (uint32_t)n_steps;
-    if (c->counted == NULL || c->had == NULL || c->part_ready == NULL || c->steps == NULL) {
+    if (c->counted == NULL || c->had == NULL || c->part_ready == NULL || c->part_counted == NULL ||
+        c->steps == NULL) {
         return error_memory(err, n_steps * sizeof *c->steps);
     }
     sort_by_place(c);
@@ -529,6 +532,7 @@ void cache_close(struct cache *c) {
     mem_free(c->steps);
     mem_free(c->by_place);
     mem_free(c->part_ready);
+    mem_free(c->part_counted);
     mem_free(c->first_part);
     mem_free(c->extents);
     mem_free(c->maps);
@@ -553,6 +557,7 @@ int cache_sweep_begin(struct cache *c, struct ot_error *err) {
             const struct residency_extent *e = &c->r->extents[i];
             for (uint32_t p = 0; e->contract == RESIDENCY_EXPERT && p < e->n_parts; p++) {
                 c->part_ready[c->first_part[i] + p] = false;
+                c->part_counted[c->first_part[i] + p] = false;
             }
         }
         begin_pass(c);
@@ -604,7 +609,17 @@ static int wait_ready(struct cache *c, uint32_t extent, uint64_t want_bytes, str
     return code != 0 ? code : error_sys(err, OT_ERR_IO, error, file->path, "reading failed");
 }
 
-/* The same for one part of an EXPERT extent, read by the caller's own thread. */
+/* Counts a part of an EXPERT extent and asks for it, once in a pass. */
+static void want_part(struct cache *c, uint32_t extent, uint32_t part) {
+    const uint64_t bytes = part_bytes(&c->r->extents[extent]);
+    const uint32_t i = c->first_part[extent] + part;
+    if (!c->part_counted[i]) {
+        c->part_counted[i] = true;
+        c->part_ready[i] = ask_for(c, extent, part * bytes, bytes, false);
+    }
+}
+
+/* The same as wait_ready for one part, read by the caller's own thread. */
 static int bring_part(struct cache *c, uint32_t extent, uint32_t part, struct ot_error *err) {
     const struct residency_extent *e = &c->r->extents[extent];
     bool *ready = &c->part_ready[c->first_part[extent] + part];
@@ -613,7 +628,7 @@ static int bring_part(struct cache *c, uint32_t extent, uint32_t part, struct ot
     }
     uint64_t bytes = part_bytes(e), start = part * bytes;
     uint64_t start_ns = clock_ns();
-    ask_for(c, extent, start, bytes, false);
+    want_part(c, extent, part);
     bool there = bring_in(c, extent, start, bytes, false);
     int error = errno;
     c->r->wait_ns += clock_ns() - start_ns;
@@ -671,10 +686,8 @@ const uint8_t *cache_peek(const struct cache *c, uint32_t extent) {
  * as they come to it, each its share. */
 void cache_want_parts(struct cache *c, const struct residency_part *parts, uint32_t n_parts) {
     for (uint32_t i = 0; i < n_parts; i++) {
-        uint64_t bytes = part_bytes(&c->r->extents[parts[i].extent]);
-        bool *ready = &c->part_ready[c->first_part[parts[i].extent] + parts[i].part];
-        if (!*ready) {
-            *ready = ask_for(c, parts[i].extent, parts[i].part * bytes, bytes, false);
+        if (c->r->extents[parts[i].extent].contract == RESIDENCY_EXPERT) {
+            want_part(c, parts[i].extent, parts[i].part);
         }
     }
 }

@@ -44,7 +44,8 @@ int64_t sys_file_pread(const struct sys_file *file, bool direct, uint64_t offset
  * length), and of the pages that [offset, offset + bytes) touches. 0 where cache_unknown. */
 uint64_t sys_file_cached_bytes(const struct sys_file *file);
 uint64_t sys_file_cached_range(const struct sys_file *file, uint64_t offset, uint64_t bytes);
-/* Asks the kernel to drop the range from / bring the range into the page cache. */
+/* Asks the kernel to drop the range from / bring the range into the page cache. Reading all of it has
+ * begun when the latter returns. */
 void sys_file_drop(const struct sys_file *file, uint64_t offset, uint64_t bytes);
 void sys_file_will_need(const struct sys_file *file, uint64_t offset, uint64_t bytes);
 /* Buffered reads bring in what they ask for and nothing ahead. */
