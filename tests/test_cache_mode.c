@@ -134,6 +134,69 @@ static void test_each_byte_is_loaded_once_and_reloaded_when_it_comes_back(void *
     }
 }
 
+/* No other fault of the process tells of it before. */
+static void test_what_computing_faults_back_is_reloaded(void **state) {
+    (void)state;
+    const struct fixture_options *all[] = {&plain, &mixture};
+    for (uint32_t k = 0; k < 2; k++) {
+        struct fixture f;
+        open_cold(&f, all[k]);
+        struct residency_params params = cache_params(&f);
+        struct residency *r = walked(&f, &params, 3);
+        struct ot_error err;
+        for (uint32_t i = 0; i < 4; i++) {
+            if (i % 2 == 0) {
+                evict(&f, r);
+            }
+            ledger_reset(f.ledger);
+            const uint64_t before = process_read_bytes();
+            assert_int_equal(walk(&f, r, &err), 0);
+            const uint64_t system = process_read_bytes() - before;
+            struct ledger_counter reload = fixture_disk(&f, OT_CAUSE_RELOAD);
+            const uint64_t counted = fixture_disk(&f, OT_CAUSE_COUNT).moved_bytes;
+            assert_int_equal(reload.needed_bytes, 0);
+            if (i % 2 == 0 && system > 0) { /* else the kernel counts no reads here */
+                assert_true(reload.moved_bytes > fixture_sum(&f, RESIDENCY_SWEEP) / 2);
+            }
+            assert_in_range(counted, system / 100 * 99, system / 100 * 101 + 4096);
+        }
+        residency_close(r);
+        fixture_close(&f);
+    }
+}
+
+/* The kernel counts for the process, not for a context. */
+static void test_what_another_context_reads_has_not_come_back(void **state) {
+    (void)state;
+    struct fixture f, other;
+    struct fixture_options elsewhere = split;
+    char directory[] = "./other-XXXXXX";
+    elsewhere.directory = mkdtemp(directory);
+    assert_non_null(elsewhere.directory);
+    fixture_open(&other, &elsewhere);
+    fixture_open(&f, &plain);
+    struct residency_params params = cache_params(&f);
+    struct residency *r = walked(&f, &params, 2);
+    struct ot_error err;
+    for (uint32_t i = 0; i < 3; i++) {
+        const enum ot_residency modes[] = {OT_RESIDENCY_CACHE, OT_RESIDENCY_WIRED,
+                                           OT_RESIDENCY_STREAM};
+        struct residency_params params_other = fixture_params(&other, UINT64_MAX);
+        params_other.residency = modes[i];
+        ledger_reset(f.ledger);
+        fixture_make_cold(&other);
+        assert_int_equal(residency_sweep_begin(r, f.n_extents - 1, &err), 0);
+        residency_close(walked(&other, &params_other, 2));
+        fault_elsewhere();
+        residency_sweep_end(r, false);
+        assert_true(fixture_disk(&f, OT_CAUSE_COUNT).moved_bytes <= 65536);
+    }
+    residency_close(r);
+    fixture_close(&other);
+    fixture_close(&f);
+    rmdir(directory);
+}
+
 /* Others of the extent may never have come. */
 static void test_an_experts_part_that_comes_back_is_reloaded(void **state) {
     (void)state;
@@ -327,6 +390,8 @@ static void test_who_is_not_told_what_is_cached_counts_what_the_kernel_counts(vo
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_byte_is_loaded_once_and_reloaded_when_it_comes_back),
+        cmocka_unit_test(test_what_computing_faults_back_is_reloaded),
+        cmocka_unit_test(test_what_another_context_reads_has_not_come_back),
         cmocka_unit_test(test_an_experts_part_that_comes_back_is_reloaded),
         cmocka_unit_test(test_large_parts_that_are_announced_are_counted_once),
         cmocka_unit_test(test_who_is_not_told_what_is_cached_counts_what_the_kernel_counts),

@@ -81,6 +81,7 @@ static int open_part(struct ot_model *m, uint32_t no, const char *path, struct o
         m->header_bytes += m->parts[no].data_offset;
         uint64_t now = brought_bytes(&m->files[no]);
         uint64_t read = now > before ? now - before : 0;
+        residency_account(read);
         m->header_disk_bytes += read;
         m->ahead_bytes[no] = read > m->parts[no].data_offset ? read - m->parts[no].data_offset : 0;
     }

@@ -11,8 +11,11 @@
  * neither owns a file nor may write to it, it is not told what is in the page cache: then what the
  * kernel says that a thread has read while it brought a window in is what moved.
  *
- * When the kernel has evicted pages since, the process has had major faults: the threads then go
- * through everything again, and what they find missing is a reload.
+ * Pages that the kernel evicted come back when they are computed from: by faults that wait for the
+ * disk, which the kernel counts for the process, with the bytes. What it has counted over a sweep
+ * beyond all that was asked for is a reload. The threads then go through everything again, before
+ * it is computed from, and so they do where the process had such faults between two sweeps; what
+ * they find missing is a reload, too.
  *
  * Invariants:
  *   steps before n_ready are in memory; ready_bytes of their extents says so
@@ -24,7 +27,6 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <sys/resource.h>
 
 #include "base/alloc.h"
 #include "base/checked.h"
@@ -67,7 +69,12 @@ struct cache {
     bool *part_counted;           /* owned, likewise: in this pass */
     uint32_t *first_part;         /* owned [r->n_extents] */
     uint64_t total_bytes;         /* of the swept extents */
-    uint64_t faults_before;       /* major faults of the process when the last sweep ended */
+    uint64_t faults_before;   /* major faults of the process when the last sweep ended; UINT64_MAX:
+                                 the readers' own have come since, or may have */
+    bool came_back;           /* the last sweep had pages back that were not asked for */
+    bool watching;            /* since a moment when nobody read ahead: */
+    struct sys_reads watched; /* what the kernel had counted then */
+    uint64_t accounted_bytes; /* and we */
 
     pthread_t threads[N_READERS];
     uint32_t n_threads;
@@ -79,6 +86,9 @@ struct cache {
     _Atomic int failed_errno; /* why the pass ended early */
     _Atomic uint64_t pass_bytes;
 };
+
+/* Reading ahead, of all caches of the process: what is counted may not have been read yet. */
+static _Atomic uint32_t n_all_running;
 
 static const struct sys_file *file_of(const struct cache *c, uint32_t extent) {
     return &c->r->files[c->r->extents[extent].file];
@@ -173,6 +183,7 @@ static void count_told(struct cache *c, uint32_t extent, uint64_t start, uint64_
         share_out(c, extent, at, next, moved - again, TRIP_FIRST);
         share_out(c, extent, at, next, again, TRIP_AGAIN);
     }
+    residency_account(told);
 }
 
 /* Counts what of the pages [start, end) of an extent's file is missing. Returns how many bytes. */
@@ -189,6 +200,7 @@ static uint64_t count(struct cache *c, uint32_t extent, uint64_t start, uint64_t
         share_out(c, extent, at, next, moved - first, TRIP_AGAIN);
         missing += moved;
     }
+    residency_account(missing);
     return missing;
 }
 
@@ -292,6 +304,7 @@ static void *read_ahead(void *arg) {
         finish(c, i);
     }
     pthread_mutex_lock(&c->lock);
+    atomic_fetch_sub(&n_all_running, 1);
     atomic_fetch_sub(&c->n_running, 1);
     pthread_cond_broadcast(&c->changed);
     pthread_mutex_unlock(&c->lock);
@@ -329,12 +342,14 @@ static void begin_pass(struct cache *c) {
     atomic_store(&c->failed_errno, 0);
     atomic_store(&c->pass_bytes, 0);
     atomic_store(&c->n_running, N_READERS);
+    atomic_fetch_add(&n_all_running, N_READERS);
     for (uint32_t i = 0; i < N_READERS; i++) {
         if (thread_start(&c->threads[c->n_threads], read_ahead, c) == 0) {
             c->n_threads++;
         } else if (i + 1 == N_READERS && c->n_threads == 0) {
             read_ahead(c); /* no thread may be made: this one reads everything first */
         } else {
+            atomic_fetch_sub(&n_all_running, 1);
             atomic_fetch_sub(&c->n_running, 1);
         }
     }
@@ -358,9 +373,57 @@ static void post_counts(struct cache *c) {
     pthread_mutex_unlock(&c->count_lock);
 }
 
-static uint64_t major_faults(void) {
-    struct rusage usage;
-    return getrusage(RUSAGE_SELF, &usage) == 0 ? (uint64_t)usage.ru_majflt : 0;
+/* ---- what comes back unasked ---- */
+
+/* Of an extent, what may be in the page table without the readers: all of a swept one, the parts
+ * that are there. */
+static uint64_t held_bytes(const struct cache *c, uint32_t extent) {
+    const struct residency_extent *e = &c->r->extents[extent];
+    uint64_t n = e->contract == RESIDENCY_SWEEP;
+    for (uint32_t p = 0; e->contract == RESIDENCY_EXPERT && p < e->n_parts; p++) {
+        n += c->part_ready[c->first_part[extent] + p];
+    }
+    return n * part_bytes(e);
+}
+
+/* It is not told of which extents they were: they are shared out by size. */
+static void post_unasked(struct cache *c, uint64_t bytes) {
+    uint64_t total = 0, before = 0;
+    for (uint32_t i = 0; i < c->r->n_extents; i++) {
+        total += held_bytes(c, i);
+    }
+    for (uint32_t i = 0; i < c->r->n_extents && total > 0; i++) {
+        uint64_t end = before + held_bytes(c, i);
+        uint64_t share = told_before(bytes, 0, end, total) - told_before(bytes, 0, before, total);
+        if (share > 0) {
+            residency_post(c->r, i, OT_CAUSE_RELOAD, share, 0, 0);
+        }
+        before = end;
+    }
+}
+
+/* Begins to watch, where everything was read once and nobody reads ahead. */
+static void watch(struct cache *c, const struct sys_reads *now) {
+    if (!c->watching && pass_over(c) && atomic_load(&n_all_running) == 0) {
+        c->watching = true;
+        c->watched = *now;
+        c->accounted_bytes = residency_accounted();
+    }
+}
+
+/* Posts what has come back since then; later, where somebody reads ahead. A fault of ours brings no
+ * more than a window: what else the process may have read meanwhile is not ours. */
+static void settle_watch(struct cache *c, const struct sys_reads *now) {
+    if (!c->watching || !pass_over(c) || atomic_load(&n_all_running) > 0) {
+        return;
+    }
+    c->watching = false;
+    uint64_t n_faults = now->n_major_faults - c->watched.n_major_faults;
+    uint64_t system = now->read_bytes - c->watched.read_bytes;
+    uint64_t ours = residency_accounted() - c->accounted_bytes;
+    uint64_t unasked = min_u64(system - min_u64(ours, system), n_faults * SYS_MAP_WINDOW);
+    c->came_back = unasked > 0;
+    post_unasked(c, unasked);
 }
 
 static bool damaged(const struct cache *c, uint32_t *file) {
@@ -506,8 +569,8 @@ int cache_open(struct residency *r, struct cache **out, struct ot_error *err) {
         cache_close(c);
         return code;
     }
+    c->faults_before = UINT64_MAX;
     begin_pass(c);
-    c->faults_before = major_faults();
     *out = c;
     return 0;
 }
@@ -541,8 +604,11 @@ void cache_close(struct cache *c) {
 
 int cache_sweep_begin(struct cache *c, struct ot_error *err) {
     uint32_t file;
-    bool again =
-        pass_over(c) && (atomic_load(&c->failed_errno) != 0 || major_faults() > c->faults_before);
+    struct sys_reads now;
+    sys_process_reads(&now);
+    bool again = pass_over(c) && (atomic_load(&c->failed_errno) != 0 || c->came_back ||
+                                  now.n_major_faults > c->faults_before);
+    watch(c, &now);
     while (damaged(c, &file)) {
         end_pass(c); /* the file is whole again (it was checked): lay it over the zeros */
         int code = sys_map_repair(&c->maps[file], &c->r->files[file], err);
@@ -553,6 +619,7 @@ int cache_sweep_begin(struct cache *c, struct ot_error *err) {
         again = true;
     }
     if (again) {
+        c->came_back = false;
         for (uint32_t i = 0; i < c->r->n_extents; i++) {
             const struct residency_extent *e = &c->r->extents[i];
             for (uint32_t p = 0; e->contract == RESIDENCY_EXPERT && p < e->n_parts; p++) {
@@ -571,7 +638,10 @@ void cache_sweep_end(struct cache *c) {
         end_pass(c);
     }
     post_counts(c);
-    c->faults_before = major_faults();
+    struct sys_reads now;
+    sys_process_reads(&now);
+    settle_watch(c, &now);
+    c->faults_before = pass_over(c) ? now.n_major_faults : UINT64_MAX;
 }
 
 int cache_sweep_check(struct cache *c, struct ot_error *err) {

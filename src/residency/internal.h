@@ -87,6 +87,9 @@ void residency_post_read(struct residency *r, struct residency_read *read);
 /* No read is under way: what storage gave so far is nobody's. */
 void residency_claim_anew(struct residency *r);
 
+/* Of residency_account, so far. */
+uint64_t residency_accounted(void);
+
 /* ---- cache.c ---- */
 int cache_open(struct residency *r, struct cache **out, struct ot_error *err);
 void cache_close(struct cache *c);

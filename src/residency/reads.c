@@ -82,6 +82,7 @@ bool reads_issue(struct mover *m, enum flight_kind kind, uint32_t index, uint32_
         return false;
     }
     m->buffered_bytes += direct ? 0 : bytes;
+    residency_account(f->bytes - (direct ? 0 : min_u64(f->cached_before, f->bytes)));
     return true;
 }
 
@@ -182,6 +183,7 @@ static void post(struct mover *m, const struct flight *f) {
 /* The bytes of a read once more, the same way. Returns how many came, or -errno. */
 static int64_t read_again(const struct sys_file *file, const struct flight *f, uint8_t *buf) {
     uint64_t done = 0;
+    residency_account(f->bytes);
     /* not beyond the end of the file: where a direct read must not begin */
     for (uint32_t n_again = 0; done < min_u64(f->bytes, file->bytes - f->offset);) {
         int64_t n = sys_file_pread(file, f->direct, f->offset + done, buf + done, f->bytes - done);

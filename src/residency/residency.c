@@ -6,6 +6,7 @@
  * Threads: the engine thread only. */
 #include "residency/residency.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 
 #include "base/alloc.h"
@@ -13,6 +14,16 @@
 #include "base/error.h"
 #include "residency/internal.h"
 #include "sys/facts.h"
+
+static _Atomic uint64_t accounted_bytes;
+
+void residency_account(uint64_t bytes) {
+    atomic_fetch_add(&accounted_bytes, bytes);
+}
+
+uint64_t residency_accounted(void) {
+    return atomic_load(&accounted_bytes);
+}
 
 void residency_post(struct residency *r, uint32_t extent, enum ot_cause cause, uint64_t moved_bytes,
                     uint64_t needed_bytes, uint64_t rounding_bytes) {

@@ -136,6 +136,9 @@ int residency_rows(struct residency *r, uint32_t extent, const uint32_t *rows, u
 
 /* Time that the calls above have waited for bytes, since residency was opened. */
 uint64_t residency_waited_ns(const struct residency *r);
+/* Bytes of models that this process reads, by whichever context, told before they are read. What the
+ * kernel counts beyond them in mode cache are pages that it took away and that came back unasked. */
+void residency_account(uint64_t bytes);
 
 struct residency_info {
     const char *mode; /* "cache", "wired", "stream" */
