@@ -315,6 +315,14 @@ static bool pass_over(struct cache *c) {
     return atomic_load(&c->n_running) == 0;
 }
 
+/* Nothing is left to do, though threads may not have ended yet. */
+static bool all_ready(struct cache *c) {
+    pthread_mutex_lock(&c->lock);
+    bool all = c->n_ready == c->n_steps;
+    pthread_mutex_unlock(&c->lock);
+    return all;
+}
+
 static void end_pass(struct cache *c) {
     if (c->n_threads > 0) {
         atomic_store(&c->stop, true);
@@ -634,7 +642,7 @@ int cache_sweep_begin(struct cache *c, struct ot_error *err) {
 
 void cache_sweep_end(struct cache *c) {
     /* After a failure the other threads stop at their next step. */
-    if (pass_over(c) || atomic_load(&c->failed_errno) != 0) {
+    if (pass_over(c) || all_ready(c) || atomic_load(&c->failed_errno) != 0) {
         end_pass(c);
     }
     post_counts(c);
