@@ -272,6 +272,39 @@ static void test_large_parts_that_are_announced_are_counted_once(void **state) {
     fixture_close(&f);
 }
 
+/* Kernels read a little beyond the last row. */
+static void test_what_lies_behind_a_view_is_counted_too(void **state) {
+    (void)state;
+    struct fixture f;
+    fixture_begin(&f, &(struct fixture_options){.seed = 26, .n_files = 1});
+    f.n_bytes[0] = 4096; /* so that the extent ends with a page */
+    fixture_add(&f, 0, 1024, 8, 1, RESIDENCY_SWEEP);
+    f.extents[0].offset = 4096;
+    f.n_bytes[0] = 4096 + 8192;
+    fixture_add(&f, 0, 1024, 64, 1, RESIDENCY_ROWS);
+    fixture_end(&f);
+    fixture_make_cold(&f);
+    const bool cold = cached_bytes(&f) == 0;
+    struct residency_params params = cache_params(&f);
+    struct ot_error err;
+    struct residency *r;
+    struct residency_view view;
+    const uint64_t before = process_read_bytes();
+    assert_int_equal(residency_open(&params, &r, &err), 0);
+    assert_int_equal(residency_sweep_begin(r, 0, &err), 0);
+    assert_int_equal(residency_acquire(r, 0, 0, 0, &view, &err), 0);
+    assert_true(view_is_true(&f, &view));
+    residency_release(r, &view);
+    residency_sweep_end(r, false);
+    const uint64_t system = process_read_bytes() - before;
+    if (cold && system > 0) {
+        assert_int_equal(fixture_disk(&f, OT_CAUSE_LOAD).moved_bytes, system);
+        assert_int_equal(fixture_disk(&f, OT_CAUSE_LOAD).needed_bytes, 8192);
+    }
+    residency_close(r);
+    fixture_close(&f);
+}
+
 /* ---- a user who is not told ---- */
 
 static bool is_about(uint64_t counted, uint64_t system, uint32_t percent) {
@@ -394,6 +427,7 @@ int main(void) {
         cmocka_unit_test(test_what_another_context_reads_has_not_come_back),
         cmocka_unit_test(test_an_experts_part_that_comes_back_is_reloaded),
         cmocka_unit_test(test_large_parts_that_are_announced_are_counted_once),
+        cmocka_unit_test(test_what_lies_behind_a_view_is_counted_too),
         cmocka_unit_test(test_who_is_not_told_what_is_cached_counts_what_the_kernel_counts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -204,14 +204,16 @@ static uint64_t count(struct cache *c, uint32_t extent, uint64_t start, uint64_t
     return missing;
 }
 
-/* The bytes of the file that come in for a range: its pages, or its window. */
+/* The bytes of the file that come in for a range: its pages, or its window. What kernels may read
+ * behind it comes with it, up to the end of the window: a fault there would bring in what nobody
+ * counts. */
 static void affected(const struct cache *c, uint32_t extent, uint64_t start, uint64_t bytes,
                      bool large, uint64_t *from, uint64_t *to) {
-    uint64_t unit = large ? SYS_MAP_WINDOW : sys_page_bytes();
-    uint64_t offset = c->r->extents[extent].offset + start;
+    const uint64_t unit = large ? SYS_MAP_WINDOW : sys_page_bytes();
+    const uint64_t offset = c->r->extents[extent].offset + start, end = offset + bytes;
     *from = offset / unit * unit;
-    *to = min_u64(round_up(offset + bytes, unit),
-                  round_up(file_of(c, extent)->bytes, sys_page_bytes()));
+    *to = round_up(min_u64(end + OVERREAD_BYTES, round_up(end, SYS_MAP_WINDOW)), unit);
+    *to = min_u64(*to, round_up(file_of(c, extent)->bytes, sys_page_bytes()));
 }
 
 static uint64_t thread_read_bytes(void) {
@@ -255,12 +257,12 @@ static bool ask_for(struct cache *c, uint32_t extent, uint64_t start, uint64_t b
 static bool bring_in(struct cache *c, uint32_t extent, uint64_t start, uint64_t bytes, bool large) {
     const struct residency_extent *e = &c->r->extents[extent];
     const bool unknown = file_of(c, extent)->cache_unknown;
-    uint64_t before = unknown ? thread_read_bytes() : 0;
-    bool there = sys_map_populate(&c->maps[e->file], e->offset + start, bytes);
+    uint64_t from, to, before = unknown ? thread_read_bytes() : 0;
+    affected(c, extent, start, bytes, large, &from, &to);
+    uint64_t at = large ? e->offset + start : from, end = large ? at + bytes : to;
+    bool there = sys_map_populate(&c->maps[e->file], at, end - at);
     if (unknown) {
         int error = errno;
-        uint64_t from, to;
-        affected(c, extent, start, bytes, large, &from, &to);
         pthread_mutex_lock(&c->count_lock);
         count_told(c, extent, from, to, thread_read_bytes() - before);
         pthread_mutex_unlock(&c->count_lock);
@@ -734,7 +736,8 @@ int cache_acquire(struct cache *c, uint32_t extent, uint32_t part, uint32_t row,
         }
         start += part * part_bytes(e);
     } else {
-        uint64_t least = start + min_u64(max_u64(VIEW_BYTES_LEAST, e->row_bytes), rest);
+        uint64_t least = max_u64(VIEW_BYTES_LEAST, e->row_bytes + OVERREAD_BYTES);
+        least = start + min_u64(least, rest);
         if (atomic_load(&c->extents[extent].ready_bytes) < least) {
             int code = wait ? wait_ready(c, extent, least, err) : 1;
             if (code != 0) {
@@ -742,7 +745,9 @@ int cache_acquire(struct cache *c, uint32_t extent, uint32_t part, uint32_t row,
             }
         }
         uint64_t ready = atomic_load(&c->extents[extent].ready_bytes);
-        n_rows = (uint32_t)min_u64(n_rows, (ready - start) / e->row_bytes);
+        if (ready < start + rest) { /* what may be read behind the view is in memory, too */
+            n_rows = (uint32_t)min_u64(n_rows, (ready - start - OVERREAD_BYTES) / e->row_bytes);
+        }
     }
     *view = (struct residency_view){
         .data = c->maps[e->file].data + e->offset + start,
