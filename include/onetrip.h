@@ -161,8 +161,8 @@ OT_API int ot_tokenize(const struct ot_model *model, const char *text, size_t te
 
 /* The bytes a token stands for, written to buf (not NUL-terminated). Returns their number, which
  * may exceed buf_bytes (then buf holds the first buf_bytes). Control tokens give 0 bytes unless
- * special is set, ids outside the vocabulary always, and all where the file was
- * cut or written to. A token's bytes may be part of a UTF-8 character. */
+ * special is set, ids outside the vocabulary always, and all ids where the file was cut or written to.
+ * A token's bytes may be part of a UTF-8 character. */
 OT_API size_t ot_token_bytes(const struct ot_model *model, uint32_t token, bool special, char *buf,
                              size_t buf_bytes);
 /* Ids to text, the bytes of ot_token_bytes one after the other: *text is NUL-terminated and
