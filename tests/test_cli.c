@@ -847,7 +847,6 @@ static void test_the_least_budget_that_is_told_is_enough(void **state) {
     }
 }
 
-/* An environment of one megabyte takes the place of what a start may hold more than the last. */
 /* What the shell hands over lies in memory, too: the least grows by that, and by no more. */
 static void test_the_told_least_grows_by_the_environment_only(void **state) {
     (void)state;
