@@ -433,6 +433,7 @@ struct ot_run {
 
 struct ot_bench_result {
     char test[40]; /* "pp512", "tg64x4@d100" */
+    uint32_t n_threads;
     double tokens_per_s, stddev;
     double needed_bytes_per_token;
 };

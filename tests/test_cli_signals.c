@@ -186,6 +186,46 @@ static void test_measuring_the_disk_can_be_stopped(void **state) {
     }
 }
 
+static void await_text(const char *name, const char *words) {
+    static char text[1 << 20];
+    bool found = false;
+    for (int i = 0; i < 10000 && !found; i++, sleep_ms(3)) {
+        FILE *file = fopen(in_directory(name), "r");
+        size_t n = file != NULL ? fread(text, 1, sizeof text - 1, file) : 0;
+        if (file != NULL) {
+            fclose(file);
+        }
+        text[n] = '\0';
+        found = strstr(text, words) != NULL;
+    }
+    assert_true(found);
+}
+
+/* What was measured before a signal is in the report; of eval, what moved. */
+static void test_who_stops_a_measurement_keeps_what_there_is(void **state) {
+    (void)state;
+    assert_true(remove(in_directory("out")) == 0 || errno == ENOENT);
+    pid_t child = start("bench tiny.gguf -p 4 -n 60000 -r 2 --report r.json >out");
+    await_text("out", "pp4");
+    kill(child, SIGINT);
+    assert_int_equal(end(child), 130);
+    await_text("r.json", "\"pp4\"");
+    assert_int_equal(unlink(in_directory("r.json")), 0);
+    FILE *text = fopen(in_directory("long.txt"), "w");
+    assert_non_null(text);
+    for (int i = 0; i < 50000; i++) {
+        fputs("some text ", text);
+    }
+    assert_int_equal(fclose(text), 0);
+    child = start("eval tiny.gguf -f long.txt -q --report r.json --trace eval.trace >out");
+    await_file("eval.trace");
+    kill(child, SIGTERM);
+    assert_int_equal(end(child), 130);
+    assert_true(has_file("r.json", 1));
+    assert_int_equal(unlink(in_directory("r.json")), 0);
+    assert_int_equal(unlink(in_directory("long.txt")), 0);
+}
+
 /* As of a terminal that is closed: the shell and the kernel send one each, and a service manager
  * sends SIGTERM before it. */
 static void test_sighup_that_comes_again_does_not_kill(void **state) {
@@ -221,6 +261,7 @@ int main(void) {
         cmocka_unit_test(test_who_does_not_read_the_answer_does_not_hold_up_a_signal),
         cmocka_unit_test(test_who_waits_for_the_other_end_of_a_pipe_can_be_stopped),
         cmocka_unit_test(test_measuring_the_disk_can_be_stopped),
+        cmocka_unit_test(test_who_stops_a_measurement_keeps_what_there_is),
         cmocka_unit_test(test_sighup_that_comes_again_does_not_kill),
         cmocka_unit_test(test_nohup_is_obeyed),
     };

@@ -26,7 +26,6 @@ static const struct list_setting pp = {{512}, 1}, tg = {{128}, 1}, zero = {{0}, 
 
 struct measured {
     struct ot_bench_result result;
-    uint32_t n_threads;
     double seconds;                          /* of all counted repetitions */
     double phases[OT_PHASE_COUNT], sampling; /* of seconds */
     bool streamed;                           /* the disk is the limit, not the memory */
@@ -237,7 +236,7 @@ static int run_test(struct bench *b, const struct test *t) {
     struct session *s = &b->session;
     uint32_t repetitions = b->repetitions;
     struct measured *m = &b->tests[b->n_tests];
-    *m = (struct measured){.n_threads = s->context.n_threads};
+    *m = (struct measured){.result.n_threads = s->context.n_threads};
     name_test(m->result.test, sizeof m->result.test, t);
     double *rates = calloc(2 * (size_t)repetitions, sizeof *rates);
     if (rates == NULL) {
@@ -317,7 +316,7 @@ static void print_test(const struct bench *b, const struct measured *m) {
         snprintf(share, sizeof share, "%.0f %% %s", 100.0 * m->of_limit,
                  m->streamed ? "disk" : "bus");
     }
-    printf("%-16s %7" PRIu32 " %11.2f %9.2f %8.2f  %s\n", m->result.test, m->n_threads,
+    printf("%-16s %7" PRIu32 " %11.2f %9.2f %8.2f  %s\n", m->result.test, m->result.n_threads,
            m->result.tokens_per_s, m->result.stddev, rate * 1e-9, share);
     if (!b->set->quiet) {
         print_parts(m);
@@ -345,7 +344,7 @@ static int print_json(const struct bench *b) {
         double rate = m->result.needed_bytes_per_token * m->result.tokens_per_s;
         json_t *test = json_pack(
             "{s:s, s:i, s:f, s:f, s:f, s:f, s:s, s:o, s:o, s:{s:f, s:f, s:f, s:f, s:f, s:f}}",
-            "test", m->result.test, "threads", (int)m->n_threads, "tokens_per_s",
+            "test", m->result.test, "threads", (int)m->result.n_threads, "tokens_per_s",
             m->result.tokens_per_s, "stddev", m->result.stddev, "needed_bytes_per_token",
             m->result.needed_bytes_per_token, "bytes_per_s", rate, "limit",
             m->streamed ? "disk" : "memory", "limit_bytes_per_s", limit_json(m, m->limit),
@@ -418,6 +417,19 @@ static int measure_disk(struct bench *b) {
     return session_report(&b->session, &run, false);
 }
 
+/* Of all tests that were made, also where the next one failed or was stopped (rc). */
+static int give_results(struct bench *b, int rc) {
+    struct ot_bench_result results[MAX_TESTS];
+    for (size_t i = 0; i < b->n_tests; i++) {
+        results[i] = b->tests[i].result;
+    }
+    struct ot_run run = {
+        .results = results, .n_results = b->n_tests, .bandwidth_bytes_per_s = b->bandwidth};
+    int printed = b->set->json && rc != EXIT_PIPE ? print_json(b) : 0;
+    int reported = session_report(&b->session, &run, false);
+    return printed != 0 ? printed : reported;
+}
+
 static int run_tests(struct bench *b, bool last) {
     const struct list_setting *prompts = list_or(&b->set->prompts, &pp);
     const struct list_setting *generates = list_or(&b->set->generates, &tg);
@@ -434,17 +446,9 @@ static int run_tests(struct bench *b, bool last) {
             rc = run_list(b, false, generates, parallels->items[k], depths->items[i]);
         }
     }
-    if (rc == 0 && last) {
-        struct ot_bench_result results[MAX_TESTS];
-        for (size_t i = 0; i < b->n_tests; i++) {
-            results[i] = b->tests[i].result;
-        }
-        struct ot_run run = {
-            .results = results, .n_results = b->n_tests, .bandwidth_bytes_per_s = b->bandwidth};
-        rc = session_report(&b->session, &run, false);
-        if (rc == 0 && b->set->json) {
-            rc = print_json(b);
-        }
+    if (rc == 0 ? last : b->n_tests > 0) {
+        int given = give_results(b, rc);
+        rc = rc != 0 ? rc : given;
     }
     return rc;
 }

@@ -150,8 +150,11 @@ static int evaluate(struct evaluation *e) {
     rc = rc != 0 ? rc : closed;
     if (rc == 0) {
         print_result(e);
+    }
+    if (rc == 0 || rc == EXIT_INTERRUPTED) { /* what moved until then */
         struct ot_run run = {.prompt = e->ids, .n_prompt = e->n_ids, .prompt_s = e->seconds};
-        rc = session_report(s, &run, !set->quiet);
+        int reported = session_report(s, &run, rc == 0 && !set->quiet);
+        rc = rc != 0 ? rc : reported;
     }
     free(e->logits);
     return rc;

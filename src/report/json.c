@@ -219,6 +219,7 @@ static void put_results(const struct report *r, json_t *root, bool *failed) {
         const struct ot_bench_result *b = &r->run->results[i];
         json_t *row = append_object(results, failed);
         put(row, "test", text(b->test), failed);
+        put(row, "threads", json_integer(b->n_threads), failed);
         put(row, "tokens_per_s", real(b->tokens_per_s), failed);
         put(row, "stddev", real(b->stddev), failed);
         put(row, "needed_bytes_per_token", real(b->needed_bytes_per_token), failed);
