@@ -444,7 +444,8 @@ OT_API int ot_report_print(struct ot_context *ctx, const struct ot_run *run, FIL
                            struct ot_error *err);
 /* The JSON report. Written to a temporary name, then renamed: after a failure path is as it was, and
  * where only renaming failed, the message names the temporary file, which stays. A device, a pipe and
- * this process's standard output or error are written in place. run may be NULL. Errors: IO, MEMORY. */
+ * this process's standard output or error are written in place. run may be NULL. Errors: ARGUMENT (an
+ * empty path), IO, MEMORY. */
 OT_API int ot_report_write(struct ot_context *ctx, const struct ot_run *run, const char *path,
                            struct ot_error *err);
 /* Every record, by tensor: JSON lines, or SQLite where path ends in .sqlite or .db. Written as the

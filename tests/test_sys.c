@@ -23,6 +23,7 @@
 #include "sys/file.h"
 #include "sys/limits.h"
 #include "sys/memory.h"
+#include "sys/output.h"
 #include "sys/reader.h"
 
 enum { FILE_BYTES = 3 * 1024 * 1024 + 777 };
@@ -662,6 +663,14 @@ static void test_threads_are_one_a_core_but_two_where_two_are_allowed(void **sta
     assert_int_equal(sys_cpu_default_threads(16, 8, 3), 3);
 }
 
+static void test_a_file_without_a_name_is_not_written(void **state) {
+    (void)state;
+    struct ot_error err;
+    struct sys_output output;
+    assert_int_equal(sys_file_write("", "x", 1, &err), OT_ERR_ARGUMENT);
+    assert_int_equal(sys_output_open(&output, "", &err), OT_ERR_ARGUMENT);
+}
+
 static void test_this_machine_makes_sense(void **state) {
     (void)state;
     const struct sys_cpu *cpu = sys_cpu_facts();
@@ -700,6 +709,7 @@ int main(void) {
         cmocka_unit_test(test_limits_of_version_1_are_found_inside_a_container),
         cmocka_unit_test(test_cpu_quotas_of_version_2_and_nonsense_are_read_right),
         cmocka_unit_test(test_threads_are_one_a_core_but_two_where_two_are_allowed),
+        cmocka_unit_test(test_a_file_without_a_name_is_not_written),
         cmocka_unit_test(test_this_machine_makes_sense),
     };
     int failed = cmocka_run_group_tests(tests, setup, teardown);

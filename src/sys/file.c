@@ -460,6 +460,9 @@ static const char *target_of(const char *path, char real[PATH_MAX]) {
 }
 
 int sys_file_write(const char *path, const void *data, uint64_t bytes, struct ot_error *err) {
+    if (path[0] == '\0') {
+        return error_set(err, OT_ERR_ARGUMENT, "the file's name", "it is empty");
+    }
     char real[PATH_MAX]; /* a link stays, and what it leads to is replaced */
     const char *target = target_of(path, real);
     struct stat st;

@@ -12,6 +12,9 @@
 #include "sys/file.h"
 
 int sys_output_open(struct sys_output *output, const char *path, struct ot_error *err) {
+    if (path[0] == '\0') {
+        return error_set(err, OT_ERR_ARGUMENT, "the file's name", "it is empty");
+    }
     char *copy = mem_strdup(path);
     if (copy == NULL) {
         return error_memory(err, strlen(path) + 1);
