@@ -477,8 +477,9 @@ OT_API int ot_measure_bandwidth(struct ot_context *ctx, uint32_t mib_per_thread,
 /* Reads the extents that the context streams in a sweep, without computing: how many bytes that is,
  * and how many a second come, over sweeps of a quarter of a second together (at most 64) or one that
  * takes longer; wired memory that is not filled yet is filled before. Where nothing is streamed, what
- * a cold start reads is read once, 1 GiB of it at most. In the ledger such bytes are prefetch_wasted.
- * Blocks. Errors: IO, CHANGED, MEMORY, INTERRUPTED (the context's stop flag). */
+ * a cold start reads is read once, 1 GiB of it at most, into 9 MB beside the budget. In the ledger
+ * such bytes are prefetch_wasted. Blocks.
+ * Errors: IO, CHANGED, MEMORY, INTERRUPTED (the context's stop flag). */
 OT_API int ot_measure_disk(struct ot_context *ctx, double *bytes_per_s, uint64_t *bytes,
                            struct ot_error *err);
 /* Replays a trace (of ot_context_params.trace_path) against a policy ("fixed", "lru", "clock",
