@@ -82,8 +82,8 @@ static const struct option options[] = {
      "how many tokens count as lately; -1: as many as the context has positions (default 64)"},
     {0, "--draft-max", "N", WHOLE, -1, MAX_DRAFT, AT(n_draft), 0, FOR_RUN,
      "guess at most N tokens ahead where the text repeats itself, and check them in one sweep: the "
-     "same text, sooner; 0: never; -1: 7 where weights are streamed, else 3 with AVX2, else never "
-     "(default -1)"},
+     "same text, sooner; 0: never; -1: 7 where weights are streamed, else 3 with AVX2 or AVX-512, else "
+     "never (default -1)"},
     {'p', "--n-prompt", "LIST", LIST, 0, most_count, AT(prompts), 0, FOR_BENCH,
      "prompt lengths to measure; 0 leaves them out (default 512)"},
     {'n', "--n-gen", "LIST", LIST, 0, most_count, AT(generates), 0, FOR_BENCH,
