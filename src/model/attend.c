@@ -346,8 +346,8 @@ static int project(struct forward *f, const struct weight *layer, uint32_t sides
     const uint32_t at[N_PROJECTIONS] = {s.q, s.k, s.v, s.q};
     for (uint32_t i = 0; i < N_PROJECTIONS; i++) {
         const struct weight *w = &layer[projections[i].role];
-        bool now = (projections[i].sides & KEYS) ? (sides & KEYS) != 0 : (sides & QUERIES) != 0;
-        if (w->present && now) {
+        const uint32_t first = projections[i].sides & KEYS ? KEYS : QUERIES; /* that needs it */
+        if (w->present && (sides & first) != 0) {
             int rc = matmul_add(f, w, 0, p, NULL, f->n_tokens, f->decode, f->work + at[i],
                                 f->n_work, err);
             if (rc != OT_OK) {
