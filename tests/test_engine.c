@@ -95,6 +95,38 @@ static void test_one_by_one_equals_a_batch_for_every_family_and_split(void **sta
     }
 }
 
+/* Gate and up have their biases before the one is gated with the other, which prompts do in other
+ * places than decoding; and none is left out. */
+static void test_biases_of_the_ffn_are_added_alike_in_prompts_and_decoding(void **state) {
+    (void)state;
+    struct tiny_model options;
+    struct session s;
+    tiny_model_defaults(&options, TINY_LLAMA, OT_Q8_0, 6);
+    options.n_ff = 192;
+    float *all = NULL;
+    for (uint32_t without = 0; without <= TINY_BIAS_DOWN; without = without == 0 ? 1 : 2 * without) {
+        options.ffn_biases = TINY_BIAS_ALL & ~without;
+        tiny_model_write(&options, path);
+        session_open(&s, NULL);
+        float *prompt = logits_for(s.n_vocab), *single = logits_for(s.n_vocab);
+        must_feed(&s, 0, 0, N_TOKENS, prompt);
+        assert_int_equal(ot_seq_truncate(s.ctx, 0, 0), 0);
+        for (uint32_t at = 0; at < N_TOKENS; at++) {
+            must_feed(&s, 0, at, 1, single + (size_t)at * s.n_vocab);
+        }
+        assert_true(mean_kl(prompt, single, N_TOKENS, s.n_vocab) < rounding_bar());
+        if (without == 0) {
+            all = prompt;
+        } else {
+            assert_true(mean_kl(all, prompt, N_TOKENS, s.n_vocab) > 10 * rounding_bar());
+            free(prompt);
+        }
+        free(single);
+        session_close(&s);
+    }
+    free(all);
+}
+
 /* Calls of one token, then calls of a few: so guesses can be checked without changing the text. */
 static void assert_few_equal_one_by_one(struct session *s) {
     float *single = logits_for(s->n_vocab), *few = logits_for(s->n_vocab);
@@ -789,6 +821,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_family_agrees_with_float32_truth),
         cmocka_unit_test(test_one_by_one_equals_a_batch_for_every_family_and_split),
+        cmocka_unit_test(test_biases_of_the_ffn_are_added_alike_in_prompts_and_decoding),
         cmocka_unit_test(test_a_few_tokens_get_the_bits_of_calls_of_one),
         cmocka_unit_test(test_no_way_to_prefetch_changes_a_bit),
         cmocka_unit_test(test_every_type_runs_and_one_by_one_equals_a_batch),

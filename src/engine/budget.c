@@ -24,7 +24,7 @@ enum {
     MAX_DRAFT = FORWARD_FEW - 1,
     MEMORY_DRAFT = 3,
 };
-static const uint64_t memory_activations = 32u << 20; /* in memory: most bytes of activations */
+static const uint64_t memory_activations = 40u << 20; /* in memory: most bytes of activations */
 
 /* Logits and sampler are a few rows of the vocabulary; reports and SQLite, and what the program and
  * its libraries bring into the page cache beside their pages in use, take some MB. */

@@ -28,8 +28,8 @@ static void softmax(float *x, uint32_t n) {
 }
 
 /* The likeliest experts of each token (the first of equals), in ascending order, and their weights,
- * which sum to 1. Where the router's numbers are not finite the experts are still different ones, and
- * the weights NaN, which shows in the logits. */
+ * which sum to 1. Where the router's numbers are not finite the experts are still different ones,
+ * and the weights NaN, which shows in the logits. */
 static void route_rows(struct forward *f, void *arg, uint32_t first, uint32_t count) {
     (void)arg;
     uint32_t n_experts = f->hp->n_experts, used = f->hp->n_experts_used;
@@ -148,6 +148,7 @@ static int add_next(struct forward *f, const struct run *run, uint32_t i, struct
 
 /* Gates the rows whose gate and up have been computed, and prepares them for down. */
 static void gate_rows(struct forward *f, const struct run *run) {
+    const uint32_t ffe = f->hp->n_ff_expert;
     for (uint32_t i = run->from, end; i < run->to; i = end) {
         end = i + 1;
         if (f->expert_stage[i] != INPUT_ADDED) {
@@ -158,7 +159,8 @@ static void gate_rows(struct forward *f, const struct run *run) {
         }
         uint32_t at = f->expert_first[f->expert_ids[i]] - run->first_row;
         uint32_t n = f->expert_first[f->expert_ids[end - 1] + 1] - run->first_row - at;
-        matmul_gate(f, &f->routed_prepared, f->routed, &run->layer[ROLE_FFN_DOWN], f->decode, at, n);
+        matmul_gate(f, &f->routed_prepared, f->routed, f->routed + ffe, 2ull * ffe,
+                    &run->layer[ROLE_FFN_DOWN], f->decode, at, n);
         memset(f->expert_stage + i, WANTS_DOWN, end - i);
     }
 }

@@ -22,27 +22,54 @@ static void *take(struct carve *c, uint64_t bytes) {
     return c->memory != NULL ? c->memory + at : NULL;
 }
 
-static uint64_t max_layout_bytes(const struct ot_model *m, const struct kernels *k, bool gemv,
-                                 uint32_t n_cols) {
+/* Matrices that share an input. */
+static const struct input {
+    uint32_t n_roles;
+    enum layer_role roles[4];
+} inputs[] = {{4, {ROLE_ATTN_QKV, ROLE_ATTN_K, ROLE_ATTN_V, ROLE_ATTN_Q}},
+              {1, {ROLE_ATTN_OUT}},
+              {3, {ROLE_FFN_ROUTER, ROLE_FFN_GATE, ROLE_FFN_UP}},
+              {1, {ROLE_FFN_DOWN}}};
+
+/* Bytes of a row prepared for w, if none of the matrices seen before wants the same layout. */
+static uint64_t layout_need(const struct kernels *k, bool gemv, const struct weight *w,
+                            bool seen[KERNEL_MAX_LAYOUTS]) {
+    const struct kernel_type *t = &k->type[w->dtype];
+    const uint8_t layout = gemv ? t->layout_gemv : t->layout_gemm;
+    if (!w->present || layout == KERNEL_LAYOUT_F32 || seen[layout]) {
+        return 0;
+    }
+    seen[layout] = true;
+    return k->layout_bytes(layout, w->n_cols);
+}
+
+/* Bytes of a prepared row, the most of all inputs; routed: of those of experts' down matrices, else
+ * of all others. */
+static uint64_t row_need(const struct ot_model *m, const struct kernels *k, bool gemv,
+                         bool routed) {
     bool seen[KERNEL_MAX_LAYOUTS] = {false};
-    uint64_t bytes = 0;
-    for (uint32_t i = 0; i < m->n_tensors; i++) {
-        const struct kernel_type *t = &k->type[m->tensors[i].dtype];
-        uint8_t layout = gemv ? t->layout_gemv : t->layout_gemm;
-        if (layout != KERNEL_LAYOUT_F32 && !seen[layout]) {
-            seen[layout] = true;
-            bytes += k->layout_bytes(layout, n_cols);
+    uint64_t most = routed ? 0 : layout_need(k, gemv, &m->bind.output, seen);
+    for (uint32_t l = 0; l < m->hp.n_layers; l++) {
+        for (uint32_t i = 0; i < sizeof inputs / sizeof *inputs; i++) {
+            const enum layer_role *roles = inputs[i].roles;
+            uint64_t bytes = 0;
+            memset(seen, 0, sizeof seen);
+            for (uint32_t r = 0; r < inputs[i].n_roles; r++) {
+                bytes += layout_need(k, gemv, &m->bind.layers[l][roles[r]], seen);
+            }
+            if (routed == (m->hp.n_experts > 0 && roles[0] == ROLE_FFN_DOWN)) {
+                most = max_u64(most, bytes);
+            }
         }
     }
-    return bytes;
+    return most;
 }
 
 /* Bytes of the prepared forms of n_many rows for the kernels of many tokens, or of n_few rows for
  * the kernels of one, whichever is more. */
 static uint64_t act_need(const struct ot_model *m, const struct kernels *k, uint32_t n_many,
-                         uint32_t n_few, uint32_t n_cols) {
-    return max_u64(n_many * max_layout_bytes(m, k, false, n_cols),
-                   n_few * max_layout_bytes(m, k, true, n_cols));
+                         uint32_t n_few, bool routed) {
+    return max_u64(n_many * row_need(m, k, false, routed), n_few * row_need(m, k, true, routed));
 }
 
 /* Where a tenth of the weights have no kernel for a few tokens, each token of a few unpacks them
@@ -67,25 +94,29 @@ static void lay_out(struct forward *f, struct carve *c, const struct ot_model *m
     const struct hparams *hp = &m->hp;
     uint32_t q = hp->n_heads * hp->head_dim, kv = hp->n_kv_heads * hp->head_dim;
     uint32_t d = hp->n_embd, E = hp->n_experts, used = hp->n_experts_used, ffe = hp->n_ff_expert;
-    uint32_t widest = max_u32(max_u32(d, q), hp->n_ff);
+    uint32_t ff = E > 0 ? 0 : hp->n_ff, up = hp->family->fused_gate_up ? 0 : ff;
+    uint32_t widest = max_u32(max_u32(d, q), ff);
     uint32_t n_few = min_u32(n, max_u32(FORWARD_FEW, forward_few(m, k)));
-    f->n_work = max_u32(2 * q + 2 * kv, 2 * hp->n_ff);
+    f->n_work = max_u32(2 * q + 2 * kv, ff + ff - up);
     f->n_routed_rows = E > 0 ? max_u32(n, used) : 0;
     f->x = take(c, 4ull * n * d);
     f->norm = take(c, 4ull * n * d);
-    f->y = take(c, 4ull * n * d);
+    /* experts' input is wanted until the last of them has been computed */
+    f->y = E > 0 ? take(c, 4ull * n * d) : f->norm;
     f->work = take(c, 4ull * n * f->n_work);
+    f->gated_rows = up > 0 ? matmul_prompt_rows(up, n_threads) : 0;
+    f->up = take(c, 4 * max_u64((uint64_t)n_few * up, (uint64_t)n_threads * n * f->gated_rows));
     for (uint32_t i = 0; i < 2; i++) {
         f->cosines[i] = take(c, 2ull * n * hp->n_rot);
         f->sines[i] = take(c, 2ull * n * hp->n_rot);
     }
-    f->act_bytes = act_need(m, k, n, n_few, widest);
+    f->act_bytes = act_need(m, k, n, n_few, false);
     f->act = take(c, f->act_bytes);
     if (E > 0) {
         f->routed = take(c, 8ull * f->n_routed_rows * ffe);
         f->routed_y = take(c, 4ull * f->n_routed_rows * d);
         f->routed_act_bytes =
-            act_need(m, k, f->n_routed_rows, min_u32(f->n_routed_rows, n_few * used), ffe);
+            act_need(m, k, f->n_routed_rows, min_u32(f->n_routed_rows, n_few * used), true);
         f->routed_act = take(c, f->routed_act_bytes);
         f->router = take(c, 4ull * n * E);
         f->route_weight = take(c, 4ull * n * used);
@@ -342,32 +373,42 @@ static int residual(struct forward *f, const struct weight *bias, const struct w
 /* ---- the dense FFN ---- */
 
 struct bias_job {
-    const float *gate, *up;
-    uint32_t width;
+    const float *gate, *up; /* NULL: none */
 };
 
 static void bias_rows(struct forward *f, void *arg, uint32_t first, uint32_t count) {
     const struct bias_job *job = arg;
+    const uint32_t ff = f->hp->n_ff;
     for (uint32_t t = first; t < first + count; t++) {
-        float *row = f->work + (uint64_t)t * f->n_work;
         if (job->gate != NULL) {
-            f->k->add_scaled(row, job->gate, 1.0f, job->width);
+            f->k->add_scaled(f->work + (uint64_t)t * f->n_work, job->gate, 1.0f, ff);
         }
         if (job->up != NULL) {
-            f->k->add_scaled(row + job->width, job->up, 1.0f, job->width);
+            f->k->add_scaled(f->up + (uint64_t)t * ff, job->up, 1.0f, ff);
         }
     }
 }
 
-static int gate_up_bias(struct forward *f, const struct weight *layer, struct ot_error *err) {
-    if (!layer[ROLE_FFN_GATE_BIAS].present && !layer[ROLE_FFN_UP_BIAS].present) {
-        return OT_OK;
-    }
+/* Up with its bias: of a few tokens beside gate, to be gated when it is prepared; of a prompt, gate
+ * is gated with it piece by piece. */
+static int add_up(struct forward *f, const struct weight *layer, struct ot_error *err) {
+    const struct weight *w = &layer[ROLE_FFN_UP];
     struct vector gate = {0}, up = {0};
-    int rc = vector_get(f, &layer[ROLE_FFN_GATE_BIAS], 0, &gate, err);
-    if (rc == OT_OK && (rc = vector_get(f, &layer[ROLE_FFN_UP_BIAS], 1, &up, err)) == OT_OK) {
-        struct bias_job job = {gate.data, up.data, f->hp->n_ff};
-        forward_for_rows(f, f->n_tokens, bias_rows, &job);
+    int rc = OT_OK;
+    if (f->decode) {
+        rc = matmul_add(f, w, 0, &f->prepared, NULL, f->n_tokens, true, f->up, f->hp->n_ff, err);
+    }
+    if (rc == OT_OK && (rc = matmul_flush(f, err)) == OT_OK &&
+        (rc = vector_get(f, &layer[ROLE_FFN_GATE_BIAS], 0, &gate, err)) == OT_OK &&
+        (rc = vector_get(f, &layer[ROLE_FFN_UP_BIAS], 1, &up, err)) == OT_OK) {
+        struct bias_job job = {gate.data, f->decode ? up.data : NULL};
+        if (job.gate != NULL || job.up != NULL) {
+            forward_for_rows(f, f->n_tokens, bias_rows, &job);
+        }
+        if (!f->decode) {
+            rc = matmul_add_gated(f, w, &f->prepared, up.data, f->work, f->n_work, err);
+            rc = rc != OT_OK ? rc : matmul_flush(f, err);
+        }
     }
     vector_put(f, &gate);
     vector_put(f, &up);
@@ -385,23 +426,20 @@ void forward_ahead(struct forward *f, uint32_t layer) {
 static int ffn_layer(struct forward *f, uint32_t layer_id, struct ot_error *err) {
     const struct hparams *hp = f->hp;
     const struct weight *layer = f->model->bind.layers[layer_id];
+    const bool fused = !layer[ROLE_FFN_GATE].present;
     struct prepared *p = &f->prepared;
-    int rc = OT_OK;
     matmul_input(p, f->act, f->norm, hp->n_embd, f->n_tokens, hp->n_embd);
-    if (layer[ROLE_FFN_GATE].present) {
-        rc = matmul_add(f, &layer[ROLE_FFN_GATE], 0, p, NULL, f->n_tokens, f->decode, f->work,
-                        f->n_work, err);
-    }
-    float *up = layer[ROLE_FFN_GATE].present ? f->work + hp->n_ff : f->work;
+    int rc = matmul_add(f, &layer[fused ? ROLE_FFN_UP : ROLE_FFN_GATE], 0, p, NULL, f->n_tokens,
+                        f->decode, f->work, f->n_work, err);
     matmul_ahead(f, &layer[ROLE_FFN_DOWN]);
-    if (rc != OT_OK ||
-        (rc = matmul_add(f, &layer[ROLE_FFN_UP], 0, p, NULL, f->n_tokens, f->decode, up, f->n_work,
-                         err)) != OT_OK ||
-        (rc = matmul_flush(f, err)) != OT_OK || (rc = gate_up_bias(f, layer, err)) != OT_OK) {
+    if (rc != OT_OK || (rc = fused ? matmul_flush(f, err) : add_up(f, layer, err)) != OT_OK) {
         return rc;
     }
     matmul_input(p, f->act, f->work, f->n_work, f->n_tokens, hp->n_ff);
-    matmul_gate(f, p, f->work, &layer[ROLE_FFN_DOWN], f->decode, 0, f->n_tokens);
+    if (fused || f->decode) {
+        matmul_gate(f, p, f->work, fused ? f->work + hp->n_ff : f->up, fused ? f->n_work : hp->n_ff,
+                    &layer[ROLE_FFN_DOWN], f->decode, 0, f->n_tokens);
+    }
     rc = matmul_add(f, &layer[ROLE_FFN_DOWN], 0, p, NULL, f->n_tokens, f->decode, f->y, hp->n_embd,
                     err);
     forward_ahead(f, layer_id);

@@ -12,8 +12,8 @@
  * Activations of one token, f32 (sizes in values):
  *   x     [n_embd]   the residual stream
  *   norm  [n_embd]   input of the next matrices
- *   work  [work]     q, k, v and attention's output; then gate and up
- *   y     [n_embd]   output of a block, before it is added to x
+ *   work  [work]     q, k, v and attention's output; then the FFN's gate, gated (fused: gate and up)
+ *   y     [n_embd]   output of a block, before it is added to x (of dense models in norm's place)
  *   act   prepared (quantised) input of the next matrices
  *
  * Threads: the engine thread calls; the pool's threads compute. */
@@ -49,6 +49,8 @@ struct matmul_item {
     uint64_t row_bytes;
     uint32_t dtype, n_rows, n_cols;
     bool decode; /* the kernels for one token and for a few */
+    bool gated;  /* of a prompt: y is a gate, to be multiplied with the product */
+    const float *bias; /* of the view's first row, added before y is gated; NULL: none */
     const uint8_t *acts;
     uint64_t act_bytes;
     const uint32_t *act_index;
@@ -118,6 +120,8 @@ struct forward {
     uint8_t *memory;
     uint64_t memory_bytes;
     float *x, *norm, *work, *y;
+    float *up;           /* of few tokens [n_few, n_ff]; of a prompt [threads, n_batch, gated_rows] */
+    uint32_t gated_rows; /* most of a piece */
     float *cosines[2], *sines[2]; /* [n_batch, n_rot / 2] */
     uint8_t *act;
     uint64_t act_bytes;
@@ -191,16 +195,24 @@ int forward_sweep(struct forward *f, struct forward_token *tokens, uint32_t n, u
 /* Starts a new input [n_rows, n_cols], rows stride floats apart. */
 void matmul_input(struct prepared *p, uint8_t *space, const float *rows,
                   uint64_t stride, uint32_t n_rows, uint32_t n_cols);
-/* Rows [first, first + n) of p, which are `rows`: activation(gate) * up in place, of gates followed by
- * as many ups, then prepared for w while they are in the cache. The other rows need not be known yet;
- * all are to be prepared so before a matmul_add uses them. */
-void matmul_gate(struct forward *f, struct prepared *p, float *rows, const struct weight *w,
-                 bool decode, uint32_t first, uint32_t n);
+/* Rows [first, first + n) of p, which are those of gate: gate = activation(gate) * up, then prepared for
+ * w while they are in the cache. The other rows need not be known yet; all are to be prepared so before
+ * a matmul_add uses them. */
+void matmul_gate(struct forward *f, struct prepared *p, float *gate, const float *up,
+                 uint64_t up_stride, const struct weight *w, bool decode, uint32_t first,
+                 uint32_t n);
 /* y[t, :] = W x_t for rows of p (act_index: which row is token t; NULL: row t). Computed at the
  * next matmul_flush or earlier. */
 int matmul_add(struct forward *f, const struct weight *w, uint32_t part, struct prepared *p,
                const uint32_t *act_index, uint32_t n_tokens, bool decode, float *y,
                uint64_t y_stride, struct ot_error *err);
+/* For a prompt's tokens, all rows of p: gate[t, :] = activation(gate[t, :]) * (W x_t + bias), of a gate
+ * that has been computed. What is multiplied never leaves the threads' caches. bias: NULL or valid until
+ * the flush. */
+int matmul_add_gated(struct forward *f, const struct weight *w, struct prepared *p,
+                     const float *bias, float *gate, uint64_t gate_stride, struct ot_error *err);
+/* Rows that a thread computes at a time where a prompt's matrices have total_rows: whole tiles. */
+uint32_t matmul_prompt_rows(uint64_t total_rows, uint32_t n_threads);
 int matmul_flush(struct forward *f, struct ot_error *err);
 /* Tells that the job after the next matmul_flush will read w; no promise. Of use when decoding. */
 void matmul_ahead(struct forward *f, const struct weight *w);

@@ -25,6 +25,7 @@ enum {
     PIECE_TILES_MAX = 4, /* of a prompt: what gemm unpacks at once, some ms of work */
     TRIAL_BYTES = 1 << 20,
     STEP_BYTES = 64 << 10, /* about what is read between two looks at the pages that follow */
+    GATES_AHEAD = 8,       /* tokens: each one's gates lie in another page */
     AHEAD_SHARE = 4,       /* of a thread's L2 cache, for what it will read next */
 };
 
@@ -38,18 +39,23 @@ struct prepare_job {
     struct prepared *p;
     uint32_t index; /* of the layout; n_layouts: f32 as it is */
     uint32_t first;
-    float *gates; /* the same rows, to be gated before; NULL: not */
+    float *gate; /* the same rows, to be gated before; NULL: not */
+    const float *up;
+    uint64_t up_stride;
 };
+
+/* gate[i] = activation(gate[i]) * up[i] */
+static void apply_gate(const struct forward *f, float *gate, const float *up, uint64_t n) {
+    (f->hp->family->activation == FAMILY_GELU ? f->k->gelu_mul : f->k->silu_mul)(gate, up, n);
+}
 
 static void prepare_rows(struct forward *f, void *arg, uint32_t first, uint32_t count) {
     struct prepare_job *job = arg;
     struct prepared *p = job->p;
     first += job->first;
     for (uint32_t i = first; i < first + count; i++) {
-        if (job->gates != NULL) {
-            float *gate = job->gates + i * p->stride;
-            (f->hp->family->activation == FAMILY_GELU ? f->k->gelu_mul : f->k->silu_mul)(
-                gate, gate + p->n_cols, p->n_cols);
+        if (job->gate != NULL) {
+            apply_gate(f, job->gate + i * p->stride, job->up + i * job->up_stride, p->n_cols);
         }
         if (job->index < p->n_layouts) {
             f->k->prepare(p->layout[job->index], p->rows + i * p->stride, p->n_cols,
@@ -98,11 +104,12 @@ static const uint8_t *input_in_layout(struct forward *f, struct prepared *p, uin
     return p->data[i];
 }
 
-void matmul_gate(struct forward *f, struct prepared *p, float *rows, const struct weight *w,
-                 bool decode, uint32_t first, uint32_t n) {
+void matmul_gate(struct forward *f, struct prepared *p, float *gate, const float *up,
+                 uint64_t up_stride, const struct weight *w, bool decode, uint32_t first,
+                 uint32_t n) {
     const struct kernel_type *t = &f->k->type[w->dtype];
     uint8_t layout = decode ? t->layout_gemv : t->layout_gemm;
-    struct prepare_job job = {p, find_layout(p, layout), first, rows};
+    struct prepare_job job = {p, find_layout(p, layout), first, gate, up, up_stride};
     if (job.index == p->n_layouts && layout != KERNEL_LAYOUT_F32) {
         add_layout(f, p, layout);
     }
@@ -145,18 +152,42 @@ static void compute_few(const struct forward *f, const struct matmul_item *item,
     }
 }
 
+/* Rows [row, row + n) for all tokens of a prompt, to y. */
+static void compute_many(const struct forward *f, const struct matmul_item *item, uint32_t row,
+                         uint32_t n, uint32_t worker, float *y, uint64_t y_stride) {
+    f->k->type[item->dtype].gemm(item->w + row * item->row_bytes, item->row_bytes, n,
+                                 item->n_rows - row - n, item->n_cols, item->acts, item->act_bytes,
+                                 item->act_index, item->n_tokens, y, y_stride,
+                                 f->scratch + worker * f->scratch_bytes);
+}
+
+/* The same of up: it goes no further than the thread's own cache, and y is gated with it. */
+static void compute_gated(const struct forward *f, const struct matmul_item *item, uint32_t row,
+                          uint32_t n, uint32_t worker) {
+    float *up = f->up + (uint64_t)worker * f->n_batch * f->gated_rows;
+    compute_many(f, item, row, n, worker, up, n);
+    for (uint32_t t = 0; t < item->n_tokens; t++, up += n) {
+        float *gate = item->y + t * item->y_stride + row;
+        for (uint32_t i = 0; t + GATES_AHEAD < item->n_tokens && i < n; i += 16) {
+            __builtin_prefetch(gate + GATES_AHEAD * item->y_stride + i, 1);
+        }
+        if (item->bias != NULL) {
+            f->k->add_scaled(up, item->bias + row, 1.0f, n);
+        }
+        apply_gate(f, gate, up, n);
+    }
+}
+
 static void compute_item(struct forward *f, const struct matmul_item *item, uint32_t piece,
                          uint32_t worker) {
     uint32_t row = piece * item->rows_per_piece;
     uint32_t n = min_u32(item->rows_per_piece, item->n_rows - row);
     if (item->decode) {
         compute_few(f, item, row, n);
+    } else if (item->gated) {
+        compute_gated(f, item, row, n, worker);
     } else {
-        f->k->type[item->dtype].gemm(item->w + row * item->row_bytes, item->row_bytes, n,
-                                     item->n_rows - row - n, item->n_cols, item->acts,
-                                     item->act_bytes, item->act_index,
-                                     item->n_tokens, item->y + row, item->y_stride,
-                                     f->scratch + worker * f->scratch_bytes);
+        compute_many(f, item, row, n, worker, item->y + row, item->y_stride);
     }
 }
 
@@ -185,6 +216,11 @@ static uint64_t decode_rows(uint64_t total_bytes, uint64_t row_bytes, uint32_t n
     return rows < PIECE_ROWS ? rows : round_up(rows, PIECE_ROWS);
 }
 
+uint32_t matmul_prompt_rows(uint64_t total_rows, uint32_t n_threads) {
+    uint64_t tiles = total_rows / KERNEL_TILE_ROWS / n_threads / PIECES_PER_THREAD_MIN;
+    return (uint32_t)min_u64(max_u64(tiles, 1), PIECE_TILES_MAX) * KERNEL_TILE_ROWS;
+}
+
 /* Divides items into pieces: for decode by their bytes, else into whole tiles. */
 static uint32_t divide(struct matmul_item *items, uint32_t n_items, uint32_t n_threads,
                        uint64_t *bytes) {
@@ -193,15 +229,11 @@ static uint32_t divide(struct matmul_item *items, uint32_t n_items, uint32_t n_t
         total_bytes += items[i].n_rows * items[i].row_bytes;
         total_rows += items[i].n_rows;
     }
-    uint64_t tiles = max_u64(total_rows / KERNEL_TILE_ROWS / n_threads / PIECES_PER_THREAD_MIN, 1);
-    tiles = min_u64(tiles, PIECE_TILES_MAX);
     uint32_t n_pieces = 0;
     for (uint32_t i = 0; i < n_items; i++) {
         struct matmul_item *item = &items[i];
-        uint64_t rows = tiles * KERNEL_TILE_ROWS;
-        if (item->decode) {
-            rows = decode_rows(total_bytes, item->row_bytes, n_threads);
-        }
+        uint64_t rows = item->decode ? decode_rows(total_bytes, item->row_bytes, n_threads)
+                                     : matmul_prompt_rows(total_rows, n_threads);
         item->rows_per_piece = (uint32_t)min_u64(rows, UINT32_MAX / 2);
         item->first_piece = n_pieces;
         n_pieces += (item->n_rows + item->rows_per_piece - 1) / item->rows_per_piece;
@@ -289,22 +321,19 @@ static int next_view(struct forward *f, const struct weight *w, uint32_t part, u
     return rc;
 }
 
-int matmul_add(struct forward *f, const struct weight *w, uint32_t part, struct prepared *p,
-               const uint32_t *act_index, uint32_t n_tokens, bool decode, float *y,
-               uint64_t y_stride, struct ot_error *err) {
+/* item: what is the same for all views of the matrix; y, bias: of its first row. */
+static int add_views(struct forward *f, const struct weight *w, uint32_t part, struct prepared *p,
+                     struct matmul_item item, struct ot_error *err) {
     const struct kernel_type *t = &f->k->type[w->dtype];
-    struct matmul_item item = {
-        .row_bytes = w->row_bytes,
-        .dtype = w->dtype,
-        .decode = decode,
-        .n_cols = w->n_cols,
-        .act_index = act_index,
-        .n_tokens = n_tokens,
-        .y_stride = y_stride,
-    };
     uint32_t id = w->extent;
     uint64_t bytes = w->row_bytes * w->n_rows;
-    item.acts = input_in_layout(f, p, decode ? t->layout_gemv : t->layout_gemm, &item.act_bytes);
+    float *y = item.y;
+    const float *bias = item.bias;
+    item.row_bytes = w->row_bytes;
+    item.dtype = w->dtype;
+    item.n_cols = w->n_cols;
+    item.acts =
+        input_in_layout(f, p, item.decode ? t->layout_gemv : t->layout_gemm, &item.act_bytes);
     for (uint32_t row = 0; row < w->n_rows; row += item.n_rows) {
         int rc = next_view(f, w, part, row, &item.view, err);
         if (rc != OT_OK) {
@@ -313,8 +342,27 @@ int matmul_add(struct forward *f, const struct weight *w, uint32_t part, struct 
         item.w = item.view.data;
         item.n_rows = min_u32(item.view.n_rows, w->n_rows - row);
         item.y = y + row;
+        item.bias = bias != NULL ? bias + row : NULL;
         f->items[f->n_items++] = item;
     }
     ledger_post(f->ledger, id, OT_RAM_CACHE, OT_CAUSE_COMPUTE, bytes, bytes);
     return OT_OK;
+}
+
+int matmul_add(struct forward *f, const struct weight *w, uint32_t part, struct prepared *p,
+               const uint32_t *act_index, uint32_t n_tokens, bool decode, float *y,
+               uint64_t y_stride, struct ot_error *err) {
+    const struct matmul_item item = {.decode = decode,
+                                     .act_index = act_index,
+                                     .n_tokens = n_tokens,
+                                     .y = y,
+                                     .y_stride = y_stride};
+    return add_views(f, w, part, p, item, err);
+}
+
+int matmul_add_gated(struct forward *f, const struct weight *w, struct prepared *p,
+                     const float *bias, float *gate, uint64_t gate_stride, struct ot_error *err) {
+    const struct matmul_item item = {
+        .gated = true, .bias = bias, .n_tokens = p->n_rows, .y = gate, .y_stride = gate_stride};
+    return add_views(f, w, 0, p, item, err);
 }

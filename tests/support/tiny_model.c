@@ -230,6 +230,13 @@ static void add_feed_forward(struct builder *b, uint32_t layer) {
     }
     add_matrix(b, layer_name(name, layer, "ffn_down.weight"), o->dtype, o->n_ff, o->n_embd, 0,
                1.0f);
+    static const char *const biases[] = {"ffn_gate.bias", "ffn_up.bias", "ffn_down.bias"};
+    for (uint32_t i = 0; i < 3; i++) {
+        if (o->ffn_biases & 1u << i) {
+            add_vector(b, layer_name(name, layer, biases[i]), i < 2 ? o->n_ff : o->n_embd, 0.0f,
+                       1.0f);
+        }
+    }
 }
 
 /* Factors that divide the rope's frequencies: 1 for the fast ones, more for the slow ones. */

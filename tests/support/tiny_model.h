@@ -28,6 +28,8 @@ enum tiny_family {
     TINY_FAMILY_COUNT
 };
 
+enum { TINY_BIAS_GATE = 1, TINY_BIAS_UP = 2, TINY_BIAS_DOWN = 4, TINY_BIAS_ALL = 7 };
+
 struct tiny_model {
     enum tiny_family family;
     uint32_t dtype;        /* of all matrices but the router's and the next two */
@@ -37,6 +39,7 @@ struct tiny_model {
     bool spm;       /* SentencePiece vocabulary with byte tokens; else byte-level BPE */
     bool tied;      /* no output.weight */
     bool long_rope; /* phi3: tensors rope_factors_long and _short, and their keys */
+    uint32_t ffn_biases; /* of a dense FFN, not fused: bits of TINY_BIAS_... */
     /* Widths in numbers; rows must be whole blocks: n_embd, n_ff and n_heads * head_dim. */
     uint32_t n_layers, n_embd, n_ff, n_heads, n_kv_heads, head_dim;
     uint32_t n_experts, n_experts_used; /* 0: dense */
