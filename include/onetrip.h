@@ -333,6 +333,8 @@ struct ot_context_info {
     const char *io;             /* "mmap", "io_uring direct", "threads direct", "threads buffered"... */
     uint64_t wired_bytes, locked_bytes, slot_bytes, streamed_bytes_per_sweep;
     uint64_t kv_bytes, activation_bytes, table_bytes;
+    /* of the budget: what the process held before the context, and what is kept for what may come */
+    uint64_t program_bytes, reserve_bytes;
     uint64_t prefetch_bytes;    /* how far ahead decode kernels prefetch, as far as tried */
     uint64_t n_sweeps_prompt;   /* of calls that began a sequence or gave one several tokens */
     uint64_t n_sweeps_decode;   /* of the others; guesses that are checked count as one token */

@@ -748,7 +748,7 @@ static void assert_object(const json_t *root, const char *key, const char *const
 static void test_the_report_has_the_fields_that_others_rely_on(void **state) {
     static const struct {
         const char *key;
-        const char *fields[10];
+        const char *fields[16];
     } table[] = {
         {"program", {"version", "commit"}},
         {"model", {"path", "architecture", "file_bytes", "weight_bytes"}},
@@ -762,7 +762,8 @@ static void test_the_report_has_the_fields_that_others_rely_on(void **state) {
          {"load_s", "first_token_s", "prompt_s", "decode_s", "prompt_tokens_per_s",
           "decode_tokens_per_s"}},
         {"residency",
-         {"budget_bytes", "wired_bytes", "streamed_bytes_per_sweep", "kv_bytes", "activation_bytes",
+         {"budget_bytes", "least_budget_bytes", "wired_bytes", "slot_bytes", "streamed_bytes_per_sweep",
+          "kv_bytes", "activation_bytes", "program_bytes", "reserve_bytes", "table_bytes",
           "peak_rss_bytes"}},
         {"movements", {"boundary", "class", "cause", "known", "moved_bytes", "needed_bytes"}},
         {"closure", {"boundary", "ledger_bytes", "system_bytes", "source", "residual"}},

@@ -50,6 +50,15 @@ static void test_every_residency_and_budget_gives_the_same_bits(void **state) {
 
 enum { LONG_PROMPT = 200 };
 
+/* Over budget no part of it is left out of the account, and next to nothing is unused. */
+static void assert_budget_is_used(const struct session *s) {
+    struct ot_context_info info;
+    ot_context_get_info(s->ctx, &info);
+    const uint64_t used = info.wired_bytes + info.slot_bytes + info.kv_bytes +
+                          info.activation_bytes + info.program_bytes + info.reserve_bytes;
+    assert_in_range(used, info.budget_bytes - SYS_MEMORY_HUGE, info.budget_bytes);
+}
+
 /* Gives the last token's logits, of which the last n_wanted have some. */
 static int feed_prompt(struct session *s, uint32_t n, uint32_t n_wanted, float *logits,
                        struct ot_error *err) {
@@ -154,6 +163,7 @@ static void test_a_long_prompt_takes_one_sweep_on_borrowed_memory(void **state) 
     write_large_model();
     struct long_run l;
     long_run_open(&l, OT_RESIDENCY_STREAM, 26 << 20, 1);
+    assert_budget_is_used(&l.s);
     for (uint32_t pass = 0; pass < 3; pass++) {
         /* the second time the loan's reads fail first: the call is repeated */
         if (pass == 1) {

@@ -252,6 +252,8 @@ void ot_context_get_info(const struct ot_context *ctx, struct ot_context_info *i
         .kv_bytes = ctx->kv.bytes * 2,
         .activation_bytes = ctx->budget.activation_bytes,
         .table_bytes = mem_live_bytes(),
+        .program_bytes = ctx->budget.base_bytes,
+        .reserve_bytes = ctx->budget.reserve_bytes,
         .prefetch_bytes = kernels_prefetch_bytes(),
         .n_sweeps_prompt = ctx->n_sweeps_prompt,
         .n_sweeps_decode = ctx->n_sweeps_decode,

@@ -177,6 +177,8 @@ static void put_residency(const struct report *r, json_t *root, bool *failed) {
     put(residency, "kv_bytes", count(r->context.kv_bytes), failed);
     put(residency, "activation_bytes", count(r->context.activation_bytes), failed);
     put(residency, "table_bytes", count(r->context.table_bytes), failed);
+    put(residency, "program_bytes", count(r->context.program_bytes), failed);
+    put(residency, "reserve_bytes", count(r->context.reserve_bytes), failed);
     put(residency, "peak_rss_bytes", count(r->now.peak_rss_bytes), failed);
 }
 

@@ -185,6 +185,14 @@ static void print_settings(const struct report *r, FILE *out) {
     print_setting(r, out, "buffers", "KV %s, activations %s, tables %s",
                   text_bytes(a, (double)c->kv_bytes), text_bytes(b, (double)c->activation_bytes),
                   text_bytes(d, (double)c->table_bytes));
+    const uint64_t parts = info->wired_bytes + info->slot_bytes + c->kv_bytes +
+                           c->activation_bytes + c->program_bytes + c->reserve_bytes;
+    if (info->wired_bytes + info->slot_bytes > 0 && parts <= c->budget_bytes) {
+        print_setting(r, out, "rest", "program %s, reserve %s, unused %s",
+                      text_bytes(a, (double)c->program_bytes),
+                      text_bytes(b, (double)c->reserve_bytes),
+                      text_bytes(d, (double)(c->budget_bytes - parts)));
+    }
 }
 
 static void print_closure(const struct report *r, FILE *out) {
