@@ -28,7 +28,7 @@ static double block_dot(const struct codes *c, uint32_t n, const void *act, uint
     return sum;
 }
 
-static void gemm_quantised(const struct gemm *g, uint32_t dtype, double *sums) {
+static void gemm_quantised(uint32_t dtype, const struct gemm *g, double *sums) {
     const uint32_t n = dtype_get(dtype)->block_values, bytes = dtype_get(dtype)->block_bytes;
     struct codes c;
     for (uint32_t r = 0; r < g->n_rows; r++) {
@@ -76,19 +76,7 @@ static void gemm_float(const struct gemm *g, float (*weight)(const uint8_t *), u
     }
 }
 
-GEMM_ENTRY(gemm_q4_0, gemm_quantised(&g, OT_Q4_0, scratch))
-GEMM_ENTRY(gemm_q4_1, gemm_quantised(&g, OT_Q4_1, scratch))
-GEMM_ENTRY(gemm_q5_0, gemm_quantised(&g, OT_Q5_0, scratch))
-GEMM_ENTRY(gemm_q5_1, gemm_quantised(&g, OT_Q5_1, scratch))
-GEMM_ENTRY(gemm_q8_0, gemm_quantised(&g, OT_Q8_0, scratch))
-GEMM_ENTRY(gemm_q2_k, gemm_quantised(&g, OT_Q2_K, scratch))
-GEMM_ENTRY(gemm_q3_k, gemm_quantised(&g, OT_Q3_K, scratch))
-GEMM_ENTRY(gemm_q4_k, gemm_quantised(&g, OT_Q4_K, scratch))
-GEMM_ENTRY(gemm_q5_k, gemm_quantised(&g, OT_Q5_K, scratch))
-GEMM_ENTRY(gemm_q6_k, gemm_quantised(&g, OT_Q6_K, scratch))
-GEMM_ENTRY(gemm_iq4_nl, gemm_quantised(&g, OT_IQ4_NL, scratch))
-GEMM_ENTRY(gemm_iq4_xs, gemm_quantised(&g, OT_IQ4_XS, scratch))
-GEMM_ENTRY(gemm_mxfp4, gemm_quantised(&g, OT_MXFP4, scratch))
+GEMM_TABLE(gemm_entries);
 GEMM_ENTRY(gemm_f32, (void)scratch; gemm_float(&g, weight_f32, 4))
 GEMM_ENTRY(gemm_f16, (void)scratch; gemm_float(&g, weight_f16, 2))
 GEMM_ENTRY(gemm_bf16, (void)scratch; gemm_float(&g, weight_bf16, 2))
@@ -108,17 +96,8 @@ void gemm_fill_scalar(struct kernels *k) {
     set(k, OT_F32, gemm_f32, KERNEL_LAYOUT_F32);
     set(k, OT_F16, gemm_f16, KERNEL_LAYOUT_F32);
     set(k, OT_BF16, gemm_bf16, KERNEL_LAYOUT_F32);
-    set(k, OT_Q4_0, gemm_q4_0, LAYOUT_Q8);
-    set(k, OT_Q4_1, gemm_q4_1, LAYOUT_Q8);
-    set(k, OT_Q5_0, gemm_q5_0, LAYOUT_Q8);
-    set(k, OT_Q5_1, gemm_q5_1, LAYOUT_Q8);
-    set(k, OT_Q8_0, gemm_q8_0, LAYOUT_Q8);
-    set(k, OT_Q2_K, gemm_q2_k, LAYOUT_Q8);
-    set(k, OT_Q3_K, gemm_q3_k, LAYOUT_Q8);
-    set(k, OT_Q4_K, gemm_q4_k, LAYOUT_Q8);
-    set(k, OT_Q5_K, gemm_q5_k, LAYOUT_Q8);
-    set(k, OT_Q6_K, gemm_q6_k, LAYOUT_Q8);
-    set(k, OT_IQ4_NL, gemm_iq4_nl, LAYOUT_Q8);
-    set(k, OT_IQ4_XS, gemm_iq4_xs, LAYOUT_Q8);
-    set(k, OT_MXFP4, gemm_mxfp4, LAYOUT_Q8);
+    for (uint32_t i = 0; i < OT_DTYPE_MAX; i++) {
+        if (gemm_entries[i] != NULL)
+            set(k, i, gemm_entries[i], LAYOUT_Q8);
+    }
 }
