@@ -94,7 +94,8 @@ static void lay_out(struct forward *f, struct carve *c, const struct ot_model *m
     const struct hparams *hp = &m->hp;
     uint32_t q = hp->n_heads * hp->head_dim, kv = hp->n_kv_heads * hp->head_dim;
     uint32_t d = hp->n_embd, E = hp->n_experts, used = hp->n_experts_used, ffe = hp->n_ff_expert;
-    uint32_t ff = E > 0 ? 0 : hp->n_ff, up = hp->family->fused_gate_up ? 0 : ff;
+    uint32_t ff = E > 0 ? 0 : hp->n_ff;
+    uint32_t up = hp->family->fused_gate_up ? 0 : ff; /* as a matrix of its own */
     uint32_t widest = max_u32(max_u32(d, q), ff);
     uint32_t n_few = min_u32(n, max_u32(FORWARD_FEW, forward_few(m, k)));
     f->n_work = max_u32(2 * q + 2 * kv, ff + ff - up);
