@@ -13,8 +13,8 @@
 enum {
     LEAST_BATCH = 16,         /* tokens of a sweep under the least budget */
     MEMORY_BATCH = 512,       /* in memory: more tokens a sweep gain nothing */
-    STREAM_SHARE = 4,         /* streaming: one in so many of the tokens that memory would take */
-    LOAN_SHARE = 8,           /* fewer still where weights could lend so many times their bytes */
+    STREAM_SHARE = 5,         /* streaming: one in so many of the tokens that memory would take */
+    LOAN_SHARE = 7,           /* fewer still where weights could lend so many times their bytes */
     TABLE_SHARE = 512,        /* of memory, for its page tables */
     KV_SHARE = 16,            /* of the budget, where it is too small for the weights anyhow */
     THREAD_BYTES = 128 << 10, /* stack pages a thread touches */
