@@ -5,6 +5,7 @@
 
 #include <jansson.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -90,6 +91,9 @@ static inline json_t *parse_json(const char *text) {
 static inline int set_up(void **state) {
     struct tiny_model options;
     (void)state;
+    signal(SIGINT, SIG_DFL); /* what the suite was started with is inherited, also that it is ignored */
+    signal(SIGTERM, SIG_DFL);
+    signal(SIGHUP, SIG_DFL);
     image_directory_make(directory);
     snprintf(model, sizeof model, "%s/tiny.gguf", directory);
     tiny_model_defaults(&options, TINY_LLAMA, OT_Q4_0, 1);

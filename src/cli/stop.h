@@ -14,7 +14,8 @@ extern volatile int stop_flag;
 extern volatile sig_atomic_t stop_program;
 /* Borrowed; a file that the second one deletes, NULL: none. */
 extern const char *volatile stop_unfinished;
-/* SIGHUP stays ignored where it is, as nohup has it. */
+/* What is ignored stays so: nohup ignores SIGHUP, a shell without job control SIGINT of what runs in
+ * the background. */
 void stop_watch(void);
 /* Forgets a Ctrl-C that was answered, and listens for the next. */
 void stop_reset(void);
