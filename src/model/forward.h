@@ -207,8 +207,8 @@ int matmul_add(struct forward *f, const struct weight *w, uint32_t part, struct 
                const uint32_t *act_index, uint32_t n_tokens, bool decode, float *y,
                uint64_t y_stride, struct ot_error *err);
 /* For a prompt's tokens, all rows of p: gate[t, :] = activation(gate[t, :]) * (W x_t + bias), of a gate
- * that has been computed. What is multiplied never leaves the threads' caches. bias: NULL or valid until
- * the flush. */
+ * that has been computed. What W gives goes no further than a thread's own rows of up. bias: NULL or
+ * valid until the flush. */
 int matmul_add_gated(struct forward *f, const struct weight *w, struct prepared *p,
                      const float *bias, float *gate, uint64_t gate_stride, struct ot_error *err);
 /* Rows that a thread computes at a time where a prompt's matrices have total_rows: whole tiles. */

@@ -161,7 +161,7 @@ static void compute_many(const struct forward *f, const struct matmul_item *item
                                  f->scratch + worker * f->scratch_bytes);
 }
 
-/* The same of up: it goes no further than the thread's own cache, and y is gated with it. */
+/* The same of up: it goes no further than the thread's own scratch, and y is gated with it. */
 static void compute_gated(const struct forward *f, const struct matmul_item *item, uint32_t row,
                           uint32_t n, uint32_t worker) {
     float *up = f->up + (uint64_t)worker * f->n_batch * f->gated_rows;
