@@ -2,6 +2,7 @@
  * that is whole, and what cost work is not lost where that fails. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -9,6 +10,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -392,8 +394,45 @@ static void test_a_mount_point_is_refused_before_the_work(void **state) {
     assert_holds(in_directory("mount"), "onetrip-trace");
 }
 
+/* Else the page cache of a text's logits, which are many times the model, would fill what a memory
+ * budget, and a control group of its size, leaves. */
+static void test_logits_are_not_kept_in_the_page_cache(void **state) {
+    (void)state;
+    enum { N_VOCAB = 8192, N_IDS = 256, KEPT_MOST = 2 << 20 };
+    struct tiny_model wide;
+    struct statfs where;
+    tiny_model_defaults(&wide, TINY_LLAMA, OT_Q8_0, 1);
+    wide.n_vocab = N_VOCAB;
+    const char *path = in_directory("wide.gguf"), *ids = in_directory("ids");
+    const char *npy = in_directory("x.npy");
+    tiny_model_write(&wide, path);
+    FILE *file = fopen(ids, "w");
+    assert_non_null(file);
+    for (uint32_t i = 0; i < N_IDS; i++) {
+        fprintf(file, "%c%u", i == 0 ? '[' : ',', 3 + i * 7 % 200);
+    }
+    fputc(']', file);
+    fclose(file);
+    struct outcome o = onetrip(NULL, "eval", path, "--ids", ids, "--logits", npy, "-q", NULL);
+    assert_exit(&o, 0);
+    outcome_free(&o);
+    struct sys_file written;
+    struct ot_error err;
+    assert_int_equal(sys_file_open(&written, npy, &err), 0);
+    assert_true(written.bytes > (uint64_t)N_VOCAB * N_IDS * sizeof(float));
+    assert_int_equal(statfs(npy, &where), 0);
+    if (where.f_type != TMPFS_MAGIC) { /* which is in memory, and nowhere else */
+        assert_true(sys_file_cached_bytes(&written) <= KEPT_MOST);
+    }
+    sys_file_close(&written);
+    assert_int_equal(unlink(npy), 0);
+    assert_int_equal(unlink(ids), 0);
+    assert_int_equal(unlink(path), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_logits_are_not_kept_in_the_page_cache),
         cmocka_unit_test(test_a_file_that_cannot_take_its_name_stays_and_is_named),
         cmocka_unit_test(test_writers_of_one_file_leave_it_whole_and_nothing_else),
         cmocka_unit_test(test_a_link_stays_and_what_it_leads_to_is_written),

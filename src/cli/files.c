@@ -13,8 +13,9 @@
 
 #include "cli/stop.h"
 
-enum { LINKS_MOST = 40 };     /* that are followed: as by the kernel */
-enum { TEMPORARY_ROOM = 48 }; /* for what the name has more until the file is whole */
+enum { LINKS_MOST = 40 };          /* that are followed: as by the kernel */
+enum { TEMPORARY_ROOM = 48 };      /* for what the name has more until the file is whole */
+enum { WINDOW_BYTES = 512 << 10 }; /* of a file that are on the way to the disk at a time, twice */
 
 static int make_new(const char *name, mode_t mode) {
     return open(name, O_WRONLY | O_CLOEXEC | O_CREAT | O_EXCL, mode);
@@ -331,8 +332,45 @@ int files_open(struct output_file *out, const char *path) {
     return 0;
 }
 
+/* What has been written leaves the page cache: it counts against the memory budget as long as it is
+ * there, and a full control group would give up the program's own pages for it, again and again. A
+ * window that has just filled is sent to the disk, and the one before it waited for and forgotten.
+ * False: the disk has not taken it. */
+static bool leave_page_cache(const struct output_file *out) {
+    const uint64_t end = out->written_bytes;
+    if (out->temporary == NULL || end % WINDOW_BYTES != 0) {
+        return true;
+    }
+    if (fflush(out->file) != 0) {
+        return false;
+    }
+    const int fd = fileno(out->file), send = SYNC_FILE_RANGE_WRITE;
+    const int settle = SYNC_FILE_RANGE_WAIT_BEFORE | send | SYNC_FILE_RANGE_WAIT_AFTER;
+    int rc = sync_file_range(fd, (off64_t)(end - WINDOW_BYTES), WINDOW_BYTES, send);
+    if (rc == 0 && end > WINDOW_BYTES) {
+        const off64_t before = (off64_t)(end - 2ull * WINDOW_BYTES);
+        rc = sync_file_range(fd, before, WINDOW_BYTES, settle);
+        posix_fadvise(fd, before, WINDOW_BYTES, POSIX_FADV_DONTNEED);
+    }
+    return rc == 0 || (errno != EIO && errno != ENOSPC); /* else it only stays there for longer */
+}
+
 int files_write(struct output_file *out, const void *data, size_t bytes) {
-    return fwrite(data, 1, bytes, out->file) == bytes ? 0 : fail(out);
+    const char *at = data;
+    while (bytes > 0) {
+        size_t left = WINDOW_BYTES - out->written_bytes % WINDOW_BYTES;
+        size_t n = bytes < left ? bytes : left;
+        if (fwrite(at, 1, n, out->file) != n) {
+            return fail(out);
+        }
+        out->written_bytes += n;
+        if (!leave_page_cache(out)) {
+            return fail(out);
+        }
+        at += n;
+        bytes -= n;
+    }
+    return 0;
 }
 
 int files_close(struct output_file *out, bool keep) {

@@ -17,6 +17,7 @@ struct output_file {
     char *temporary;  /* owned; NULL where path is written in place, as target is */
     char *target;     /* owned; what the temporary file is renamed to */
     FILE *file;       /* owned; NULL: not open */
+    uint64_t written_bytes;
 };
 
 /* Each returns 0 or an exit code after a message. */
