@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -564,6 +565,34 @@ static void test_a_slot_filled_from_the_wrong_place_is_caught_by_verifying(void 
     fixture_close(&f);
 }
 
+/* Buffered, of a file that somebody keeps in the page cache: nothing moves from disk, nor when it is
+ * read again. */
+static void test_what_is_verified_from_the_page_cache_is_not_counted_from_disk(void **state) {
+    (void)state;
+    struct fixture f;
+    setenv("ONETRIP_VERIFY", "1", 1);
+    setenv("ONETRIP_NO_DIRECT", "1", 1);
+    fixture_open(&f, &small);
+    int fd = open(f.paths[0], O_RDONLY | O_CLOEXEC);
+    struct stat facts;
+    assert_true(fd >= 0 && fstat(fd, &facts) == 0);
+    const size_t bytes = (size_t)facts.st_size;
+    volatile const uint8_t *kept = mmap(NULL, bytes, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0);
+    assert_true(kept != MAP_FAILED);
+    for (size_t i = 0; i < bytes; i += 4096) {
+        (void)kept[i]; /* a page that is mapped is not dropped */
+    }
+    struct residency_params params = params_of(&f, OT_RESIDENCY_STREAM);
+    struct residency *r = walked(&f, &params, 2);
+    assert_int_equal(fixture_disk(&f, OT_CAUSE_RELOAD).moved_bytes, 0);
+    residency_close(r);
+    unsetenv("ONETRIP_NO_DIRECT");
+    unsetenv("ONETRIP_VERIFY");
+    munmap((void *)(uintptr_t)kept, bytes);
+    close(fd);
+    fixture_close(&f);
+}
+
 /* ---- under a control group ---- */
 
 static const char *group_of(char path[300], bool *v1) {
@@ -683,6 +712,7 @@ int main(void) {
         cmocka_unit_test(test_everything_read_twice_shows_in_the_closure),
         cmocka_unit_test(test_wired_memory_that_is_not_there_shows),
         cmocka_unit_test(test_a_slot_filled_from_the_wrong_place_is_caught_by_verifying),
+        cmocka_unit_test(test_what_is_verified_from_the_page_cache_is_not_counted_from_disk),
         cmocka_unit_test(test_a_control_group_of_the_budget_is_never_exceeded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

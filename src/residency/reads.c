@@ -183,7 +183,6 @@ static void post(struct mover *m, const struct flight *f) {
 /* The bytes of a read once more, the same way. Returns how many came, or -errno. */
 static int64_t read_again(const struct sys_file *file, const struct flight *f, uint8_t *buf) {
     uint64_t done = 0;
-    residency_account(f->bytes);
     /* not beyond the end of the file: where a direct read must not begin */
     for (uint32_t n_again = 0; done < min_u64(f->bytes, file->bytes - f->offset);) {
         int64_t n = sys_file_pread(file, f->direct, f->offset + done, buf + done, f->bytes - done);
@@ -212,14 +211,19 @@ static bool same_as_file(struct mover *m, const struct flight *f) {
     if (again == NULL) {
         return false;
     }
-    uint64_t bytes = min_u64(f->got_bytes, file->bytes - f->offset);
+    uint64_t bytes = min_u64(f->got_bytes, file->bytes - f->offset), cached = 0;
+    if (!f->direct && !file->cache_unknown) { /* others may keep it in the page cache */
+        cached = min_u64(sys_file_cached_range(file, f->offset, f->bytes), f->bytes);
+    }
+    residency_account(f->bytes - cached);
     int64_t n = read_again(file, f, again);
     if (n < 0) {
         error_sys(&m->failure, OT_ERR_IO, (int)-n, file->path,
                   "reading %llu bytes at %llu again failed", (unsigned long long)f->bytes,
                   (unsigned long long)f->offset);
     } else {
-        residency_post(m->r, f->extent, OT_CAUSE_RELOAD, (uint64_t)n, 0, 0);
+        residency_post(m->r, f->extent, OT_CAUSE_RELOAD, (uint64_t)n - min_u64(cached, (uint64_t)n),
+                       0, 0);
     }
     if (n >= 0 && !f->direct) {
         sys_file_drop(file, f->offset, f->bytes);
