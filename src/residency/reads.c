@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "residency/mover.h"
 #include "residency/plant.h"
+#include "sys/facts.h"
 #include "sys/hook.h"
 #include "sys/memory.h"
 
@@ -28,6 +29,57 @@ void residency_plant(enum residency_plant fault) {
 }
 enum residency_plant residency_planted(void) {
     return planted;
+}
+
+/* Whether another buffered read under way brings the page of the file that begins at `at`. */
+static bool page_under_way(const struct mover *m, const struct flight *f, uint64_t at) {
+    const uint64_t page = sys_page_bytes();
+    const uint32_t file = m->r->extents[f->extent].file;
+    for (uint32_t i = 0; i < m->n_flights; i++) {
+        const struct flight *other = &m->flights[i];
+        if (other->kind != FLIGHT_NONE && other != f && !other->direct &&
+            m->r->extents[other->extent].file == file && other->offset < at + page &&
+            at < other->offset + other->bytes) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The pages of a read, but for those at its ends that another one under way brings as well: two
+ * reads have no more than that in common. */
+static void own_pages(const struct mover *m, const struct flight *f, uint64_t *start,
+                      uint64_t *end) {
+    const uint64_t page = sys_page_bytes();
+    *start = f->offset / page * page;
+    *end = round_up(f->offset + f->bytes, page);
+    if (page_under_way(m, f, *start)) {
+        *start += page;
+    }
+    if (*end > *start && page_under_way(m, f, *end - page)) {
+        *end -= page;
+    }
+}
+
+/* Bytes of a read that the page cache has, or will have by another one. */
+static uint64_t cached_bytes(const struct mover *m, const struct flight *f) {
+    const struct sys_file *file = &m->r->files[m->r->extents[f->extent].file];
+    if (f->direct) {
+        return sys_file_cached_range(file, f->offset, f->bytes);
+    }
+    uint64_t start, end;
+    own_pages(m, f, &start, &end);
+    uint64_t shared = f->bytes - min_u64(f->bytes, end - start);
+    return shared + sys_file_cached_range(file, start, end - start);
+}
+
+/* What a read left in the page cache goes, but for what another one under way is to find there. */
+static void drop_pages(const struct mover *m, const struct flight *f) {
+    uint64_t start, end;
+    own_pages(m, f, &start, &end);
+    if (end > start) { /* no bytes would be all of the file */
+        sys_file_drop(&m->r->files[m->r->extents[f->extent].file], start, end - start);
+    }
 }
 
 bool reads_issue(struct mover *m, enum flight_kind kind, uint32_t index, uint32_t extent,
@@ -61,7 +113,7 @@ bool reads_issue(struct mover *m, enum flight_kind kind, uint32_t index, uint32_
         residency_claim_anew(m->r);
     }
     if (f->sampled || !f->direct) {
-        f->cached_before = sys_file_cached_range(file, f->offset, f->bytes);
+        f->cached_before = cached_bytes(m, f);
     }
     m->n_reads++;
     if (planted == RESIDENCY_PLANT_TWICE) {
@@ -77,6 +129,7 @@ bool reads_issue(struct mover *m, enum flight_kind kind, uint32_t index, uint32_
         .tag = tag,
     };
     if (!sys_reader_add(m->reader, &read)) {
+        f->kind = FLIGHT_NONE;
         m->free_flights[m->n_free_flights++] = tag;
         m->n_reads--;
         return false;
@@ -97,7 +150,7 @@ static void look_for_cache(struct mover *m, const struct flight *f) {
         m->n_samples_grown += grown;
         m->buffered_found = m->n_samples >= SAMPLES_LEAST && m->n_samples_grown * 2 > m->n_samples;
         if (grown) {
-            sys_file_drop(file, f->offset, f->bytes);
+            drop_pages(m, f);
         }
         if (m->buffered_found) {
             m->n_reads_direct -= m->n_reads_doubted;
@@ -107,7 +160,7 @@ static void look_for_cache(struct mover *m, const struct flight *f) {
         }
     }
     if (!f->direct || m->buffered_found) {
-        sys_file_drop(file, f->offset, f->bytes);
+        drop_pages(m, f);
     } else {
         m->n_reads_direct++;
     }
@@ -213,7 +266,7 @@ static bool same_as_file(struct mover *m, const struct flight *f) {
     }
     uint64_t bytes = min_u64(f->got_bytes, file->bytes - f->offset), cached = 0;
     if (!f->direct && !file->cache_unknown) { /* others may keep it in the page cache */
-        cached = min_u64(sys_file_cached_range(file, f->offset, f->bytes), f->bytes);
+        cached = min_u64(cached_bytes(m, f), f->bytes);
     }
     residency_account(f->bytes - cached);
     int64_t n = read_again(file, f, again);
@@ -226,7 +279,7 @@ static bool same_as_file(struct mover *m, const struct flight *f) {
                        0, 0);
     }
     if (n >= 0 && !f->direct) {
-        sys_file_drop(file, f->offset, f->bytes);
+        drop_pages(m, f);
     }
     bool same = n >= 0 && (uint64_t)n >= bytes && memcmp(again, f->buf, (size_t)bytes) == 0;
     if (n >= 0 && !same) {
@@ -271,6 +324,7 @@ bool reads_take(struct mover *m, bool wait) {
         return false;
     }
     struct flight f = m->flights[done.tag];
+    m->flights[done.tag].kind = FLIGHT_NONE;
     m->free_flights[m->n_free_flights++] = done.tag;
     m->buffered_bytes -= f.direct ? 0 : f.bytes;
     bool ok = arrived(m, &f, &done);
