@@ -494,6 +494,35 @@ static void test_each_context_of_a_model_closes_its_own_account(void **state) {
     ot_model_close(model);
 }
 
+/* What the kernel read ahead of the header is dropped before the first read asks what is there. */
+static void test_buffered_reads_close_from_a_cold_start(void **state) {
+    (void)state;
+    struct tiny_model options;
+    tiny_model_defaults(&options, TINY_LLAMA, OT_Q8_0, 7);
+    options.n_layers = 4;
+    options.n_embd = options.n_ff = 1024;
+    options.n_heads = options.n_kv_heads = 16;
+    options.head_dim = 64;
+    tiny_model_write(&options, path);
+    make_cold();
+    setenv("ONETRIP_NO_DIRECT", "1", 1);
+    setenv("ONETRIP_NO_URING", "1", 1);
+    struct ot_model *model;
+    struct ot_error err;
+    assert_int_equal(ot_model_open(path, NULL, &model, &err), 0);
+    struct report r;
+    run_and_report(model, &r);
+    unsetenv("ONETRIP_NO_URING");
+    unsetenv("ONETRIP_NO_DIRECT");
+    const struct report_closure *c = &r.closures[0];
+    if (c->system_bytes >= c->ledger_bytes / 2) { /* else the kernel counts no reads here */
+        assert_in_range(c->system_bytes, c->ledger_bytes - (128 << 10),
+                        c->ledger_bytes + (128 << 10));
+    }
+    report_deinit(&r);
+    ot_model_close(model);
+}
+
 /* With a small header the kernel reads ahead far into the weights, or so would a fault there. */
 static void
 test_weights_in_own_memory_leave_no_more_than_the_header_in_the_page_cache(void **state) {
@@ -833,6 +862,7 @@ int main(void) {
         cmocka_unit_test(test_without_logits_a_sweep_ends_with_the_last_keys),
         cmocka_unit_test(test_a_cold_header_is_counted_as_the_kernel_counts_it),
         cmocka_unit_test(test_each_context_of_a_model_closes_its_own_account),
+        cmocka_unit_test(test_buffered_reads_close_from_a_cold_start),
         cmocka_unit_test(
             test_weights_in_own_memory_leave_no_more_than_the_header_in_the_page_cache),
         cmocka_unit_test(test_own_memory_finds_nothing_in_the_page_cache),

@@ -550,6 +550,30 @@ static void test_a_sweep_that_ends_early_leaves_the_rest_to_the_next(void **stat
     fixture_close(&f);
 }
 
+/* Chunks of a prompt: whatever slots are free, what lies behind their end is not read again and
+ * again. */
+static void test_sweeps_that_end_early_read_nothing_behind_their_end(void **state) {
+    (void)state;
+    for (uint32_t share = 8; share < 15; share++) {
+        struct fixture f;
+        fixture_open(&f, &(struct fixture_options){
+                             .seed = 3, .n_layers = share % 2 * 2 + 1, .n_files = 1, .wide = true});
+        struct residency_params params =
+            fixture_params(&f, residency_least_bytes(f.extents, f.n_extents) +
+                                   fixture_sum(&f, RESIDENCY_SWEEP) / 16 * share);
+        struct residency *r = walked(&f, &params, 0);
+        struct ot_error err;
+        for (uint32_t i = 0; i < 6; i++) {
+            assert_int_equal(walk_to(&f, r, f.n_extents - 3, &err), 0);
+            assert_true(residency_check(r));
+        }
+        assert_true(r->mover->layout.n_blocks > r->mover->layout.n_slots);
+        assert_int_equal(fixture_disk(&f, OT_CAUSE_PREFETCH_WASTED).moved_bytes, 0);
+        residency_close(r);
+        fixture_close(&f);
+    }
+}
+
 static void test_a_sweep_that_is_broken_off_wastes_what_was_ahead_and_no_more(void **state) {
     (void)state;
     struct fixture f;
@@ -926,6 +950,7 @@ int main(void) {
         cmocka_unit_test(test_a_file_in_memory_is_read_buffered_and_says_so),
         cmocka_unit_test(test_interrupted_waits_go_on),
         cmocka_unit_test(test_a_sweep_that_ends_early_leaves_the_rest_to_the_next),
+        cmocka_unit_test(test_sweeps_that_end_early_read_nothing_behind_their_end),
         cmocka_unit_test(test_a_sweep_that_is_broken_off_wastes_what_was_ahead_and_no_more),
         cmocka_unit_test(test_first_trips_that_were_wasted_are_still_to_come),
         cmocka_unit_test(test_more_views_than_slots_are_refused_not_waited_for),

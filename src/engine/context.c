@@ -79,16 +79,6 @@ static void account_headers(struct ot_context *ctx) {
     }
 }
 
-/* Behind the headers the kernel may have read ahead megabytes of weights into the page cache: of
- * use where weights live there, else memory beyond the budget. */
-static void drop_read_ahead(const struct ot_model *m) {
-    for (uint32_t i = 0; i < m->n_files; i++) {
-        if (m->ahead_bytes[i] > 0) {
-            sys_file_drop(&m->files[i], m->parts[i].data_offset, m->ahead_bytes[i]);
-        }
-    }
-}
-
 static int open_residency(struct ot_context *ctx, struct ot_error *err) {
     const struct ot_model *m = ctx->model;
     struct residency_extent *extents = mem_calloc(m->bind.n_extents, sizeof *extents);
@@ -120,8 +110,6 @@ static int open_residency(struct ot_context *ctx, struct ot_error *err) {
     }
     if (residency_in_cache(ctx->residency)) {
         sys_limit_watch_close(&ctx->watch); /* the kernel takes page cache by itself */
-    } else {
-        drop_read_ahead(m);
     }
     return OT_OK;
 }

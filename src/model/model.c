@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/checked.h"
 #include "base/error.h"
 #include "model/vocab_source.h"
 #include "token/chat.h"
@@ -83,7 +84,8 @@ static int open_part(struct ot_model *m, uint32_t no, const char *path, struct o
         uint64_t read = now > before ? now - before : 0;
         residency_account(read);
         m->header_disk_bytes += read;
-        m->ahead_bytes[no] = read > m->parts[no].data_offset ? read - m->parts[no].data_offset : 0;
+        m->files[no].ahead_offset = m->parts[no].data_offset;
+        m->files[no].ahead_bytes = read - min_u64(read, m->parts[no].data_offset);
     }
     return rc;
 }
@@ -92,25 +94,20 @@ static int grow_parts(struct ot_model *m, uint32_t count, struct ot_error *err) 
     struct sys_file *files = mem_calloc(count, sizeof *files);
     struct sys_map *headers = mem_calloc(count, sizeof *headers);
     struct gguf *parts = mem_calloc(count, sizeof *parts);
-    uint64_t *ahead_bytes = mem_calloc(count, sizeof *ahead_bytes);
-    if (files == NULL || headers == NULL || parts == NULL || ahead_bytes == NULL) {
+    if (files == NULL || headers == NULL || parts == NULL) {
         mem_free(files);
         mem_free(headers);
         mem_free(parts);
-        mem_free(ahead_bytes);
         return error_memory(err, count * (sizeof *files + sizeof *headers + sizeof *parts));
     }
     if (m->n_files > 0) {
         files[0] = m->files[0];
         headers[0] = m->headers[0];
         parts[0] = m->parts[0];
-        ahead_bytes[0] = m->ahead_bytes[0];
     }
     mem_free(m->files);
     mem_free(m->headers);
     mem_free(m->parts);
-    mem_free(m->ahead_bytes);
-    m->ahead_bytes = ahead_bytes;
     m->files = files;
     m->headers = headers;
     m->parts = parts;
@@ -323,7 +320,6 @@ void ot_model_close(struct ot_model *m) {
     mem_free(m->files);
     mem_free(m->headers);
     mem_free(m->parts);
-    mem_free(m->ahead_bytes);
     mem_free(m->header_accounted);
     mem_free(m->chat_template);
     mem_free(m->name);

@@ -32,7 +32,6 @@ struct ot_model {
     uint64_t file_bytes, weight_bytes;
     uint64_t header_bytes;       /* of all parts */
     uint64_t header_disk_bytes;  /* of them, not in the page cache when opened */
-    uint64_t *ahead_bytes;       /* owned [n_files]: behind each header, read ahead by the kernel */
     uint64_t opening_read_bytes;   /* that the process read from disk while the model was opened */
     atomic_bool *header_accounted; /* owned: one context has the header in its account */
 };

@@ -90,6 +90,20 @@ static int take_memory(struct mover *m, struct ot_error *err) {
     return 0;
 }
 
+/* What the kernel read ahead of the headers would be memory beyond the budget. It goes before the
+ * first read asks what the page cache has. */
+static void prepare_files(const struct residency *r) {
+    for (uint32_t i = 0; i < r->n_files; i++) {
+        const struct sys_file *file = &r->files[i];
+        if (file->direct_fd < 0) {
+            sys_file_random(file);
+        }
+        if (file->ahead_bytes > 0) {
+            sys_file_drop(file, file->ahead_offset, file->ahead_bytes);
+        }
+    }
+}
+
 int mover_open(struct residency *r, const struct residency_params *params, struct mover **out,
                struct ot_error *err) {
     struct mover *m = mem_calloc(1, sizeof *m);
@@ -97,11 +111,7 @@ int mover_open(struct residency *r, const struct residency_params *params, struc
         return error_memory(err, sizeof *m);
     }
     m->r = r;
-    for (uint32_t i = 0; i < r->n_files; i++) {
-        if (r->files[i].direct_fd < 0) {
-            sys_file_random(&r->files[i]);
-        }
-    }
+    prepare_files(r);
     const char *verify = getenv("ONETRIP_VERIFY");
     m->verify = verify != NULL && verify[0] == '1';
     int code = layout_make(r, &m->layout, err);
@@ -335,7 +345,7 @@ static bool step(struct mover *m) {
         c->sub++;
         return true;
     }
-    uint32_t last = c->next_sweep ? m->r->n_extents - 1 : m->r->last_extent;
+    uint32_t last = m->r->last_extent; /* the next sweep, too, is expected to end there */
     if (c->section + 1 >= m->layout.first_section[last + 1]) {
         if (c->next_sweep) {
             return false;

@@ -279,6 +279,8 @@ static bool same_as_file(struct mover *m, const struct flight *f) {
                        0, 0);
     }
     if (n >= 0 && !f->direct) {
+        ledger_post(m->r->ledger, m->r->extents[f->extent].ledger_id, OT_RAM_RAM, OT_CAUSE_COPY,
+                    (uint64_t)n, 0);
         drop_pages(m, f);
     }
     bool same = n >= 0 && (uint64_t)n >= bytes && memcmp(again, f->buf, (size_t)bytes) == 0;

@@ -24,6 +24,7 @@ struct sys_file {
     uint64_t mtime_ns;   /* then, too */
     bool by_mincore;     /* the page cache is asked through a mapping */
     bool cache_unknown;  /* it is not told: the user neither owns the file nor may write to it */
+    uint64_t ahead_offset, ahead_bytes; /* the kernel read ahead here, of use in the page cache only */
 };
 
 /* Opens a regular file for reading; a directory, FIFO or device is refused at once, without
