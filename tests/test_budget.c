@@ -112,15 +112,21 @@ static uint32_t positions_under(const struct ot_model *model, uint64_t ram_bytes
     return info.n_ctx;
 }
 
-static void test_positions_give_way_to_weights_that_do_not_fit(void **state) {
-    (void)state;
+/* 60 MB beside what is in rows of the vocabulary, which take 1 KB each. */
+static void write_large_model(uint32_t n_vocab) {
     struct tiny_model options;
     tiny_model_defaults(&options, TINY_LLAMA, OT_Q8_0, 7);
     options.n_layers = 8;
     options.n_embd = options.n_ff = 1024;
     options.n_heads = options.n_kv_heads = 16;
     options.head_dim = 64;
+    options.n_vocab = n_vocab;
     tiny_model_write(&options, path);
+}
+
+static void test_positions_give_way_to_weights_that_do_not_fit(void **state) {
+    (void)state;
+    write_large_model(0);
     struct ot_model *model;
     struct ot_error err;
     struct ot_model_info info;
@@ -209,6 +215,36 @@ static void test_tables_are_part_of_the_budget(void **state) {
     }
 }
 
+/* The file does not fit, but all that sweeps use does: prompts need not save. */
+static void test_a_table_of_single_rows_takes_no_room_in_own_memory(void **state) {
+    (void)state;
+    write_large_model(40000);
+    struct ot_model *model;
+    struct ot_context *ctx;
+    struct ot_context_info ample, info;
+    struct ot_error err;
+    assert_int_equal(ot_model_open(path, NULL, &model, &err), 0);
+    struct ot_context_params params = {.n_ctx = 1024, .ram_bytes = 1u << 30};
+    assert_int_equal(ot_context_open(model, &params, &ctx, &err), 0);
+    ot_context_get_info(ctx, &ample);
+    ot_context_close(ctx);
+    const struct bind *b = &model->bind;
+    const uint64_t wired = residency_wired_bytes(b->extents, b->n_extents);
+    assert_true(wired + (40 << 20) < residency_cache_bytes(b->extents, b->n_extents));
+    params.ram_bytes = ample.least_budget_bytes + wired + (16 << 20);
+    give_back_what_was_freed();
+    if (ot_context_open(model, &params, &ctx, &err) != 0) {
+        fail_with(&err);
+    }
+    ot_context_get_info(ctx, &info);
+    assert_string_equal(info.residency, "wired");
+    assert_non_null(strstr(info.residency_why, "sweeps use"));
+    assert_int_equal(info.streamed_bytes_per_sweep, 0);
+    assert_int_equal(info.activation_bytes, ample.activation_bytes);
+    ot_context_close(ctx);
+    ot_model_close(model);
+}
+
 /* Positions of all sequences together were given: more of each take nothing from weights. */
 static void test_few_positions_for_many_long_sequences_are_no_fault(void **state) {
     (void)state;
@@ -256,7 +292,10 @@ static void test_room_for_guesses_is_part_of_the_budget(void **state) {
         params.n_draft = i < 3 ? 7 : OT_DRAFT_AUTO;
         params.n_batch = i == 1 ? 1 : 0;
         params.ram_bytes += more[i];
-        params.residency = i == 4 ? OT_RESIDENCY_STREAM : OT_RESIDENCY_AUTO;
+        if (i == 4) {
+            write_large_model(0);
+            params.ram_bytes = least_budget(&params) + (20 << 20);
+        }
         session_open(&s, &params);
         ot_context_get_info(s.ctx, &info);
         uint64_t rows_bytes = (uint64_t)info.n_draft * s.n_vocab * sizeof(float);
@@ -276,6 +315,7 @@ int main(void) {
         cmocka_unit_test(test_positions_give_way_to_weights_that_do_not_fit),
         cmocka_unit_test(test_the_told_least_budget_is_the_same_whatever_is_in_force_and_enough),
         cmocka_unit_test(test_tables_are_part_of_the_budget),
+        cmocka_unit_test(test_a_table_of_single_rows_takes_no_room_in_own_memory),
         cmocka_unit_test(test_few_positions_for_many_long_sequences_are_no_fault),
         cmocka_unit_test(test_room_for_many_rows_of_logits_is_part_of_the_budget),
         cmocka_unit_test(test_room_for_guesses_is_part_of_the_budget),

@@ -148,15 +148,26 @@ static void plan_rows(struct budget *b, struct division *d, uint64_t fixed) {
     d->room = b->total_bytes - fixed - more * d->row_bytes - d->draft_bytes;
 }
 
+/* What weights take where nothing is streamed: in the page cache if that is not ruled out and leaves
+ * the activations that will do; else in own memory, which needs no room for a table that single rows
+ * are read of. */
+static uint64_t whole_weights(const struct budget *b, const struct division *d) {
+    const struct residency_extent *extents = d->m->bind.extents;
+    const uint32_t n = d->m->bind.n_extents;
+    const enum ot_residency asked = d->params->residency;
+    bool own = asked == OT_RESIDENCY_WIRED || asked == OT_RESIDENCY_STREAM;
+    uint64_t cache = residency_cache_bytes(extents, n);
+    return !own && cache + b->activation_bytes <= d->room ? cache
+                                                          : residency_wired_bytes(extents, n);
+}
+
 /* Tokens of a sweep where nobody asked for a number; weights: what all of them take. */
 static void plan_batch(struct budget *b, const struct division *d, uint64_t weights) {
     uint32_t wanted = budget_fit_batch(d->m, d->k, d->n_threads, memory_activations,
                                        min_u32(d->most, MEMORY_BATCH));
     wanted = max_u32(wanted, b->n_batch);
     uint64_t activations = forward_need_bytes(d->m, d->k, d->n_threads, wanted);
-    /* what is wired asks for the room of the least slots, also where it needs none */
-    bool streams = d->params->residency == OT_RESIDENCY_STREAM ||
-                   max_u64(weights, d->slot_bytes) + activations > d->room;
+    bool streams = weights + activations > d->room;
     if (streams) {
         /* longer prompts borrow from the wired weights for the one sweep that they take */
         wanted = budget_fit_batch(d->m, d->k, d->n_threads, activations / STREAM_SHARE, wanted);
@@ -165,7 +176,7 @@ static void plan_batch(struct budget *b, const struct division *d, uint64_t weig
             wanted = min_u32(wanted, d->n_seq); /* that many come again and again */
         }
     }
-    uint64_t spare = d->room - min_u64(d->room, max_u64(weights, d->slot_bytes));
+    uint64_t spare = d->room - min_u64(d->room, weights);
     wanted = max_u32(wanted, budget_fit_batch(d->m, d->k, d->n_threads, min_u64(spare, activations),
                                               min_u32(d->most, MEMORY_BATCH)));
     b->n_batch = max_u32(b->n_batch, wanted);
@@ -213,13 +224,13 @@ static int plan(struct budget *b, const struct budget *chosen, const struct ot_m
     }
     b->reserve_bytes += growing;
     plan_rows(b, &d, fixed + growing);
-    uint64_t weights = residency_cache_bytes(m->bind.extents, m->bind.n_extents);
+    uint64_t weights = whole_weights(b, &d);
     if (params->n_batch == 0) {
         plan_batch(b, &d, weights);
     }
     b->weights_bytes = d.room - b->activation_bytes;
     b->fits = weights <= b->weights_bytes;
-    if (params->n_draft == OT_DRAFT_AUTO && b->fits && params->residency != OT_RESIDENCY_STREAM) {
+    if (params->n_draft == OT_DRAFT_AUTO && b->fits) {
         /* in memory a guess costs time; little where its token is computed with the others */
         b->n_draft = forward_few(m, k) > MEMORY_DRAFT ? min_u32(b->n_draft, MEMORY_DRAFT) : 0;
         b->weights_bytes += d.draft_bytes - b->n_draft * d.row_bytes;

@@ -29,7 +29,7 @@ struct budget {
     uint32_t n_batch_most; /* with wired memory lent, where weights are streamed; else n_batch */
     uint32_t n_draft;      /* further rows of logits that the reserve has room for */
     uint32_t n_logits;     /* rows of logits of one call that the reserve has room for */
-    bool fits;             /* all weights fit weights_bytes */
+    bool fits;             /* weights_bytes are enough, nothing is streamed */
 };
 
 /* Fills *b for a context of n_ctx positions and n_seq sequences. n_ctx is lowered, not below

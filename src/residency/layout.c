@@ -90,6 +90,22 @@ uint64_t residency_least_bytes(const struct residency_extent *extents, uint32_t 
     return least_of(&s);
 }
 
+/* With everything wired: extents are not divided into sections. */
+static uint64_t wired_of(const struct residency_extent *extents, uint32_t n_extents,
+                         uint32_t align) {
+    struct sizes s = measure(extents, n_extents, BLOCK_BYTES_LEAST, UINT64_MAX, align);
+    uint64_t bytes = fixed_of(&s) + s.large_bytes;
+    if (s.expert_bytes > 0) { /* whose parts come through slots */
+        bytes += max_u64(SLOT_BYTES_MOST, SLOTS_LEAST * s.slot_bytes) + s.expert_bytes +
+                 s.expert_bytes / EXPERT_SPARE_SHARE;
+    }
+    return max_u64(bytes, least_of(&s));
+}
+
+uint64_t residency_wired_bytes(const struct residency_extent *extents, uint32_t n_extents) {
+    return wired_of(extents, n_extents, ALIGN_MOST);
+}
+
 static uint32_t widest_align(const struct residency *r) {
     uint32_t align = OVERREAD_BYTES;
     for (uint32_t i = 0; i < r->n_files; i++) {
@@ -247,7 +263,9 @@ int layout_make(const struct residency *r, struct layout *out, struct ot_error *
     uint64_t target = max_u64(s.widest_block_bytes, 1);
     uint64_t fixed = fixed_of(&s);
     /* Without anything to stream or to fetch on demand no slot is needed. */
-    if (s.expert_bytes == 0 && fixed + s.large_bytes <= r->budget_bytes) {
+    uint64_t wired = wired_of(r->extents, r->n_extents, widest_align(r));
+    if (s.expert_bytes == 0 && wired <= r->budget_bytes) {
+        fixed = wired - s.large_bytes;
         l.n_slots = 0;
         l.slots_bytes = 0;
     }
@@ -260,7 +278,7 @@ int layout_make(const struct residency *r, struct layout *out, struct ot_error *
     }
     place_all(r, &l, s.large_bytes, stream_bytes, target);
     uint64_t left = room - min_u64(room, s.large_bytes);
-    l.expert_bytes = min_u64(left, s.expert_bytes + s.expert_bytes / 8);
+    l.expert_bytes = min_u64(left, s.expert_bytes + s.expert_bytes / EXPERT_SPARE_SHARE);
     l.row_bytes = ROW_READS * s.row_buffer_bytes + min_u64(left - l.expert_bytes, s.rows_bytes);
     *out = l;
     return 0;

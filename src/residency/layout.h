@@ -31,6 +31,7 @@ enum {
     SLOT_SHARE = 24,            /* slots take at most this part of the budget: one in 24 */
     SLOT_SHARE_GOOD = 7,        /* while they have fewer than SLOT_BYTES_GOOD */
     SLOT_SHARE_HUGE = 4,        /* for one huge page */
+    EXPERT_SPARE_SHARE = 8,     /* of all parts' bytes: more memory than they need, which frames waste */
     ROW_READS = 32,             /* single rows in flight */
     ALIGN_MOST = 4096, /* for the least budget, which is asked for before files are looked at */
 };

@@ -137,6 +137,10 @@ int mover_open(struct residency *r, const struct residency_params *params, struc
     }
     r->mode = m->layout.streamed_bytes > 0 || params->residency == OT_RESIDENCY_STREAM ? "stream"
                                                                                        : "wired";
+    if (params->residency == OT_RESIDENCY_AUTO && m->layout.streamed_bytes == 0 &&
+        m->experts == NULL) {
+        r->why = "all that sweeps use fits the budget, the whole file does not";
+    }
     m->cursor = (struct cursor){0};
     touch_begin(m);
     mover_pump(m);

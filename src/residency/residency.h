@@ -61,9 +61,12 @@ struct residency;
 
 /* The least weights_budget_bytes that residency_open accepts for these extents. */
 uint64_t residency_least_bytes(const struct residency_extent *extents, uint32_t n_extents);
+/* The least with which nothing that sweeps use has to be streamed from own memory. */
+uint64_t residency_wired_bytes(const struct residency_extent *extents, uint32_t n_extents);
 /* What residency holds beside that budget to keep account of these extents, at most. */
 uint64_t residency_table_bytes(const struct residency_extent *extents, uint32_t n_extents);
-/* The least with which all of them fit the page cache, in whole pages. */
+/* The least with which all of them fit the page cache, in whole pages: also what no sweep reads as a
+ * whole. */
 uint64_t residency_cache_bytes(const struct residency_extent *extents, uint32_t n_extents);
 
 int residency_open(const struct residency_params *params, struct residency **out,
