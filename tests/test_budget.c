@@ -215,6 +215,33 @@ static void test_tables_are_part_of_the_budget(void **state) {
     }
 }
 
+/* -b is a bound, not room that weights must give. */
+static void test_a_bound_on_a_sweeps_tokens_takes_nothing_from_weights(void **state) {
+    (void)state;
+    write_large_model(0);
+    struct ot_context_info info[2];
+    struct ot_context_params params = {.n_ctx = 1024};
+    params.ram_bytes = least_budget(&params) + (20 << 20);
+    for (uint32_t i = 0; i < 2; i++) {
+        params.n_batch = i == 0 ? 0 : 1024;
+        struct session s;
+        session_open(&s, &params);
+        ot_context_get_info(s.ctx, &info[i]);
+        session_close(&s);
+    }
+    assert_int_equal(info[0].activation_bytes, info[1].activation_bytes);
+    assert_in_range(info[1].wired_bytes, info[0].wired_bytes - OPENINGS_DIFFER_BYTES,
+                    info[0].wired_bytes + OPENINGS_DIFFER_BYTES);
+    assert_true(info[0].streamed_bytes_per_sweep > 0);
+    params.n_batch = 1024;
+    params.ram_bytes = 1u << 30; /* in memory it is what was asked for */
+    struct session s;
+    session_open(&s, &params);
+    ot_context_get_info(s.ctx, &info[1]);
+    session_close(&s);
+    assert_int_equal(info[1].n_batch, 1024);
+}
+
 /* The file does not fit, but all that sweeps use does: prompts need not save. */
 static void test_a_table_of_single_rows_takes_no_room_in_own_memory(void **state) {
     (void)state;
@@ -315,6 +342,7 @@ int main(void) {
         cmocka_unit_test(test_positions_give_way_to_weights_that_do_not_fit),
         cmocka_unit_test(test_the_told_least_budget_is_the_same_whatever_is_in_force_and_enough),
         cmocka_unit_test(test_tables_are_part_of_the_budget),
+        cmocka_unit_test(test_a_bound_on_a_sweeps_tokens_takes_nothing_from_weights),
         cmocka_unit_test(test_a_table_of_single_rows_takes_no_room_in_own_memory),
         cmocka_unit_test(test_few_positions_for_many_long_sequences_are_no_fault),
         cmocka_unit_test(test_room_for_many_rows_of_logits_is_part_of_the_budget),

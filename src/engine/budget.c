@@ -161,10 +161,10 @@ static uint64_t whole_weights(const struct budget *b, const struct division *d) 
                                                           : residency_wired_bytes(extents, n);
 }
 
-/* Tokens of a sweep where nobody asked for a number; weights: what all of them take. */
+/* Tokens of a sweep, at most as many as were asked for; weights: what all of them take. */
 static void plan_batch(struct budget *b, const struct division *d, uint64_t weights) {
-    uint32_t wanted = budget_fit_batch(d->m, d->k, d->n_threads, memory_activations,
-                                       min_u32(d->most, MEMORY_BATCH));
+    const uint32_t most = min_u32(d->most, MEMORY_BATCH);
+    uint32_t wanted = budget_fit_batch(d->m, d->k, d->n_threads, memory_activations, most);
     wanted = max_u32(wanted, b->n_batch);
     uint64_t activations = forward_need_bytes(d->m, d->k, d->n_threads, wanted);
     bool streams = weights + activations > d->room;
@@ -176,9 +176,12 @@ static void plan_batch(struct budget *b, const struct division *d, uint64_t weig
             wanted = min_u32(wanted, d->n_seq); /* that many come again and again */
         }
     }
+    /* what no weights need; who asked for more than gains anything gets it */
+    bool asked = d->params->n_batch != 0;
     uint64_t spare = d->room - min_u64(d->room, weights);
-    wanted = max_u32(wanted, budget_fit_batch(d->m, d->k, d->n_threads, min_u64(spare, activations),
-                                              min_u32(d->most, MEMORY_BATCH)));
+    wanted = max_u32(wanted, budget_fit_batch(d->m, d->k, d->n_threads,
+                                              asked ? spare : min_u64(spare, activations),
+                                              asked ? d->most : most));
     b->n_batch = max_u32(b->n_batch, wanted);
     b->n_batch_most = streams ? d->most : b->n_batch;
     b->activation_bytes = forward_need_bytes(d->m, d->k, d->n_threads, b->n_batch);
@@ -209,7 +212,7 @@ static int plan(struct budget *b, const struct budget *chosen, const struct ot_m
     b->kv_bytes = kv_need_bytes(&b->kv);
     b->n_logits = min_u32(params->n_logits, max_u32(LEAST_BATCH, params->n_logits_least));
     b->reserve_bytes = fixed_reserve(m, n_threads) + table_bytes(m) + b->n_logits * d.row_bytes;
-    b->n_batch = b->n_batch_most = params->n_batch != 0 ? d.most : min_u32(d.most, LEAST_BATCH);
+    b->n_batch = min_u32(d.most, LEAST_BATCH);
     b->activation_bytes = forward_need_bytes(m, k, n_threads, b->n_batch);
 
     uint64_t growing = growing_reserve(b->total_bytes), fixed = 0, need = UINT64_MAX;
@@ -225,9 +228,7 @@ static int plan(struct budget *b, const struct budget *chosen, const struct ot_m
     b->reserve_bytes += growing;
     plan_rows(b, &d, fixed + growing);
     uint64_t weights = whole_weights(b, &d);
-    if (params->n_batch == 0) {
-        plan_batch(b, &d, weights);
-    }
+    plan_batch(b, &d, weights);
     b->weights_bytes = d.room - b->activation_bytes;
     b->fits = weights <= b->weights_bytes;
     if (params->n_draft == OT_DRAFT_AUTO && b->fits) {
