@@ -585,6 +585,11 @@ static void test_what_is_verified_from_the_page_cache_is_not_counted_from_disk(v
     struct residency_params params = params_of(&f, OT_RESIDENCY_STREAM);
     struct residency *r = walked(&f, &params, 2);
     assert_int_equal(fixture_disk(&f, OT_CAUSE_RELOAD).moved_bytes, 0);
+    struct residency_info info;
+    residency_get_info(r, &info); /* all copies, also those that verified */
+    assert_int_equal(info.brought_bytes,
+                     ledger_sum(f.ledger, OT_RAM_RAM, OT_CLASS_COUNT, OT_CAUSE_COPY).moved_bytes);
+    assert_true(info.brought_bytes > 3 * fixture_sum(&f, RESIDENCY_SWEEP));
     residency_close(r);
     unsetenv("ONETRIP_NO_DIRECT");
     unsetenv("ONETRIP_VERIFY");

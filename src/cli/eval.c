@@ -123,9 +123,8 @@ static int evaluate(struct evaluation *e) {
     struct session *s = e->session;
     const struct settings *set = s->settings;
     uint64_t most = s->info.n_ctx_train < DEFAULT_CTX ? s->info.n_ctx_train : DEFAULT_CTX;
-    uint64_t n_ctx = set->n_ctx != CTX_CHOSEN ? session_ctx_asked(s)
-                     : e->n_ids < most        ? e->n_ids
-                                              : most;
+    uint64_t n_ctx = set->n_ctx != CTX_CHOSEN ? session_ctx_asked(s) : most;
+    n_ctx = e->n_ids < n_ctx ? e->n_ids : n_ctx; /* positions that no token comes to take memory */
     uint64_t row_bytes = (uint64_t)s->info.n_vocab * sizeof(float);
     uint64_t n_chunk = chunk_bytes / row_bytes;
     n_chunk = n_chunk < CHUNK_LEAST ? CHUNK_LEAST : n_chunk > CHUNK_TOKENS ? CHUNK_TOKENS : n_chunk;

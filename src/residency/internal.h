@@ -70,6 +70,11 @@ static inline uint64_t extent_bytes(const struct residency_extent *e) {
 void residency_post(struct residency *r, uint32_t extent, enum ot_cause cause, uint64_t moved_bytes,
                     uint64_t needed_bytes, uint64_t rounding_bytes);
 
+/* Posts what a buffered read copied from the page cache; moved_bytes of it, which came from disk for
+ * that, are posted already. */
+void residency_post_copy(struct residency *r, uint32_t extent, uint64_t bytes,
+                         uint64_t moved_bytes);
+
 /* A read that has come, to be posted. */
 struct residency_read {
     uint32_t extent;

@@ -275,13 +275,12 @@ static bool same_as_file(struct mover *m, const struct flight *f) {
                   "reading %llu bytes at %llu again failed", (unsigned long long)f->bytes,
                   (unsigned long long)f->offset);
     } else {
-        residency_post(m->r, f->extent, OT_CAUSE_RELOAD, (uint64_t)n - min_u64(cached, (uint64_t)n),
-                       0, 0);
-    }
-    if (n >= 0 && !f->direct) {
-        ledger_post(m->r->ledger, m->r->extents[f->extent].ledger_id, OT_RAM_RAM, OT_CAUSE_COPY,
-                    (uint64_t)n, 0);
-        drop_pages(m, f);
+        uint64_t moved = (uint64_t)n - min_u64(cached, (uint64_t)n);
+        residency_post(m->r, f->extent, OT_CAUSE_RELOAD, moved, 0, 0);
+        if (!f->direct) {
+            residency_post_copy(m->r, f->extent, (uint64_t)n, moved);
+            drop_pages(m, f);
+        }
     }
     bool same = n >= 0 && (uint64_t)n >= bytes && memcmp(again, f->buf, (size_t)bytes) == 0;
     if (n >= 0 && !same) {

@@ -61,6 +61,12 @@ static uint64_t claim(struct residency *r, uint64_t most_bytes) {
     return bytes;
 }
 
+void residency_post_copy(struct residency *r, uint32_t extent, uint64_t bytes,
+                         uint64_t moved_bytes) {
+    r->brought_bytes += bytes - moved_bytes;
+    ledger_post(r->ledger, r->extents[extent].ledger_id, OT_RAM_RAM, OT_CAUSE_COPY, bytes, 0);
+}
+
 void residency_post_read(struct residency *r, struct residency_read *read) {
     const uint64_t asked = max_u64(read->asked_bytes, read->got_bytes), got = read->got_bytes;
     uint64_t missing = got;
@@ -78,9 +84,7 @@ void residency_post_read(struct residency *r, struct residency_read *read) {
     residency_post(r, read->extent, read->cause, read->moved_bytes, read->needed_bytes,
                    read->rounding_bytes);
     if (!read->direct) {
-        r->brought_bytes += got - read->moved_bytes;
-        ledger_post(r->ledger, r->extents[read->extent].ledger_id, OT_RAM_RAM, OT_CAUSE_COPY, got,
-                    0);
+        residency_post_copy(r, read->extent, got, read->moved_bytes);
     }
 }
 
