@@ -494,6 +494,52 @@ static void test_each_context_of_a_model_closes_its_own_account(void **state) {
     ot_model_close(model);
 }
 
+/* They read in turn; the kernel counts for the process. */
+static void test_contexts_that_run_at_the_same_time_close_their_own_accounts(void **state) {
+    (void)state;
+    struct tiny_model options;
+    tiny_model_defaults(&options, TINY_LLAMA, OT_Q8_0, 7);
+    options.n_layers = 4;
+    options.n_embd = options.n_ff = 1024;
+    options.n_heads = options.n_kv_heads = 16;
+    options.head_dim = 64;
+    tiny_model_write(&options, path);
+    make_cold();
+    struct ot_context_params params = {.n_ctx = 64, .residency = OT_RESIDENCY_STREAM};
+    struct ot_model *models[2];
+    struct ot_context *contexts[2];
+    struct ot_error err;
+    struct ot_model_info info;
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_int_equal(ot_model_open(path, NULL, &models[i], &err), 0);
+        params.ram_bytes = least_budget(&params) + (4u << 20) + i * (8u << 20);
+        if (ot_context_open(models[i], &params, &contexts[i], &err) != 0) {
+            fail_with(&err);
+        }
+    }
+    ot_model_get_info(models[0], &info);
+    float *logits = logits_for(info.n_vocab);
+    for (uint32_t i = 0; i < 6; i++) {
+        struct ot_input in = {.token = 5 + i, .want_logits = true};
+        assert_int_equal(ot_decode(contexts[i % 2], &in, 1, logits, &err), 0);
+    }
+    free(logits);
+    for (uint32_t i = 0; i < 2; i++) {
+        struct report r;
+        assert_int_equal(report_gather(contexts[i], NULL, &r, &err), 0);
+        assert_true(r.others_read_bytes > r.model.sweep_bytes);
+        if (r.now.read_bytes - r.start.read_bytes >= r.others_read_bytes) { /* else not counted */
+            assert_true(r.closures[0].residual < 0.01);
+            assert_non_null(strstr(r.closures[0].source, "other contexts"));
+        }
+        report_deinit(&r);
+    }
+    for (uint32_t i = 0; i < 2; i++) {
+        ot_context_close(contexts[i]);
+        ot_model_close(models[i]);
+    }
+}
+
 /* What the kernel read ahead of the header is dropped before the first read asks what is there. */
 static void test_buffered_reads_close_from_a_cold_start(void **state) {
     (void)state;
@@ -862,6 +908,7 @@ int main(void) {
         cmocka_unit_test(test_without_logits_a_sweep_ends_with_the_last_keys),
         cmocka_unit_test(test_a_cold_header_is_counted_as_the_kernel_counts_it),
         cmocka_unit_test(test_each_context_of_a_model_closes_its_own_account),
+        cmocka_unit_test(test_contexts_that_run_at_the_same_time_close_their_own_accounts),
         cmocka_unit_test(test_buffered_reads_close_from_a_cold_start),
         cmocka_unit_test(
             test_weights_in_own_memory_leave_no_more_than_the_header_in_the_page_cache),

@@ -166,6 +166,7 @@ int ot_context_open(const struct ot_model *model, const struct ot_context_params
         return error_memory(err, sizeof *ctx);
     }
     sys_process_read(&ctx->at_start);
+    ctx->accounted_at_start = residency_accounted();
     ctx->model = model;
     ctx->requested = *params;
     ctx->kernels = kernels_get();
@@ -263,6 +264,9 @@ const struct ledger *engine_ledger(const struct ot_context *ctx) {
 }
 struct residency *engine_residency(const struct ot_context *ctx) {
     return ctx->residency;
+}
+uint64_t engine_others_read_bytes(const struct ot_context *ctx) {
+    return residency_accounted() - ctx->accounted_at_start - residency_accounted_by(ctx->residency);
 }
 const struct sys_process *engine_process_at_start(const struct ot_context *ctx) {
     return &ctx->at_start;

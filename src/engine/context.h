@@ -32,6 +32,7 @@ struct ot_context {
     uint64_t n_sweeps_prompt, n_sweeps_decode, n_tokens; /* that were computed */
 
     struct sys_process at_start; /* the process's counters from which on the ledger counts */
+    uint64_t accounted_at_start; /* residency_accounted() then */
 
     struct sys_limit_watch watch;                 /* no files where weights are not in own memory */
     uint64_t withheld_bytes, withheld_most_bytes; /* lent by residency to nobody */

@@ -15,5 +15,7 @@ struct residency *engine_residency(const struct ot_context *ctx);
 /* The process's counters as they were when the context was opened, before what the headers took of
  * the disk where they are in its ledger: closures compare with now. */
 const struct sys_process *engine_process_at_start(const struct ot_context *ctx);
+/* What other contexts and models of the process have read since then, by their own account. */
+uint64_t engine_others_read_bytes(const struct ot_context *ctx);
 
 #endif

@@ -82,7 +82,7 @@ static int open_part(struct ot_model *m, uint32_t no, const char *path, struct o
         m->header_bytes += m->parts[no].data_offset;
         uint64_t now = brought_bytes(&m->files[no]);
         uint64_t read = now > before ? now - before : 0;
-        residency_account(read);
+        residency_account(NULL, read);
         m->header_disk_bytes += read;
         m->files[no].ahead_offset = m->parts[no].data_offset;
         m->files[no].ahead_bytes = read - min_u64(read, m->parts[no].data_offset);
@@ -288,6 +288,7 @@ int ot_model_open(const char *path, const struct ot_model_params *params, struct
     }
     struct sys_process before, after;
     sys_process_read(&before);
+    const uint64_t accounted = residency_accounted();
     m->vocab_only = params != NULL && params->vocab_only;
     m->path = mem_strdup(path);
     m->header_accounted = mem_calloc(1, sizeof *m->header_accounted);
@@ -298,7 +299,9 @@ int ot_model_open(const char *path, const struct ot_model_params *params, struct
         return rc;
     }
     sys_process_read(&after);
-    m->opening_read_bytes = after.read_bytes - before.read_bytes;
+    const uint64_t read = after.read_bytes - before.read_bytes;
+    const uint64_t others = residency_accounted() - accounted - m->header_disk_bytes;
+    m->opening_read_bytes = read - min_u64(others, read);
     *out = m;
     return OT_OK;
 }

@@ -169,13 +169,16 @@ void report_judge(struct report *r) {
         }
     }
     if (r->start.io_known && r->now.io_known) {
-        close_boundary(r, OT_DISK_RAM, disk_bytes, r->now.read_bytes - r->start.read_bytes,
+        uint64_t read = r->now.read_bytes - r->start.read_bytes;
+        const bool alone = r->others_read_bytes == 0;
+        close_boundary(r, OT_DISK_RAM, disk_bytes, read - min_u64(r->others_read_bytes, read),
                        r->residency.cache_unknown
                            ? "/proc/self/io read_bytes (the ledger's source here, too)"
-                           : "/proc/self/io read_bytes");
+                       : alone ? "/proc/self/io read_bytes"
+                               : "/proc/self/io read_bytes, less what other contexts read");
         /* Reads by pread also pass rchar; reads by io_uring and by mapping, as of headers, do not.
          * What is not read directly is copied from the page cache, wherever it was before. */
-        if (r->residency.io != NULL && strncmp(r->residency.io, "threads", 7) == 0) {
+        if (alone && r->residency.io != NULL && strncmp(r->residency.io, "threads", 7) == 0) {
             bool direct = r->residency.n_reads_direct == r->residency.n_reads;
             close_boundary(r, direct ? OT_DISK_RAM : OT_RAM_RAM, r->residency.brought_bytes,
                            r->now.rchar - r->start.rchar, "/proc/self/io rchar");
@@ -205,6 +208,7 @@ int report_gather(struct ot_context *ctx, const struct ot_run *run, struct repor
     sys_limits_read(&r->limits);
     r->start = *engine_process_at_start(ctx);
     sys_process_read(&r->now);
+    r->others_read_bytes = engine_others_read_bytes(ctx);
     r->min_unknown = !residency_settle_needs(engine_residency(ctx));
     gather_movements(engine_ledger(ctx), r);
     if (strcmp(r->residency.mode, "cache") == 0) { /* else every byte comes by a read */

@@ -42,6 +42,7 @@ struct report {
     struct residency_info residency;
     struct sys_limits limits;
     struct sys_process start, now;
+    uint64_t others_read_bytes; /* from disk, meanwhile, by other contexts of the process */
     struct report_movement *movements; /* owned [n_movements], by boundary, class, cause */
     uint32_t n_movements;
     struct report_closure closures[REPORT_CLOSURES];

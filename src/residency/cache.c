@@ -183,7 +183,7 @@ static void count_told(struct cache *c, uint32_t extent, uint64_t start, uint64_
         share_out(c, extent, at, next, moved - again, TRIP_FIRST);
         share_out(c, extent, at, next, again, TRIP_AGAIN);
     }
-    residency_account(told);
+    residency_account(c->r, told);
 }
 
 /* Counts what of the pages [start, end) of an extent's file is missing. Returns how many bytes. */
@@ -200,7 +200,7 @@ static uint64_t count(struct cache *c, uint32_t extent, uint64_t start, uint64_t
         share_out(c, extent, at, next, moved - first, TRIP_AGAIN);
         missing += moved;
     }
-    residency_account(missing);
+    residency_account(c->r, missing);
     return missing;
 }
 

@@ -54,6 +54,7 @@ struct residency {
     const char *mode, *why;
     uint64_t trace_sweep, wait_ns;
     uint64_t brought_bytes; /* by reads, all extents together: from disk, or from the page cache */
+    _Atomic uint64_t accounted_bytes; /* residency_account */
     uint64_t claimed_bytes; /* of what storage gave the process: belongs to reads that were posted */
     bool in_sweep;
     bool measuring; /* sweeps are no use of what they read */
@@ -91,9 +92,6 @@ struct residency_read {
 void residency_post_read(struct residency *r, struct residency_read *read);
 /* No read is under way: what storage gave so far is nobody's. */
 void residency_claim_anew(struct residency *r);
-
-/* Of residency_account, so far. */
-uint64_t residency_accounted(void);
 
 /* ---- cache.c ---- */
 int cache_open(struct residency *r, struct cache **out, struct ot_error *err);

@@ -82,7 +82,7 @@ static bool add_next(struct pass *p, uint32_t buffer) {
     if (!reading->read.direct) {
         reading->cached_bytes = sys_file_cached_range(file, start, reading->read.bytes);
     }
-    residency_account(reading->read.bytes - min_u64(reading->cached_bytes, reading->read.bytes));
+    residency_account(r, reading->read.bytes - min_u64(reading->cached_bytes, reading->read.bytes));
     p->at += payload;
     p->asked_bytes += payload;
     return sys_reader_add(p->reader, &reading->read);

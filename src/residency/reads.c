@@ -135,7 +135,7 @@ bool reads_issue(struct mover *m, enum flight_kind kind, uint32_t index, uint32_
         return false;
     }
     m->buffered_bytes += direct ? 0 : bytes;
-    residency_account(f->bytes - (direct ? 0 : min_u64(f->cached_before, f->bytes)));
+    residency_account(m->r, f->bytes - (direct ? 0 : min_u64(f->cached_before, f->bytes)));
     return true;
 }
 
@@ -268,7 +268,7 @@ static bool same_as_file(struct mover *m, const struct flight *f) {
     if (!f->direct && !file->cache_unknown) { /* others may keep it in the page cache */
         cached = min_u64(cached_bytes(m, f), f->bytes);
     }
-    residency_account(f->bytes - cached);
+    residency_account(m->r, f->bytes - cached);
     int64_t n = read_again(file, f, again);
     if (n < 0) {
         error_sys(&m->failure, OT_ERR_IO, (int)-n, file->path,

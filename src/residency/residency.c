@@ -17,12 +17,19 @@
 
 static _Atomic uint64_t accounted_bytes;
 
-void residency_account(uint64_t bytes) {
+void residency_account(struct residency *r, uint64_t bytes) {
+    if (r != NULL) {
+        atomic_fetch_add(&r->accounted_bytes, bytes);
+    }
     atomic_fetch_add(&accounted_bytes, bytes);
 }
 
 uint64_t residency_accounted(void) {
     return atomic_load(&accounted_bytes);
+}
+
+uint64_t residency_accounted_by(const struct residency *r) {
+    return atomic_load(&r->accounted_bytes);
 }
 
 void residency_post(struct residency *r, uint32_t extent, enum ot_cause cause, uint64_t moved_bytes,

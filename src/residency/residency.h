@@ -139,9 +139,13 @@ int residency_rows(struct residency *r, uint32_t extent, const uint32_t *rows, u
 
 /* Time that the calls above have waited for bytes, since residency was opened. */
 uint64_t residency_waited_ns(const struct residency *r);
-/* Bytes of models that this process reads, by whichever context, told before they are read. What the
- * kernel counts beyond them in mode cache are pages that it took away and that came back unasked. */
-void residency_account(uint64_t bytes);
+/* Bytes of models that this process reads, told before they are read: by a context's residency, or
+ * (NULL) by a model that is being opened. What the kernel counts beyond them in mode cache are pages
+ * that it took away and that came back unasked. */
+void residency_account(struct residency *r, uint64_t bytes);
+/* All that was told so far, by whom ever, and by one. */
+uint64_t residency_accounted(void);
+uint64_t residency_accounted_by(const struct residency *r);
 
 struct residency_info {
     const char *mode; /* "cache", "wired", "stream" */
