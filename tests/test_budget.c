@@ -252,6 +252,7 @@ static void test_a_table_of_single_rows_takes_no_room_in_own_memory(void **state
     struct ot_error err;
     assert_int_equal(ot_model_open(path, NULL, &model, &err), 0);
     struct ot_context_params params = {.n_ctx = 1024, .ram_bytes = 1u << 30};
+    give_back_what_was_freed();
     assert_int_equal(ot_context_open(model, &params, &ctx, &err), 0);
     ot_context_get_info(ctx, &ample);
     ot_context_close(ctx);
