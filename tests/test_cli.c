@@ -910,7 +910,8 @@ static void test_a_context_that_nobody_asked_for_is_as_short_as_the_budget_needs
     assert_non_null(root);
     json_int_t n_ctx =
         json_integer_value(json_object_get(json_object_get(root, "effective"), "ctx"));
-    assert_in_range(n_ctx, 513, 2048);
+    /* half of the positions, and as many more as this start holds less than any start may */
+    assert_in_range(n_ctx, 513, 3072);
     json_decref(root);
 }
 

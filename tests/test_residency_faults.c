@@ -292,6 +292,27 @@ static void test_a_disk_that_fails_for_good_fails_every_call(void **state) {
     }
 }
 
+/* What the readers met before a sweep was broken off is not told to the next one. */
+static void test_a_fault_that_has_passed_fails_no_later_sweep(void **state) {
+    (void)state;
+    for (uint32_t i = 0; i < 60; i++) {
+        struct fixture f;
+        fixture_open(&f, &small);
+        struct residency_params params = params_of(&f, OT_RESIDENCY_CACHE);
+        fixture_make_cold(&f);
+        struct ot_error err;
+        struct residency *r;
+        sys_fail_reads(i % 3, UINT64_MAX - 5, EIO);
+        assert_int_equal(residency_open(&params, &r, &err), 0);
+        assert_int_equal(residency_sweep_begin(r, f.n_extents - 1, &err), 0);
+        residency_sweep_end(r, true);
+        sys_fail_reads(0, 0, 0);
+        assert_int_equal(walk(&f, r, &err), 0);
+        residency_close(r);
+        fixture_close(&f);
+    }
+}
+
 /* ---- memory that fails ---- */
 
 static void test_each_allocation_failing_once_is_an_error_without_a_leak(void **state) {
@@ -706,6 +727,7 @@ int main(void) {
         cmocka_unit_test(test_an_experts_part_that_failed_is_read_again_when_it_is_needed),
         cmocka_unit_test(test_a_part_that_fails_twice_is_an_error_and_passes),
         cmocka_unit_test(test_a_disk_that_fails_for_good_fails_every_call),
+        cmocka_unit_test(test_a_fault_that_has_passed_fails_no_later_sweep),
         cmocka_unit_test(test_each_allocation_failing_once_is_an_error_without_a_leak),
         cmocka_unit_test(test_a_memory_lock_limit_is_kept_and_said),
         cmocka_unit_test(test_a_file_cut_between_sweeps_is_noticed),

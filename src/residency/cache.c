@@ -616,7 +616,7 @@ int cache_sweep_begin(struct cache *c, struct ot_error *err) {
     uint32_t file;
     struct sys_reads now;
     sys_process_reads(&now);
-    bool again = pass_over(c) && (atomic_load(&c->failed_errno) != 0 || c->came_back ||
+    bool again = pass_over(c) && (!all_ready(c) || c->came_back ||
                                   now.n_major_faults > c->faults_before);
     watch(c, &now);
     while (damaged(c, &file)) {
@@ -642,9 +642,10 @@ int cache_sweep_begin(struct cache *c, struct ot_error *err) {
     return 0;
 }
 
-void cache_sweep_end(struct cache *c) {
-    /* After a failure the other threads stop at their next step. */
-    if (pass_over(c) || all_ready(c) || atomic_load(&c->failed_errno) != 0) {
+void cache_sweep_end(struct cache *c, bool failed) {
+    /* After a failure the threads stop at their next step: what they meet on the way belongs to this
+     * sweep, not to the next, which begins anew. */
+    if (pass_over(c) || all_ready(c) || failed) {
         end_pass(c);
     }
     post_counts(c);

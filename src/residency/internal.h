@@ -97,7 +97,7 @@ void residency_claim_anew(struct residency *r);
 int cache_open(struct residency *r, struct cache **out, struct ot_error *err);
 void cache_close(struct cache *c);
 int cache_sweep_begin(struct cache *c, struct ot_error *err);
-void cache_sweep_end(struct cache *c);
+void cache_sweep_end(struct cache *c, bool failed);
 int cache_sweep_check(struct cache *c, struct ot_error *err);
 /* wait false: returns 1 where it would have to wait. */
 int cache_acquire(struct cache *c, uint32_t extent, uint32_t part, uint32_t row, bool wait,

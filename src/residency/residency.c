@@ -281,7 +281,7 @@ void residency_sweep_end(struct residency *r, bool failed) {
     }
     r->in_sweep = false;
     if (r->cache != NULL) {
-        cache_sweep_end(r->cache);
+        cache_sweep_end(r->cache, failed);
     } else {
         mover_sweep_end(r->mover, failed);
     }
