@@ -53,6 +53,19 @@ static inline void write_model(enum tiny_family family, uint32_t dtype) {
     tiny_model_write(&options, path);
 }
 
+/* 7.8 MB a layer, beside 1 KB for each token of the vocabulary (0: as many as it has) in each of two
+ * tables. */
+static inline void write_wide_model(uint32_t n_layers, uint32_t n_vocab) {
+    struct tiny_model options;
+    tiny_model_defaults(&options, TINY_LLAMA, OT_Q8_0, 7);
+    options.n_layers = n_layers;
+    options.n_embd = options.n_ff = 1024;
+    options.n_heads = options.n_kv_heads = 16;
+    options.head_dim = 64;
+    options.n_vocab = n_vocab;
+    tiny_model_write(&options, path);
+}
+
 struct session {
     struct ot_model *model;
     struct ot_context *ctx;

@@ -112,21 +112,9 @@ static uint32_t positions_under(const struct ot_model *model, uint64_t ram_bytes
     return info.n_ctx;
 }
 
-/* 60 MB beside what is in rows of the vocabulary, which take 1 KB each. */
-static void write_large_model(uint32_t n_vocab) {
-    struct tiny_model options;
-    tiny_model_defaults(&options, TINY_LLAMA, OT_Q8_0, 7);
-    options.n_layers = 8;
-    options.n_embd = options.n_ff = 1024;
-    options.n_heads = options.n_kv_heads = 16;
-    options.head_dim = 64;
-    options.n_vocab = n_vocab;
-    tiny_model_write(&options, path);
-}
-
 static void test_positions_give_way_to_weights_that_do_not_fit(void **state) {
     (void)state;
-    write_large_model(0);
+    write_wide_model(8, 0);
     struct ot_model *model;
     struct ot_error err;
     struct ot_model_info info;
@@ -218,7 +206,7 @@ static void test_tables_are_part_of_the_budget(void **state) {
 /* -b is a bound, not room that weights must give. */
 static void test_a_bound_on_a_sweeps_tokens_takes_nothing_from_weights(void **state) {
     (void)state;
-    write_large_model(0);
+    write_wide_model(8, 0);
     struct ot_context_info info[2];
     struct ot_context_params params = {.n_ctx = 1024};
     params.ram_bytes = least_budget(&params) + (20 << 20);
@@ -245,7 +233,7 @@ static void test_a_bound_on_a_sweeps_tokens_takes_nothing_from_weights(void **st
 /* The file does not fit, but all that sweeps use does: prompts need not save. */
 static void test_a_table_of_single_rows_takes_no_room_in_own_memory(void **state) {
     (void)state;
-    write_large_model(40000);
+    write_wide_model(8, 40000);
     struct ot_model *model;
     struct ot_context *ctx;
     struct ot_context_info ample, info;
@@ -321,7 +309,7 @@ static void test_room_for_guesses_is_part_of_the_budget(void **state) {
         params.n_batch = i == 1 ? 1 : 0;
         params.ram_bytes += more[i];
         if (i == 4) {
-            write_large_model(0);
+            write_wide_model(8, 0);
             params.ram_bytes = least_budget(&params) + (20 << 20);
         }
         session_open(&s, &params);

@@ -464,13 +464,7 @@ static uint64_t run_and_report(const struct ot_model *model, struct report *r) {
 
 static void test_each_context_of_a_model_closes_its_own_account(void **state) {
     (void)state;
-    struct tiny_model options;
-    tiny_model_defaults(&options, TINY_LLAMA, OT_Q8_0, 7);
-    options.n_layers = 4;
-    options.n_embd = options.n_ff = 1024;
-    options.n_heads = options.n_kv_heads = 16;
-    options.head_dim = 64;
-    tiny_model_write(&options, path);
+    write_wide_model(4, 0);
     make_cold();
     struct ot_model *model;
     struct ot_context *ctx;
@@ -497,13 +491,7 @@ static void test_each_context_of_a_model_closes_its_own_account(void **state) {
 /* They read in turn; the kernel counts for the process. */
 static void test_contexts_that_run_at_the_same_time_close_their_own_accounts(void **state) {
     (void)state;
-    struct tiny_model options;
-    tiny_model_defaults(&options, TINY_LLAMA, OT_Q8_0, 7);
-    options.n_layers = 4;
-    options.n_embd = options.n_ff = 1024;
-    options.n_heads = options.n_kv_heads = 16;
-    options.head_dim = 64;
-    tiny_model_write(&options, path);
+    write_wide_model(4, 0);
     make_cold();
     struct ot_context_params params = {.n_ctx = 64, .residency = OT_RESIDENCY_STREAM};
     struct ot_model *models[2];
@@ -543,13 +531,7 @@ static void test_contexts_that_run_at_the_same_time_close_their_own_accounts(voi
 /* What the kernel read ahead of the header is dropped before the first read asks what is there. */
 static void test_buffered_reads_close_from_a_cold_start(void **state) {
     (void)state;
-    struct tiny_model options;
-    tiny_model_defaults(&options, TINY_LLAMA, OT_Q8_0, 7);
-    options.n_layers = 4;
-    options.n_embd = options.n_ff = 1024;
-    options.n_heads = options.n_kv_heads = 16;
-    options.head_dim = 64;
-    tiny_model_write(&options, path);
+    write_wide_model(4, 0);
     make_cold();
     setenv("ONETRIP_NO_DIRECT", "1", 1);
     setenv("ONETRIP_NO_URING", "1", 1);
@@ -573,13 +555,7 @@ static void test_buffered_reads_close_from_a_cold_start(void **state) {
 static void
 test_weights_in_own_memory_leave_no_more_than_the_header_in_the_page_cache(void **state) {
     (void)state;
-    struct tiny_model options;
-    tiny_model_defaults(&options, TINY_LLAMA, OT_Q8_0, 7);
-    options.n_layers = 4;
-    options.n_embd = options.n_ff = 1024;
-    options.n_heads = options.n_kv_heads = 16;
-    options.head_dim = 64;
-    tiny_model_write(&options, path);
+    write_wide_model(4, 0);
     struct sys_file file;
     struct ot_error err;
     struct ot_model *model;
