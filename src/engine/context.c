@@ -266,7 +266,9 @@ struct residency *engine_residency(const struct ot_context *ctx) {
     return ctx->residency;
 }
 uint64_t engine_others_read_bytes(const struct ot_context *ctx) {
-    return residency_accounted() - ctx->accounted_at_start - residency_accounted_by(ctx->residency);
+    const uint64_t own = residency_accounted_by(ctx->residency); /* first: it goes on meanwhile */
+    const uint64_t all = residency_accounted() - ctx->accounted_at_start;
+    return all - min_u64(own, all);
 }
 const struct sys_process *engine_process_at_start(const struct ot_context *ctx) {
     return &ctx->at_start;

@@ -18,10 +18,10 @@
 static _Atomic uint64_t accounted_bytes;
 
 void residency_account(struct residency *r, uint64_t bytes) {
-    if (r != NULL) {
+    atomic_fetch_add(&accounted_bytes, bytes);
+    if (r != NULL) { /* after: what is one's is in all */
         atomic_fetch_add(&r->accounted_bytes, bytes);
     }
-    atomic_fetch_add(&accounted_bytes, bytes);
 }
 
 uint64_t residency_accounted(void) {
