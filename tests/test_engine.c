@@ -515,8 +515,9 @@ static void test_contexts_that_run_at_the_same_time_close_their_own_accounts(voi
     for (uint32_t i = 0; i < 2; i++) {
         struct report r;
         assert_int_equal(report_gather(contexts[i], NULL, &r, &err), 0);
-        assert_true(r.others_read_bytes > r.model.sweep_bytes);
-        if (r.now.read_bytes - r.start.read_bytes >= r.others_read_bytes) { /* else not counted */
+        /* else the kernel counts no reads here, or the file lies in memory */
+        if (r.now.read_bytes - r.start.read_bytes >= r.model.sweep_bytes) {
+            assert_true(r.others_read_bytes > r.model.sweep_bytes);
             assert_true(r.closures[0].residual < 0.01);
             assert_non_null(strstr(r.closures[0].source, "other contexts"));
         }
